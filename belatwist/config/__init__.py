@@ -1,0 +1,59 @@
+"""The configuration: YAML text to frozen, typed objects.
+
+Every refusal is a :class:`~belatwist.errors.ConfigError` of one line that names the file, the
+path of the key, the value and what is allowed.
+"""
+
+from belatwist.config.convert import parse
+from belatwist.config.files import load, read_token
+from belatwist.config.schema import (
+    COLLECTORS,
+    Config,
+    Device,
+    DiskIO,
+    Health,
+    Known,
+    Logging,
+    Metric,
+    Monitoring,
+    NetworkTraffic,
+    NoOptions,
+    Paths,
+    Remote,
+    Retention,
+    Retry,
+    Section,
+    Storage,
+    Threshold,
+)
+from belatwist.config.values import Seconds, duration, format_duration
+
+DEFAULT_PATH = "/etc/belabox-metrics/config.yaml"
+
+__all__ = [
+    "COLLECTORS",
+    "DEFAULT_PATH",
+    "Config",
+    "Device",
+    "DiskIO",
+    "Health",
+    "Known",
+    "Logging",
+    "Metric",
+    "Monitoring",
+    "NetworkTraffic",
+    "NoOptions",
+    "Paths",
+    "Remote",
+    "Retention",
+    "Retry",
+    "Seconds",
+    "Section",
+    "Storage",
+    "Threshold",
+    "duration",
+    "format_duration",
+    "load",
+    "parse",
+    "read_token",
+]

@@ -1,0 +1,211 @@
+"""Plain objects to :class:`~belatwist.config.schema.Config`, guided by the types of the sections.
+
+The walk knows where it is, so each value is converted alone and a refusal can name the key's
+path, the value found there and, from the type, what is allowed.
+"""
+
+import difflib
+from collections.abc import Iterator
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from belatwist.config.refusals import RefusalError, one_line, refuse, show
+from belatwist.config.schema import COLLECTORS, Config, Metric, Section
+from belatwist.config.values import DURATION, Kind, format_duration
+from belatwist.config.yamltext import join, read_yaml
+from belatwist.errors import ConfigError
+
+S = TypeVar("S", bound=Section)
+
+
+def parse(text: str, source: str) -> Config:
+    """Read a configuration. No file that it names is looked at; :func:`load` does that.
+
+    :param text: the YAML text.
+    :param source: the file's name, for messages.
+    :raises ConfigError: one line with the file, the key's path, the value and what is allowed.
+    """
+    try:
+        raw = read_yaml(text, source)
+        if raw is None:
+            raise RefusalError("the file is empty; it needs at least device.id")
+        if not isinstance(raw, dict):
+            refuse("top level", show(raw), "a mapping with the keys " + _names(Config))
+        config = _section(Config, raw, "")
+        for path, value, allowed in _conflicts(config):
+            refuse(path, show(value), allowed)
+    except RefusalError as refusal:
+        raise ConfigError(f"{one_line(source)}: {refusal}") from None
+    return _with_skew_url(config, raw)
+
+
+def _section(cls: type[S], raw: object, path: str, base: S | None = None, unknown: str = "") -> S:
+    """Convert one mapping.
+
+    :param raw: the mapping; ``None`` (a key with everything below it commented out) is empty.
+    :param base: holds the values of the keys that are not given.
+    :param unknown: what to say of an unknown key instead of naming the known ones.
+    """
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        refuse(path, show(raw), "a mapping with the keys " + _names(cls))
+    fields = {field.name: field for field in msgspec.structs.fields(cls)}
+    for key in raw:
+        if key not in fields:
+            refuse(join(path, key), "unknown key", unknown or nearest(key, list(fields)))
+    values = {}
+    for name, field in fields.items():
+        inner = join(path, name)
+        if name in raw:
+            values[name] = _value(field.type, raw[name], inner, getattr(base, name, field.default))
+        elif base is not None:
+            values[name] = getattr(base, name)
+        elif field.required and _is_section(field.type):
+            values[name] = _section(field.type, None, inner)
+        elif field.required:
+            refuse(inner, "missing", allowed(field.type))
+    return cls(**values)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Say which known name was probably meant."""
+    close = difflib.get_close_matches(name[:64].lower(), known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
+
+
+def _names(cls: type[Section]) -> str:
+    return ", ".join(cls.__struct_fields__)
+
+
+def _is_section(hint: object) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Section)
+
+
+def _value(hint: Any, raw: object, path: str, default: object = None) -> object:
+    base, marks = unwrap(hint)
+    if base is Metric:
+        return _metric(raw, path)
+    if _is_section(base):
+        return _section(base, raw, path, default if isinstance(default, base) else None)
+    if get_origin(base) in (Union, UnionType):
+        inner = get_args(base)[0]  # "T | None" is the only union
+        return None if raw is None else _value(Annotated[inner, *marks], raw, path)
+    if get_origin(base) is tuple:
+        return _tuple(hint, raw, path)
+    kind = next((mark for mark in marks if isinstance(mark, Kind)), None)
+    if kind is None:
+        return _leaf(hint, raw, path, show(raw))
+    try:
+        value = kind.read(raw)
+    except ValueError as error:
+        refuse(path, kind.show(raw), str(error))
+    return _leaf(hint, value, path, kind.show(raw))
+
+
+def _leaf(hint: Any, value: object, path: str, shown: str) -> object:
+    try:
+        return msgspec.convert(value, hint, strict=True)
+    except msgspec.ValidationError:
+        refuse(path, shown, allowed(hint))
+
+
+def _tuple(hint: Any, raw: object, path: str) -> tuple[object, ...]:
+    base, marks = unwrap(hint)
+    most = next(mark.max_length for mark in marks if isinstance(mark, Meta) and mark.max_length)
+    if not isinstance(raw, list) or len(raw) > most:
+        refuse(path, show(raw), allowed(hint))
+    item = get_args(base)[0]
+    return tuple(_value(item, one, f"{path}[{i}]") for i, one in enumerate(raw))
+
+
+def _metric(raw: object, path: str) -> Metric:
+    """Convert an entry of ``metrics``, whose ``config`` depends on its ``name``."""
+    if not isinstance(raw, dict):
+        refuse(path, show(raw), "a mapping with the keys " + _names(Metric))
+    name = raw.get("name", "")
+    known = COLLECTORS.get(name) if isinstance(name, str) else None
+    if known is None:
+        shown = show(name) if "name" in raw else "missing"
+        refuse(f"{path}.name", shown, nearest(str(name), list(COLLECTORS)))
+    unknown = "" if known.options.__struct_fields__ else f"{name} has no options"
+    options = _section(known.options, raw.get("config"), f"{path}.config", None, unknown)
+    plain = {key: value for key, value in raw.items() if key != "config"}
+    plain.setdefault("interval", format_duration(known.interval))
+    return msgspec.structs.replace(_section(Metric, plain, path), config=options)
+
+
+def _conflicts(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Yield the path, the value and what is allowed of each value that contradicts another."""
+    remote, retry, health = config.remote, config.remote.retry, config.health
+    if remote.chunk_size > remote.batch_size:
+        limit = f"at most remote.batch_size ({remote.batch_size})"
+        yield "remote.chunk_size", remote.chunk_size, limit
+    if retry.initial_backoff > retry.max_backoff:
+        limit = f"at most remote.retry.max_backoff ({format_duration(retry.max_backoff)})"
+        yield "remote.retry.initial_backoff", format_duration(retry.initial_backoff), limit
+    for name in ("pending_metrics", "upload_age_seconds"):
+        degraded = getattr(health.degraded_threshold, name)
+        error = getattr(health.error_threshold, name)
+        if degraded > error:
+            limit = f"at most health.error_threshold.{name} ({error})"
+            yield f"health.degraded_threshold.{name}", degraded, limit
+    names = [metric.name for metric in config.metrics]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield (
+                f"metrics[{i}].name",
+                name,
+                f"one entry for each; metrics[{names.index(name)}] too",
+            )
+
+
+def _with_skew_url(config: Config, raw: dict[str, Any]) -> Config:
+    """Compare the clock with the server that gets the samples, unless the file names another."""
+    if "clock_skew_url" in (raw.get("monitoring") or ()):
+        return config
+    url = urlsplit(config.remote.url)._replace(path="/health", query="").geturl()
+    monitoring = msgspec.structs.replace(config.monitoring, clock_skew_url=url)
+    return msgspec.structs.replace(config, monitoring=monitoring)
+
+
+def unwrap(hint: Any) -> tuple[Any, tuple[object, ...]]:
+    """Split ``Annotated[T, *marks]`` into ``T`` and its marks."""
+    if get_origin(hint) is Annotated:
+        base, *marks = get_args(hint)
+        return base, tuple(marks)
+    return hint, ()
+
+
+def allowed(hint: Any) -> str:
+    """Say in words what a type accepts, for messages and for the documentation."""
+    base, marks = unwrap(hint)
+    if get_origin(base) in (Union, UnionType):
+        return f"{allowed(Annotated[get_args(base)[0], *marks])}, or null"
+    kind = next((mark for mark in marks if isinstance(mark, Kind)), None)
+    metas = [mark for mark in marks if isinstance(mark, Meta)]
+    low = next((mark.ge for mark in metas if mark.ge is not None), 0)
+    high = next((mark.le for mark in metas if mark.le is not None), 0)
+    longest = next((mark.max_length for mark in metas if mark.max_length is not None), None)
+    if kind is DURATION:
+        return f"a duration from {format_duration(low)} to {format_duration(high)}, such as 30s"
+    if kind is not None:
+        return kind.allowed if longest is None else f"{kind.allowed}, at most {longest} characters"
+    if get_origin(base) is tuple:
+        return f"a list of at most {longest} entries"
+    return _allowed_plain(base, low, high)
+
+
+def _allowed_plain(base: Any, low: float, high: float) -> str:
+    if get_origin(base) is Literal:
+        *most, last = get_args(base)
+        return f"{', '.join(most)} or {last}"
+    if base is int:
+        return f"a whole number from {low} to {high}"
+    if base is float:
+        return f"a number from {low:g} to {high:g}"
+    return {bool: "true or false", str: "a text"}.get(base, "a mapping")

@@ -1,0 +1,96 @@
+"""Write the tables of ``docs/configuration.md`` from the types of the sections.
+
+``python -m belatwist.config.docs docs/configuration.md`` replaces what is between the markers.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+from belatwist.config.convert import allowed, unwrap
+from belatwist.config.schema import COLLECTORS, Config, Metric, NoOptions, Section
+from belatwist.config.values import DURATION, format_duration
+
+BEGIN = "<!-- begin: written by python -m belatwist.config.docs -->"
+END = "<!-- end -->"
+
+
+def render() -> str:
+    """Return the tables: every key of the file, the collectors, and the options of each."""
+    parts = [_keys(Config, ""), _collectors()]
+    for name, known in COLLECTORS.items():
+        if known.options is not NoOptions:
+            parts.append(f"Options of `{name}` (below its `config`):\n\n{_keys(known.options, '')}")
+    return "\n\n".join(parts)
+
+
+def replaced(text: str) -> str:
+    """Return a document with the tables between its markers written anew.
+
+    :raises ValueError: when the markers are not there.
+    """
+    head, found_begin, rest = text.partition(BEGIN)
+    _, found_end, tail = rest.partition(END)
+    if not (found_begin and found_end):
+        raise ValueError(f"no {BEGIN} … {END}")
+    return f"{head}{BEGIN}\n\n{render()}\n\n{END}{tail}"
+
+
+def _keys(cls: type[Section], path: str) -> str:
+    rows = ["| key | what is allowed | default | meaning |", "| --- | --- | --- | --- |"]
+    rows.extend(_rows(cls, path, None))
+    return "\n".join(rows)
+
+
+def _rows(cls: type[Section], path: str, base: object) -> Iterator[str]:
+    for field in msgspec.structs.fields(cls):
+        name = f"{path}{field.name}"
+        kind, marks = unwrap(field.type)
+        default = getattr(base, field.name, field.default)
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _rows(kind, f"{name}.", default)
+            continue
+        meaning = "".join(m.description for m in marks if isinstance(m, Meta) and m.description)
+        what = "the collector's options" if cls is Metric and name.endswith(".config") else None
+        if cls is Metric and field.name == "name":
+            what = "the name of a collector"
+        shown = "" if cls is Metric and what else _default(default, marks)
+        what = (what or allowed(field.type)).replace("|", "\\|")
+        yield f"| `{name}` | {what} | {shown} | {meaning} |"
+        if get_origin(kind) is tuple and get_args(kind)[0] is Metric:
+            yield from _rows(Metric, f"{name}[].", None)
+
+
+def _default(value: Any, marks: tuple[object, ...]) -> str:
+    if value is msgspec.NODEFAULT:
+        return "by collector" if DURATION in marks else "required"
+    if isinstance(value, tuple) and value:
+        return "all"
+    if DURATION in marks:
+        return f"`{format_duration(value)}`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    return (
+        f"`{msgspec.json.encode(value).decode()}`" if not isinstance(value, str) else _text(value)
+    )
+
+
+def _text(value: str) -> str:
+    return f"`{value}`" if value else '`""`'
+
+
+def _collectors() -> str:
+    rows = ["| collector | default interval | runs without `metrics` |", "| --- | --- | --- |"]
+    for name, known in COLLECTORS.items():
+        runs = "yes" if known.default else "no: made-up numbers, for development"
+        rows.append(f"| `{name}` | `{format_duration(known.interval)}` | {runs} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    document = Path(sys.argv[1])
+    document.write_text(replaced(document.read_text("utf-8")), "utf-8")

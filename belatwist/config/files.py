@@ -1,0 +1,114 @@
+"""The files of a configuration: the configuration itself, the token, the certificates."""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from belatwist.config.convert import parse
+from belatwist.config.refusals import NOT_SHOWN, one_line, show
+from belatwist.config.schema import Config
+from belatwist.errors import ConfigError
+
+_MAX_CONFIG = 1024 * 1024
+_MAX_TOKEN = 4096
+_MAX_CERTIFICATES = 4 * 1024 * 1024
+_TOKEN = re.compile(rb"[!-~]+")
+
+
+class _File(NamedTuple):
+    data: bytes
+    mode: int
+
+
+def load(path: str | Path) -> Config:
+    """Read the configuration file and look at the files that it names.
+
+    :raises ConfigError: one line with the file, the key's path, the value and what is allowed.
+    """
+    source = str(path)
+    try:
+        data = _read(source, _MAX_CONFIG).data
+    except FileNotFoundError:
+        what = "no such file; copy configs/config.yaml there or pass --config FILE"
+        raise ConfigError(one_line(f"{source}: {what}")) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(one_line(f"{source}: {_reason(error)}")) from None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(one_line(f"{source}:{line}: not UTF-8")) from None
+    config = parse(text, source)
+    try:
+        if config.remote.auth_token_file is not None:
+            read_token(config.remote.auth_token_file)
+        if config.remote.tls_ca_file is not None:
+            _check_certificates(config.remote.tls_ca_file)
+    except ConfigError as error:
+        raise ConfigError(f"{one_line(source)}: {error}") from None
+    return config
+
+
+def read_token(path: str) -> str:
+    """Read the bearer token of ``remote.auth_token_file``; also after SIGHUP.
+
+    :param path: the file: one line of printable ASCII, for its owner alone.
+    :return: the token.
+    :raises ConfigError: when it cannot be used. Its text starts with the key and never holds the
+        token, nor a path that could be a token pasted in the wrong place.
+    """
+    try:
+        found = _read(path, _MAX_TOKEN)
+    except (OSError, ValueError) as error:
+        raise _token_error(path, _reason(error)) from None
+    if found.mode & 0o077:
+        raise _token_error(
+            path, f"mode {found.mode:04o}: only its owner may have access: chmod 600"
+        )
+    lines = found.data.removesuffix(b"\n").removesuffix(b"\r")
+    if not lines:
+        raise _token_error(path, "the file is empty")
+    if not _TOKEN.fullmatch(lines):
+        raise _token_error(path, "the file must hold one line of printable ASCII without spaces")
+    return lines.decode("ascii")
+
+
+def _token_error(path: str, what: str) -> ConfigError:
+    # A token pasted where the path belongs was resolved to a file of the current directory, or to
+    # one in a folder that does not exist.
+    folder = Path(path).parent
+    shown = show(path) if folder != Path.cwd() and folder.is_dir() else NOT_SHOWN
+    return ConfigError(one_line(f"remote.auth_token_file: {shown}: {what}"))
+
+
+def _check_certificates(path: str) -> None:
+    try:
+        if b"-----BEGIN CERTIFICATE-----" in _read(path, _MAX_CERTIFICATES).data:
+            return
+        what = "the file holds no PEM certificate"
+    except (OSError, ValueError) as error:
+        what = _reason(error)
+    raise ConfigError(one_line(f"remote.tls_ca_file: {show(path)}: {what}"))
+
+
+def _read(path: str, limit: int) -> _File:
+    """Read a regular file of at most ``limit`` bytes, without waiting for a pipe's other end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError("not a regular file")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"larger than {limit} bytes")
+    return _File(data, stat.S_IMODE(mode))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    return str(error)

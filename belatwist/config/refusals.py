@@ -1,0 +1,59 @@
+"""What is wrong with a configuration, as one line for an operator."""
+
+import json
+from typing import NoReturn
+
+SHOWN = 80
+"""The most characters of a value that a refusal repeats."""
+
+NOT_SHOWN = "<not shown>"
+"""Stands for a value that may be, or may hold, a secret."""
+
+
+class RefusalError(Exception):
+    """One key that cannot be used. Its text is ``<key.path>: <value>: <what is allowed>``.
+
+    It never leaves the package: the caller gets a ``ConfigError`` that names the file too.
+    """
+
+
+def refuse(path: str, shown: str, allowed: str) -> NoReturn:
+    """Refuse a key.
+
+    :param path: where it is, as in ``metrics[2].config.max_interfaces``.
+    :param shown: its value as :func:`show` spells it, or what is the matter (``missing``).
+    :param allowed: what it could be instead.
+    :raises RefusalError: always.
+    """
+    raise RefusalError(one_line(f"{path}: {shown}: {allowed}"))
+
+
+def show(value: object) -> str:
+    """Spell a value of the file for a message: short, and a text in quotes.
+
+    A collection is only named, because it may be long, nested, or hold a secret.
+    """
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case _:
+            return shorten(json.dumps(value, ensure_ascii=False))
+
+
+def shorten(text: str, limit: int = SHOWN) -> str:
+    """Cut a text to a length, marking the cut."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def show_key(key: str) -> str:
+    """Spell a key for a path; one that could be mistaken for something else is quoted."""
+    if key and all(c.isalnum() or c in "_-" for c in key):
+        return shorten(key)
+    return show(key)
+
+
+def one_line(text: str) -> str:
+    """Escape what would break a line or a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

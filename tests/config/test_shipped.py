@@ -1,0 +1,95 @@
+"""The files that come with the project: they load anywhere, and the documentation is current."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from belatwist.collectors import table
+from belatwist.config import COLLECTORS, Config, DiskIO, load
+from belatwist.config.docs import replaced
+
+ROOT = Path(__file__).parents[2]
+FILES = ("config.yaml", "config.dev.yaml", "belabox.yaml")
+
+
+def _load(name: str) -> Config:
+    return load(ROOT / "configs" / name)
+
+
+def test_every_file_is_named_here() -> None:
+    """No configuration is shipped untested."""
+    assert sorted(path.name for path in (ROOT / "configs").iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_shipped_file_loads_from_any_directory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each loads wherever the agent starts, and so names no file that would have to be there."""
+    monkeypatch.chdir(tmp_path)
+    assert {metric.name for metric in _load(name).metrics} <= set(COLLECTORS)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "belabox.yaml"])
+def test_production_makes_nothing_up_and_hides_no_uplink(name: str) -> None:
+    """The mock is off, the exclusions are the built-in ones, the endpoint is the device's own."""
+    config = _load(name)
+    running = [metric.name for metric in config.metrics if metric.enabled]
+    assert running == [name for name, known in COLLECTORS.items() if known.default]
+    assert all(getattr(metric.config, "exclude_ifaces", None) is None for metric in config.metrics)
+    assert config.health.host == "127.0.0.1"
+    assert config.storage.synchronous == "full"
+
+
+def test_the_general_file_shows_the_defaults() -> None:
+    """The commented file means what no file at all would mean, but for the mock's entry."""
+    config = _load("config.yaml")
+    metrics = tuple(metric for metric in config.metrics if metric.enabled)
+    assert Config(device=config.device) == Config(
+        device=config.device,
+        storage=config.storage,
+        remote=config.remote,
+        health=config.health,
+        logging=config.logging,
+        monitoring=config.monitoring,
+        metrics=tuple(sorted(metrics, key=lambda metric: list(COLLECTORS).index(metric.name))),
+    )
+
+
+def test_the_development_file_stays_in_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes below ./var, talks to this machine only, runs the mock and sees a VM's disk."""
+    monkeypatch.chdir(tmp_path)
+    config = _load("config.dev.yaml")
+    assert config.storage.path == str(tmp_path / "var/metrics.db")
+    assert config.remote.url == "http://127.0.0.1:9090/api/v1/import"
+    assert all(metric.enabled and metric.interval <= 5 for metric in config.metrics)
+    assert {metric.name for metric in config.metrics} == set(COLLECTORS)
+    disks = next(m.config for m in config.metrics if isinstance(m.config, DiskIO))
+    assert "vd[a-z]+" in disks.allowed_devices
+
+
+def test_every_collector_can_be_configured() -> None:
+    """The configuration knows exactly the collectors that there are."""
+    assert set(COLLECTORS) == set(table.COLLECTORS)
+
+
+def test_the_documentation_is_generated_from_the_types() -> None:
+    """Running ``python -m belatwist.config.docs docs/configuration.md`` changes nothing."""
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert replaced(text) == text
+
+
+def test_documentation_without_markers_is_refused() -> None:
+    """The generator does not guess where its tables belong."""
+    with pytest.raises(ValueError, match="no <!-- begin"):
+        replaced("# Configuration\n")
+
+
+def test_the_configuration_is_read_without_twisted() -> None:
+    """A tool that only wants to check a file does not pay for the reactor's imports."""
+    script = "import sys, belatwist.config; assert 'twisted' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

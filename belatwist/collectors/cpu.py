@@ -1,0 +1,77 @@
+"""How busy each core was since the last reading."""
+
+from collections.abc import Mapping
+
+from twisted.logger import Logger
+
+from belatwist.collectors.skipped import SkippedLines
+from belatwist.model import Sample, Series, sample
+from belatwist.procfs import stat
+from belatwist.procfs.reader import Reader
+
+
+class CpuUsage:
+    """``cpu.usage_percent`` of each core and of all cores together.
+
+    The first reading yields nothing, and so does a core that was not there at the last one: cores
+    are told apart by name, and one that comes back starts anew.
+
+    :param device_id: the device that measures.
+    :param procfs: the reader of ``/proc``.
+    """
+
+    name = "cpu.usage"
+    _log = Logger()
+
+    def __init__(self, device_id: str, procfs: Reader) -> None:
+        self._device_id = device_id
+        self._procfs = procfs
+        self._last: Mapping[str, stat.Times] = {}
+        self._series: dict[str, Series] = {}
+        self._skipped = SkippedLines(self._log)
+
+    def collect(self, now_ms: int) -> list[Sample]:
+        """Compare ``/proc/stat`` with the last reading.
+
+        :raises BelaError: when it cannot be read; the next delta then spans the lost interval.
+        """
+        reading = stat.parse(self._procfs.read("stat"))
+        self._skipped.report(reading.skipped)
+        last, self._last = self._last, reading.cores
+        samples: list[Sample] = []
+        all_busy = all_total = 0
+        for core, times in reading.cores.items():
+            before = last.get(core)
+            if before is None:
+                continue
+            busy, total = delta(before, times)
+            if total > 0:
+                samples.append(self._usage(core, busy, total, now_ms))
+                all_busy += busy
+                all_total += total
+        if all_total > 0:
+            samples.append(self._usage("all", all_busy, all_total, now_ms))
+        return samples
+
+    def _usage(self, core: str, busy: int, total: int, now_ms: int) -> Sample:
+        series = self._series.get(core)
+        if series is None:
+            series = Series.of("cpu.usage_percent", self._device_id, {"core": core})
+            self._series[core] = series
+        return sample(series, now_ms, 100 * busy / total)
+
+
+def delta(before: stat.Times, after: stat.Times) -> tuple[int, int]:
+    """Tell what a core did between two readings.
+
+    Waiting for I/O is idle time: the core is free for other work. A single column that went
+    backwards, which the kernel documents for idle and iowait, counts as unchanged; so busy is
+    never negative and never more than the total.
+
+    :return: busy ticks and all ticks; nothing of either when the total went backwards.
+    """
+    if sum(after) < sum(before):
+        return 0, 0
+    spent = stat.Times._make(max(b - a, 0) for a, b in zip(before, after, strict=True))
+    total = sum(spent)
+    return total - spent.idle - spent.iowait, total

@@ -1,0 +1,160 @@
+"""What each network interface has carried."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from twisted.logger import Logger
+
+from belatwist.collectors.skipped import SkippedLines
+from belatwist.model import Sample, Series, sample
+from belatwist.procfs import netdev
+from belatwist.procfs.reader import Reader
+
+DEFAULT_EXCLUSIONS = (
+    "lo",
+    "docker.*",
+    "veth.*",
+    "br-.*",
+    "wlan.*mon",
+    "virbr.*",
+    "l4tbr.*",
+    "dummy.*",
+    "ifb.*",
+    "sit.*",
+)
+"""Interfaces that lead nowhere outside. Modems and tethered phones (``wwan*``, ``usb*``, ``enx*``)
+are not among them: on this device they are the uplinks."""
+
+DEFAULT_MAX_INTERFACES = 32
+
+_METRICS = (
+    "network.rx_bytes_total",
+    "network.rx_packets_total",
+    "network.rx_errors_total",
+    "network.tx_bytes_total",
+    "network.tx_packets_total",
+    "network.tx_errors_total",
+)
+"""In the order of :class:`~belatwist.procfs.netdev.Counters`."""
+
+
+@dataclass(slots=True)
+class _Interface:
+    """One interface that is reported, with what the next reading is compared with."""
+
+    series: tuple[Series, ...]
+    last: netdev.Counters
+    went_backwards: bool = False
+
+
+class NetworkTraffic:
+    """``network.*_total`` of each interface that is wanted.
+
+    An interface is wanted when no exclusion matches its whole name and, where there are inclusions,
+    one of them does. At most so many interfaces are reported at a time, and one that is reported
+    stays so for as long as it is there. Each wanted interface that is left out counts at each
+    collection in ``network.interfaces_dropped_total``. That series begins when the limit is hit for
+    the first time and goes on from then; it keeps rising while the limit is exceeded, so that
+    PromQL's ``increase()`` shows the condition although the very first step is before its start.
+
+    An interface whose counters went backwards was replaced by another of its name. Its samples are
+    left out once; ``rate()`` sees the reset at the next ones.
+
+    :param device_id: the device that measures.
+    :param procfs: the reader of ``/proc``.
+    :param include: regular expressions of the names that are wanted; none means all.
+    :param exclude: regular expressions of names that are not; ``None`` means
+        :data:`DEFAULT_EXCLUSIONS`.
+    :param max_interfaces: the most interfaces to report.
+    """
+
+    name = "network.traffic"
+    _log = Logger()
+
+    def __init__(
+        self,
+        device_id: str,
+        procfs: Reader,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] | None = None,
+        max_interfaces: int = DEFAULT_MAX_INTERFACES,
+    ) -> None:
+        self._device_id = device_id
+        self._procfs = procfs
+        self._include = [re.compile(pattern) for pattern in include]
+        exclude = DEFAULT_EXCLUSIONS if exclude is None else exclude
+        self._exclude = [re.compile(pattern) for pattern in exclude]
+        self._max_interfaces = max_interfaces
+        self._interfaces: dict[str, _Interface] = {}
+        self._dropped = Series.of("network.interfaces_dropped_total", device_id)
+        self._dropped_total = 0
+        self._limit_hit = False
+        self._skipped = SkippedLines(self._log)
+
+    def collect(self, now_ms: int) -> list[Sample]:
+        """Read ``/proc/net/dev``; no wanted interface is not an error.
+
+        :raises BelaError: when it cannot be read.
+        """
+        reading = netdev.parse(self._procfs.read("net/dev"))
+        self._skipped.report(reading.skipped)
+        wanted = {name: c for name, c in reading.interfaces.items() if self._wants(name)}
+        self._admit(wanted)
+        samples: list[Sample] = []
+        for name, interface in self._interfaces.items():
+            counters = wanted[name]
+            if not self._went_backwards(name, interface, counters):
+                samples.extend(
+                    sample(series, now_ms, value)
+                    for series, value in zip(interface.series, counters, strict=True)
+                )
+            interface.last = counters
+        if self._dropped_total > 0:
+            samples.append(sample(self._dropped, now_ms, self._dropped_total))
+        return samples
+
+    def _wants(self, name: str) -> bool:
+        if any(pattern.fullmatch(name) for pattern in self._exclude):
+            return False
+        return not self._include or any(pattern.fullmatch(name) for pattern in self._include)
+
+    def _admit(self, wanted: Mapping[str, netdev.Counters]) -> None:
+        """Forget who is gone, fill the free places in the kernel's order, count who finds none."""
+        interfaces = {name: i for name, i in self._interfaces.items() if name in wanted}
+        left_out: list[str] = []
+        for name, counters in wanted.items():
+            if name in interfaces:
+                continue
+            if len(interfaces) >= self._max_interfaces:
+                left_out.append(name)
+                continue
+            tags = {"interface": name}
+            series = tuple(Series.of(metric, self._device_id, tags) for metric in _METRICS)
+            interfaces[name] = _Interface(series, counters)
+        self._interfaces = interfaces
+        self._dropped_total += len(left_out)
+        if bool(left_out) != self._limit_hit:
+            self._limit_hit = bool(left_out)
+            if left_out:
+                self._log.warn(
+                    "More interfaces than {limit}, left out: {names}",
+                    limit=self._max_interfaces,
+                    names=left_out[:10],
+                )
+            else:
+                self._log.info("No interface is left out any more")
+
+    def _went_backwards(self, name: str, known: _Interface, now: netdev.Counters) -> bool:
+        backwards = any(b < a for a, b in zip(known.last, now, strict=True))
+        if backwards and not known.went_backwards:
+            self._log.warn(
+                "Counters of {interface} went backwards, its samples are left out once"
+                " (bytes received: {rx_bytes_delta}, sent: {tx_bytes_delta})",
+                interface=name,
+                rx_bytes_delta=now.rx_bytes - known.last.rx_bytes,
+                tx_bytes_delta=now.tx_bytes - known.last.tx_bytes,
+            )
+        known.went_backwards = backwards
+        return backwards

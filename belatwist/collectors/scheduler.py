@@ -1,0 +1,268 @@
+"""Runs the collectors: each at its interval, those due together on one tick."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from belatwist.clock import WallClock
+from belatwist.collectors import Collector
+from belatwist.model import Sample
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+
+    class Reactor(IReactorTime, IReactorFromThreads):
+        """What the scheduler needs of the reactor."""
+
+
+DEADLINE = 5.0
+"""Seconds that the collectors of a tick may take before the one that is running counts as stuck."""
+
+_NS = 1_000_000_000
+_SLACK_NS = 1_000_000  # A timer may fire early by the rounding of a float.
+
+
+def daemon_thread(function: Callable[[], None]) -> None:
+    """Run a function on a thread of its own, which the end of the process does not wait for.
+
+    A read of a dead sensor can hang for ever, and cannot be interrupted: its thread is given up.
+    """
+    threading.Thread(target=function, name="collect", daemon=True).start()
+
+
+class Job:
+    """A collector and what the scheduler knows of it.
+
+    :ivar due_ns: when it is to run next, on the scheduler's clock.
+    :ivar busy: whether a thread is in it; then it is left out, however often it is due.
+    :ivar failing: whether its last run failed, so that only the change is loud in the log.
+    """
+
+    def __init__(self, collector: Collector, interval: float) -> None:
+        self.collector = collector
+        self.interval_ns = round(interval * _NS)
+        self.due_ns = 0
+        self.busy = False
+        self.failing = False
+
+    def advance(self, now_ns: int) -> None:
+        """Move on to the interval's first multiple after ``now_ns``; missed ones are lost."""
+        self.due_ns += self.interval_ns
+        if self.due_ns <= now_ns:
+            behind = now_ns - self.due_ns
+            self.due_ns += (behind // self.interval_ns + 1) * self.interval_ns
+
+
+class _Run:
+    """The jobs of one tick, worked off by one thread.
+
+    :ivar todo: jobs that no thread has begun. Taking one is atomic, so that the reactor can take
+        them back from a thread that is stuck.
+    :ivar done: ``(job, samples or failure, seconds)`` of the jobs that have ended.
+    """
+
+    def __init__(self, jobs: Sequence[Job], now_ms: int) -> None:
+        self.todo = deque(jobs)
+        self.done: deque[tuple[Job, Sequence[Sample] | Failure, float]] = deque()
+        self.now_ms = now_ms
+        self.current: Job | None = None
+        self.stuck: Job | None = None
+
+    def work(self) -> None:
+        """Run the jobs, one after the other; on a worker thread."""
+        while True:
+            try:
+                job = self.todo.popleft()
+            except IndexError:
+                return
+            self.current = job
+            begun = perf_counter()
+            result: Sequence[Sample] | Failure
+            try:
+                result = job.collector.collect(self.now_ms)
+            except Exception:  # noqa: BLE001 - a collector may raise anything; _report tells
+                result = Failure()
+            self.done.append((job, result, perf_counter() - begun))
+            self.current = None
+
+
+class CollectorScheduler(Service):
+    """Runs collectors at their intervals and hands over what each tick yields, all at once.
+
+    Intervals are multiples of a start on the reactor's clock, counted in whole nanoseconds: no
+    drift, and collectors that are due at the same moment are due in the same tick. This is why
+    there is one timer and not a ``LoopingCall`` each, whose float arithmetic may part them.
+
+    :param jobs: ``(collector, interval in seconds)``.
+    :param sink: takes the samples of a tick; its failures are logged.
+    :param in_thread: runs a function off the reactor's thread.
+    """
+
+    log = Logger()
+    name = "collectors"
+
+    def __init__(
+        self,
+        jobs: Sequence[tuple[Collector, float]],
+        *,
+        reactor: "Reactor",
+        wall_ms: WallClock,
+        sink: Callable[[Sequence[Sample]], "Deferred[int]"],
+        in_thread: Callable[[Callable[[], None]], None] = daemon_thread,
+        deadline: float = DEADLINE,
+    ) -> None:
+        self._jobs = [Job(collector, interval) for collector, interval in jobs]
+        self._reactor = reactor
+        self._wall_ms = wall_ms
+        self._sink = sink
+        self._in_thread = in_thread
+        self._deadline = deadline
+        self._timer: IDelayedCall | None = None
+        self._deadlines: dict[_Run, IDelayedCall] = {}
+        self._storing: set[Deferred[None]] = set()
+        self._stored_any = False
+
+    def startService(self) -> None:
+        """Run every collector at once, and then each at its interval."""
+        super().startService()
+        now_ns = self._now_ns()
+        for job in self._jobs:
+            job.due_ns = now_ns
+        if self._jobs:
+            self._tick()
+
+    def stopService(self) -> "Deferred[None]":
+        """Stop; fires when what was collected has been handed over and taken.
+
+        A tick that is being collected is not waited for: its samples would tell of the shutdown.
+        """
+        super().stopService()
+        for timer in (self._timer, *self._deadlines.values()):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._deadlines.clear()
+        return Deferred.fromCoroutine(self._settled())
+
+    async def _settled(self) -> None:
+        for storing in list(self._storing):
+            await storing
+
+    def _now_ns(self) -> int:
+        return round(self._reactor.seconds() * _NS)
+
+    def _tick(self) -> None:
+        now_ns = self._now_ns()
+        due = [job for job in self._jobs if job.due_ns <= now_ns + _SLACK_NS]
+        for job in due:
+            job.advance(now_ns)
+        next_ns = min(job.due_ns for job in self._jobs)
+        self._timer = self._reactor.callLater(max(next_ns - now_ns, 0) / _NS, self._tick)
+        self._begin([job for job in due if not job.busy], self._wall_ms())
+
+    def _begin(self, jobs: Sequence[Job], now_ms: int) -> None:
+        if not jobs:
+            return
+        for job in jobs:
+            job.busy = True
+        run = _Run(jobs, now_ms)
+        self._deadlines[run] = self._reactor.callLater(self._deadline, self._overdue, run)
+
+        def work() -> None:
+            run.work()
+            self._reactor.callFromThread(self._ended, run)
+
+        self._in_thread(work)
+
+    def _ended(self, run: _Run) -> None:
+        if run.stuck is not None:
+            # Its deadline has passed long ago and been reported; what it read meanwhile is stale.
+            run.stuck.busy = False
+            return
+        timer = self._deadlines.pop(run, None)
+        if timer is None:
+            return  # Stopped meanwhile.
+        timer.cancel()
+        self._collect(run)
+
+    def _overdue(self, run: _Run) -> None:
+        """Give a thread up: keep what it has, report whom it is stuck in, go on with the others."""
+        del self._deadlines[run]
+        others = []
+        while run.todo:
+            try:
+                others.append(run.todo.popleft())
+            except IndexError:
+                break
+        run.stuck = run.current
+        self._collect(run)
+        if run.stuck is not None:
+            self._report(
+                run.stuck, Failure(TimeoutError(f"no answer within {self._deadline:g} s")), 0.0
+            )
+        for job in others:
+            job.busy = False
+        self._begin(others, self._wall_ms())
+
+    def _collect(self, run: _Run) -> None:
+        """Hand over what a run has yielded so far."""
+        samples: list[Sample] = []
+        seconds = 0.0
+        for job, result, took in run.done:
+            job.busy = False
+            seconds += took
+            self._report(job, result, took)
+            if not isinstance(result, Failure):
+                samples.extend(result)
+        if samples:
+            storing = Deferred.fromCoroutine(self._store(samples, len(run.done), seconds))
+            self._storing.add(storing)
+            storing.addBoth(lambda _: self._storing.discard(storing))
+
+    async def _store(self, samples: Sequence[Sample], collectors: int, seconds: float) -> None:
+        try:
+            new = await self._sink(samples)
+        except Exception:  # noqa: BLE001 - whatever the store raises, the next tick must come
+            self.log.failure("cannot store {count} samples", count=len(samples))
+            return
+        say = self.log.debug if self._stored_any else self.log.info
+        self._stored_any = True
+        say(
+            "collected {count} samples from {collectors} collectors in {duration_ms:.1f} ms,"
+            " stored {stored}",
+            count=len(samples),
+            collectors=collectors,
+            duration_ms=seconds * 1000,
+            stored=new,
+        )
+
+    def _report(self, job: Job, result: "Sequence[Sample] | Failure", seconds: float) -> None:
+        """Log how a collector did: loudly when that has changed, else quietly."""
+        name = job.collector.name
+        if isinstance(result, Failure):
+            say = self.log.debug if job.failing else self.log.error
+            job.failing = True
+            say(
+                "collection of {collector} failed: {error}",
+                collector=name,
+                error=result.getErrorMessage(),
+                error_type=type(result.value).__name__,
+                stack=result.getTraceback(),
+            )
+            return
+        if job.failing:
+            job.failing = False
+            self.log.info("collection of {collector} works again", collector=name)
+        self.log.debug(
+            "collected {count} samples of {collector} in {duration_ms:.1f} ms",
+            collector=name,
+            count=len(result),
+            duration_ms=seconds * 1000,
+        )

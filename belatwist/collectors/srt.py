@@ -1,0 +1,26 @@
+"""Made-up packet loss of an SRT stream, for development without a stream."""
+
+import random
+
+from belatwist.model import Sample, Series, sample
+
+_MEAN_PERCENT = 0.5
+
+
+class SrtPacketLoss:
+    """``srt.packet_loss_percent``, tagged ``source="mock"`` so that it never passes for real.
+
+    :param device_id: the device that pretends to measure.
+    :param rng: where the numbers come from.
+    """
+
+    name = "srt.packet_loss"
+
+    def __init__(self, device_id: str, rng: random.Random) -> None:
+        self._rng = rng
+        self._series = Series.of("srt.packet_loss_percent", device_id, {"source": "mock"})
+
+    def collect(self, now_ms: int) -> list[Sample]:
+        """Make a number up: mostly next to nothing, now and then a few percent, 100 at most."""
+        loss = min(self._rng.expovariate(1 / _MEAN_PERCENT), 100.0)
+        return [sample(self._series, now_ms, loss)]

@@ -1,0 +1,110 @@
+"""The temperature of each thermal zone, and of the hottest one."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from twisted.logger import Logger
+
+from belatwist.errors import BelaError, ReadError
+from belatwist.model import Sample, Series, sample
+from belatwist.procfs import thermal
+from belatwist.procfs.reader import MissingError, Reader
+
+_DIRECTORY = "class/thermal"
+_ZONE = re.compile(r"thermal_zone([0-9]+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Zone:
+    label: str
+    path: str
+    series: Series
+
+
+class CpuTemperature:
+    """``thermal.zone_temp`` of each zone that can be read, and ``cpu.temperature``, the highest.
+
+    A zone is told by its ``type``, because its number differs between kernels. Where two zones have
+    one type (two NVMe drives), the first keeps it and the other becomes ``type-N``, N being its
+    number, so that neither hides the other; a zone keeps its label for as long as it is there.
+
+    :param device_id: the device that measures.
+    :param sysfs: the reader of ``/sys``.
+    """
+
+    name = "cpu.temperature"
+    _log = Logger()
+
+    def __init__(self, device_id: str, sysfs: Reader) -> None:
+        self._device_id = device_id
+        self._sysfs = sysfs
+        self._hottest = Series.of("cpu.temperature", device_id)
+        self._zones: dict[tuple[str, int], _Zone] = {}
+        self._failing: frozenset[str] = frozenset()
+
+    def collect(self, now_ms: int) -> list[Sample]:
+        """Read all zones; none at all is not an error.
+
+        :raises ReadError: when there are zones and none of them can be read.
+        """
+        failures = self._relist()
+        readings: list[tuple[Series, float]] = []
+        for zone in self._zones.values():
+            try:
+                content = self._sysfs.read(zone.path)
+                value = thermal.parse_temperature(content, self._sysfs.locate(zone.path))
+            except BelaError as error:
+                failures[zone.label] = error
+            else:
+                readings.append((zone.series, value / 1000))
+        self._report(failures)
+        if readings:
+            readings.append((self._hottest, max(degrees for _, degrees in readings)))
+        elif failures:
+            raise ReadError(f"no thermal zone can be read: {next(iter(failures.values()))}")
+        return [sample(series, now_ms, degrees) for series, degrees in readings]
+
+    def _relist(self) -> dict[str, BelaError]:
+        """Find the zones that are there now; only those that are new cost more than the listing.
+
+        :return: zones whose type cannot be read.
+        """
+        try:
+            entries = self._sysfs.entries(_DIRECTORY)
+        except MissingError:
+            entries = {}
+        numbered = sorted(
+            (int(match[1]), name, inode)
+            for name, inode in entries.items()
+            if (match := _ZONE.fullmatch(name))
+        )
+        # With its inode number, a zone that went and came back under an old number is a new one.
+        present = {(name, inode) for _, name, inode in numbered}
+        self._zones = {key: zone for key, zone in self._zones.items() if key in present}
+        failures: dict[str, BelaError] = {}
+        for number, name, inode in numbered:
+            if (name, inode) not in self._zones:
+                try:
+                    self._zones[name, inode] = self._meet(number, name)
+                except BelaError as error:
+                    failures[name] = error
+        return failures
+
+    def _report(self, failures: Mapping[str, BelaError]) -> None:
+        """Log each zone when it begins to fail and when it no longer does."""
+        for zone, error in failures.items():
+            if zone not in self._failing:
+                self._log.warn("Thermal zone {zone} is left out: {error}", zone=zone, error=error)
+        for zone in self._failing.difference(failures):
+            self._log.info("Thermal zone {zone} reads again, or is gone", zone=zone)
+        self._failing = frozenset(failures)
+
+    def _meet(self, number: int, name: str) -> _Zone:
+        path = f"{_DIRECTORY}/{name}/type"
+        label = thermal.parse_type(self._sysfs.read(path), self._sysfs.locate(path))
+        taken = {zone.label for zone in self._zones.values()}
+        while label in taken:
+            label = f"{label}-{number}"
+        series = Series.of("thermal.zone_temp", self._device_id, {"zone": label})
+        return _Zone(label, f"{_DIRECTORY}/{name}/temp", series)

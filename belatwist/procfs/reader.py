@@ -1,0 +1,88 @@
+"""The one way to the files of ``/proc`` and ``/sys``: rooted, and limited in size."""
+
+import errno
+import os
+
+from belatwist.errors import ReadError
+
+DEFAULT_LIMIT = 1024 * 1024
+"""Bytes; the largest file read here, ``/proc/stat`` of a server, stays far below."""
+
+_CHUNK = 16 * 1024
+
+
+class MissingError(ReadError):
+    """There is no such file: this kernel or container does not have the source."""
+
+
+class Reader:
+    """Reads below one root directory. It holds no state that a read changes.
+
+    :param root: the directory that stands for ``/proc`` or ``/sys``.
+    :param limit: the most bytes that one file may have.
+    """
+
+    def __init__(self, root: str, *, limit: int = DEFAULT_LIMIT) -> None:
+        self._root = root.rstrip("/")
+        self._limit = limit
+
+    def read(self, path: str) -> bytes:
+        """Read a whole file.
+
+        :param path: relative to the root.
+        :raises MissingError: when there is no such file.
+        :raises ReadError: when it cannot be read, or is larger than the limit.
+        """
+        full = self.locate(path)
+        try:
+            descriptor = os.open(full, os.O_RDONLY)
+            try:
+                return self._read_all(descriptor, full)
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError) as error:
+            raise _failure(full, error) from error
+
+    def entries(self, path: str) -> dict[str, int]:
+        """List a directory.
+
+        :param path: relative to the root.
+        :return: name to inode number. The directory itself yields both, without a look at each
+            entry; in sysfs a name that was removed and made again has another inode number.
+        :raises MissingError: when there is no such directory.
+        :raises ReadError: when it cannot be listed.
+        """
+        full = self.locate(path)
+        try:
+            with os.scandir(full) as found:
+                return {entry.name: entry.inode() for entry in found}
+        except (OSError, ValueError) as error:
+            raise _failure(full, error) from error
+
+    def locate(self, path: str) -> str:
+        """Give the full path, as an operator would name it.
+
+        :raises ReadError: when the path would lead out of the root.
+        """
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ReadError(f"{path!r} leads out of {self._root or '/'}")
+        return f"{self._root}/{path}"
+
+    def _read_all(self, descriptor: int, full: str) -> bytes:
+        # Tables arrive in pieces of about a page, so that only an empty read is the end.
+        pieces: list[bytes] = []
+        size = 0
+        while piece := os.read(descriptor, _CHUNK):
+            size += len(piece)
+            if size > self._limit:
+                raise ReadError(f"{full}: larger than the {self._limit} bytes allowed")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+def _failure(full: str, error: OSError | ValueError) -> ReadError:
+    if not isinstance(error, OSError):  # a NUL in the path
+        return ReadError(f"{full!r}: {error}")
+    number = error.errno or 0
+    kind = MissingError if number in {errno.ENOENT, errno.ENOTDIR} else ReadError
+    return kind(f"{full}: {os.strerror(number)} ({errno.errorcode.get(number, number)})")

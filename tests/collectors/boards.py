@@ -1,0 +1,66 @@
+"""The fixture machines as readers."""
+
+from pathlib import Path
+
+from belatwist.errors import ReadError
+from belatwist.procfs.reader import MissingError, Reader
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+NOW_MS = 1_767_225_600_370
+
+
+class Board(Reader):
+    """A reader over several trees, the first that has a file answering, with faults to inject.
+
+    :ivar faults: path to what reading or listing it raises.
+    :ivar reads: how often each path was read.
+    """
+
+    def __init__(self, half: str, *trees: str) -> None:
+        super().__init__("/nowhere")
+        self._half = half
+        self.faults: dict[str, ReadError] = {}
+        self.reads: dict[str, int] = {}
+        self.texts: dict[str, bytes] = {}
+        self.become(*trees)
+
+    def become(self, *trees: str) -> None:
+        """Exchange the trees, as time passes."""
+        self._readers = [Reader(str(FIXTURES / tree / self._half)) for tree in trees]
+
+    def read(self, path: str) -> bytes:
+        self.reads[path] = self.reads.get(path, 0) + 1
+        if path in self.faults:
+            raise self.faults[path]
+        if path in self.texts:
+            return self.texts[path]
+        for reader in self._readers[:-1]:
+            try:
+                return reader.read(path)
+            except MissingError:
+                continue
+        return self._readers[-1].read(path)
+
+    def entries(self, path: str) -> dict[str, int]:
+        if path in self.faults:
+            raise self.faults[path]
+        found: dict[str, int] = {}
+        missing: list[MissingError] = []
+        for reader in self._readers:
+            try:
+                found = reader.entries(path) | found
+            except MissingError as error:
+                missing.append(error)
+        if not found and missing:
+            raise missing[0]
+        return found
+
+
+def procfs(*trees: str) -> Board:
+    """Read the ``proc`` half of trees, the first that has a file answering."""
+    return Board("proc", *trees)
+
+
+def sysfs(*trees: str) -> Board:
+    """Read the ``sys`` half of trees, the first that has a file answering."""
+    return Board("sys", *trees)

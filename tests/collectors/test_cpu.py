@@ -1,0 +1,172 @@
+"""How busy the cores were."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from belatwist.collectors.cpu import CpuUsage, delta
+from belatwist.errors import ParseError, ReadError
+from belatwist.model import Sample
+from belatwist.procfs.stat import Times
+from tests.collectors.boards import NOW_MS, procfs
+
+CORES = {"0": 34.8, "1": 28.3, "2": 26.7, "3": 26.7, "4": 12.8, "5": 11.6, "6": 8.3, "7": 7.6}
+
+
+def usage(samples: list[Sample]) -> dict[str, float]:
+    """Give the percentages by core, after a look at names, time and tags."""
+    assert {s.series.name for s in samples} <= {"cpu.usage_percent"}
+    assert {s.timestamp_ms for s in samples} <= {NOW_MS}
+    assert all([key for key, _ in s.series.tags] == ["core"] for s in samples)
+    found = {s.series.tags[0][1]: float(s.value) for s in samples}
+    assert len(found) == len(samples)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (("orangepi5plus",), ("orangepi5plus-t10",), CORES | {"all": 19.6}),
+        (
+            ("orangepi5plus",),
+            ("variants/cpu3-offline-t10",),
+            {c: u for c, u in CORES.items() if c != "3"} | {"all": 18.5857142857},
+        ),
+        (
+            ("orangepi5plus",),
+            ("variants/cpu3-offline-idle-backwards-t10",),
+            {c: u for c, u in CORES.items() if c != "3"} | {"all": 18.5857142857},
+        ),
+        (
+            ("orangepi5plus",),
+            ("variants/iowait-backwards-t10",),
+            CORES | {"0": 34.9397590361, "all": 19.6098049025},
+        ),
+        (
+            ("variants/cpu3-offline-t10",),
+            ("orangepi5plus-t10",),
+            {},
+        ),
+    ],
+)
+def test_the_board(
+    before: tuple[str, ...], after: tuple[str, ...], expected: dict[str, float]
+) -> None:
+    """Cores are compared by name; waiting is idle; all is the sum over what both readings have."""
+    board = procfs(*before)
+    collector = CpuUsage("box", board)
+    assert collector.collect(NOW_MS) == []
+    board.become(*after)
+    assert usage(collector.collect(NOW_MS)) == pytest.approx(expected)
+
+
+def test_guest_time_is_counted_once() -> None:
+    """What a guest used is inside user already: the columns behind the eighth change nothing."""
+    plain, guest = procfs("orangepi5plus"), procfs("variants/guest")
+    collectors = [CpuUsage("box", plain), CpuUsage("box", guest)]
+    assert [c.collect(NOW_MS) for c in collectors] == [[], []]
+    plain.become("orangepi5plus-t10")
+    guest.become("orangepi5plus-t10")
+    assert collectors[0].collect(NOW_MS) == collectors[1].collect(NOW_MS)
+
+
+def test_a_core_that_comes_back_starts_anew() -> None:
+    """While it is away it has no sample, and its first reading afterwards yields none."""
+    board = procfs("orangepi5plus")
+    collector = CpuUsage("box", board)
+    collector.collect(NOW_MS)
+    board.become("variants/cpu3-offline-t10")
+    assert "3" not in usage(collector.collect(NOW_MS))
+    board.texts["stat"] = b"cpu3 99999 0 0 999999 0 0 0 0\ncpu4 55217 12 17965 508811 403 0 612 0\n"
+    assert usage(collector.collect(NOW_MS)) == pytest.approx({"4": 50.0, "all": 50.0})
+    board.texts["stat"] = (
+        b"cpu3 99999 0 0 1000009 0 0 0 0\ncpu4 55218 12 17965 508811 403 0 612 0\n"
+    )
+    assert usage(collector.collect(NOW_MS)) == pytest.approx(
+        {"3": 0.0, "4": 100.0, "all": 100 / 11}
+    )
+
+
+def test_no_time_passed_yields_nothing() -> None:
+    """Two equal readings divide by nothing."""
+    collector = CpuUsage("box", procfs("orangepi5plus"))
+    collector.collect(NOW_MS)
+    assert collector.collect(NOW_MS) == []
+
+
+def test_a_lost_interval_is_no_error() -> None:
+    """After a failed or unreadable reading the next delta spans both intervals."""
+    board = procfs("orangepi5plus")
+    collector = CpuUsage("box", board)
+    collector.collect(NOW_MS)
+    board.faults["stat"] = ReadError("stat: Input/output error (EIO)")
+    with pytest.raises(ReadError):
+        collector.collect(NOW_MS)
+    board.faults.clear()
+    board.texts["stat"] = b"garbage\n"
+    with pytest.raises(ParseError):
+        collector.collect(NOW_MS)
+    board.texts.clear()
+    board.become("orangepi5plus-t10")
+    assert usage(collector.collect(NOW_MS))["all"] == pytest.approx(19.6)
+
+
+def test_series_are_made_once() -> None:
+    """The samples of one core share one series object."""
+    board = procfs("orangepi5plus")
+    collector = CpuUsage("box", board)
+    collector.collect(NOW_MS)
+    board.become("orangepi5plus-t10")
+    first = collector.collect(NOW_MS)
+    board.become("orangepi5plus")
+    collector.collect(NOW_MS)
+    board.become("orangepi5plus-t10")
+    second = collector.collect(NOW_MS)
+    assert [id(s.series) for s in first] == [id(s.series) for s in second]
+
+
+ZERO = Times(0, 0, 0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (ZERO, Times(1, 2, 3, 4, 5, 6, 7, 8), (27, 36)),
+        (ZERO._replace(idle=100), ZERO._replace(idle=90, user=20), (20, 20)),
+        (ZERO._replace(iowait=100), ZERO._replace(iowait=90, user=5, idle=15), (5, 20)),
+        (ZERO._replace(idle=100), ZERO._replace(idle=90, user=9), (0, 0)),
+        (ZERO._replace(user=5), ZERO, (0, 0)),
+        (ZERO, ZERO, (0, 0)),
+    ],
+)
+def test_what_goes_backwards(before: Times, after: Times, expected: tuple[int, int]) -> None:
+    """A single column counts as unchanged, a total that goes backwards as nothing."""
+    assert delta(before, after) == expected
+
+
+_TIMES = st.lists(st.integers(0, 2**64 - 1), min_size=8, max_size=8).map(Times._make)
+
+
+@given(_TIMES, _TIMES)
+def test_usage_is_a_percentage(before: Times, after: Times) -> None:
+    """Whatever the readings, busy lies between nothing and the total."""
+    busy, total = delta(before, after)
+    assert 0 <= busy <= total
+    assert total == 0 or 0.0 <= 100 * busy / total <= 100.0
+
+
+class Log(SynchronousTestCase):
+    def test_malformed_lines_are_logged_when_they_begin_and_end(self) -> None:
+        """A condition that lasts is logged once, although its text differs each time."""
+        board = procfs("orangepi5plus")
+        collector = CpuUsage("box", board)
+        texts = [b"", b"cpu1 1 x\n", b"cpu1 2 x\n", b"cpu1 3 x\n", b"", b""]
+        levels = []
+        for text in texts:
+            board.texts["stat"] = b"cpu0 1 2 3 4 5 6 7 8\n" + text
+            with capturedLogs() as events:
+                collector.collect(NOW_MS)
+            levels.append([event["log_level"].name for event in events])
+        assert levels == [[], ["warn"], [], [], ["info"], []]

@@ -1,0 +1,244 @@
+"""The scheduler under a clock of the test's own: no thread, no waiting."""
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+
+from belatwist.collectors import Collector
+from belatwist.collectors.scheduler import CollectorScheduler, Job
+from belatwist.model import Sample, Series, sample
+from tests.logs import Captured
+
+
+class FakeCollector:
+    """Yields one sample a run, or raises what it is told to.
+
+    :ivar at: the reactor's time of each run.
+    """
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        self.name = name
+        self.at: list[float] = []
+        self.raises: Exception | None = None
+        self._clock = clock
+        self._series = Series.of(name, "device")
+
+    def collect(self, now_ms: int) -> Sequence[Sample]:
+        self.at.append(self._clock.seconds())
+        if self.raises is not None:
+            raise self.raises
+        return [sample(self._series, now_ms, len(self.at))]
+
+
+class ThreadlessReactor(Clock):
+    """A clock that takes calls from threads, of which it has none."""
+
+    def callFromThread(self, callable: Callable[..., object], *args: object) -> None:  # noqa: A002
+        callable(*args)
+
+
+class Threads:
+    """Runs what is to run on a thread at once, or keeps it until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.kept: list[Callable[[], None]] = []
+        self.keep = False
+
+    def __call__(self, function: Callable[[], None]) -> None:
+        if self.keep:
+            self.kept.append(function)
+        else:
+            function()
+
+
+class SchedulerTests(SynchronousTestCase):
+    """When collectors run, what is handed over, and what a bad one may not do."""
+
+    def setUp(self) -> None:
+        self.clock = ThreadlessReactor()
+        # As a monotonic clock that has been running for a while; not a whole number.
+        self.clock.advance(86400.123456789)
+        self.start = self.clock.seconds()
+        self.threads = Threads()
+        self.ticks: list[Sequence[Sample]] = []
+        self.sink: Callable[[Sequence[Sample]], Deferred[int]] = self.store
+
+    def store(self, samples: Sequence[Sample]) -> "Deferred[int]":
+        self.ticks.append(samples)
+        return succeed(len(samples))
+
+    def scheduler(self, *jobs: tuple[Collector, float]) -> CollectorScheduler:
+        service = CollectorScheduler(
+            jobs,
+            reactor=self.clock,  # type: ignore[arg-type] # a Clock is all that is used of it
+            wall_ms=lambda: round(self.clock.seconds() * 1000),
+            sink=lambda samples: self.sink(samples),  # noqa: PLW0108 - tests replace self.sink
+            in_thread=self.threads,
+            deadline=5.0,
+        )
+        service.startService()
+        self.addCleanup(service.stopService)
+        return service
+
+    def names(self, tick: Sequence[Sample]) -> list[str]:
+        return [one.series.name for one in tick]
+
+    def test_first_run_is_at_once(self) -> None:
+        """Every collector runs when the service starts, on one tick."""
+        a, b = FakeCollector("a", self.clock), FakeCollector("b", self.clock)
+        self.scheduler((a, 5.0), (b, 30.0))
+        self.assertEqual([self.names(tick) for tick in self.ticks], [["a", "b"]])
+
+    def test_due_together_is_one_tick(self) -> None:
+        """Collectors that are due at the same moment yield one hand-over, the others their own."""
+        a, b = FakeCollector("a", self.clock), FakeCollector("b", self.clock)
+        self.scheduler((a, 0.1), (b, 0.3))
+        self.clock.pump([0.1] * 6)
+        self.assertEqual(
+            [self.names(tick) for tick in self.ticks],
+            [["a", "b"], ["a"], ["a"], ["a", "b"], ["a"], ["a"], ["a", "b"]],
+        )
+
+    def test_no_drift(self) -> None:
+        """After 100,000 runs at an interval that no float holds exactly, it is still in step."""
+        a = FakeCollector("a", self.clock)
+        self.scheduler((a, 0.1))
+        for _ in range(100_000):
+            self.clock.advance(0.1)
+        expected = self.start + 0.1 * (len(a.at) - 1)
+        self.assertEqual(len(a.at), 100_001)
+        self.assertLess(abs(a.at[-1] - expected), 0.002)
+
+    def test_late_timer_does_not_shift_the_grid(self) -> None:
+        """A reactor that was busy delays one run, not the ones after it."""
+        a = FakeCollector("a", self.clock)
+        self.scheduler((a, 10.0))
+        self.clock.advance(13.0)
+        self.clock.advance(7.0)
+        self.assertEqual([round(at - self.start, 6) for at in a.at], [0, 13, 20])
+
+    def test_missed_runs_are_not_made_up(self) -> None:
+        """After a stop of the whole process a collector runs once, then keeps its interval."""
+        job = Job(FakeCollector("a", self.clock), 10.0)
+        job.due_ns = 0
+        job.advance(57 * 10**9)
+        self.assertEqual(job.due_ns, 60 * 10**9)
+
+    def test_samples_carry_the_time_of_the_tick(self) -> None:
+        """All samples of a tick have one timestamp."""
+        a, b = FakeCollector("a", self.clock), FakeCollector("b", self.clock)
+        self.scheduler((a, 1.0), (b, 1.0))
+        self.clock.advance(1.0)
+        stamps = {one.timestamp_ms for one in self.ticks[1]}
+        self.assertEqual(stamps, {round((self.start + 1.0) * 1000)})
+
+    def test_a_failing_collector_leaves_the_others_alone(self) -> None:
+        """It is tried again at each tick; the others' samples are stored all the same."""
+        bad, good = FakeCollector("bad", self.clock), FakeCollector("good", self.clock)
+        bad.raises = ValueError("no such sensor")
+        with Captured() as log:
+            self.scheduler((bad, 1.0), (good, 1.0))
+            self.clock.pump([1.0, 1.0])
+        self.assertEqual(len(bad.at), 3)
+        self.assertEqual([self.names(tick) for tick in self.ticks], [["good"]] * 3)
+        self.assertEqual(log.texts(LogLevel.error), ["collection of bad failed: no such sensor"])
+
+    def test_failure_is_loud_once_and_so_is_recovery(self) -> None:
+        """The log tells of changes at ERROR and INFO, of repetitions at DEBUG."""
+        bad = FakeCollector("bad", self.clock)
+        bad.raises = ValueError("no such sensor")
+        with Captured() as log:
+            self.scheduler((bad, 1.0))
+            self.clock.pump([1.0, 1.0])
+            bad.raises = None
+            self.clock.advance(1.0)
+        self.assertEqual(len(log.texts(LogLevel.error)), 1)
+        self.assertIn("collection of bad works again", log.texts(LogLevel.info))
+        failed = [e for e in log.events if e.get("error_type") == "ValueError"]
+        self.assertEqual([e["collector"] for e in failed], ["bad"] * 3)
+
+    def test_a_failing_store_does_not_end_the_ticks(self) -> None:
+        """Samples that cannot be stored are reported, and the next tick comes."""
+        a = FakeCollector("a", self.clock)
+        self.sink = lambda _: fail(OSError("disk full"))
+        self.scheduler((a, 1.0))
+        self.clock.advance(1.0)
+        self.assertEqual(len(a.at), 2)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+
+    def test_stop_waits_for_what_is_being_stored(self) -> None:
+        """The service has stopped when the last samples are in the store, and ticks no more."""
+        a = FakeCollector("a", self.clock)
+        storing: Deferred[int] = Deferred()
+        self.sink = lambda _: storing
+        service = self.scheduler((a, 1.0))
+        stopped = service.stopService()
+        self.assertNoResult(stopped)
+        storing.callback(1)
+        self.successResultOf(stopped)
+        self.clock.advance(10.0)
+        self.assertEqual(len(a.at), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_stuck_collector_is_left_out(self) -> None:
+        """A read that hangs is an error after its deadline; the others go on, also on that tick."""
+        first, stuck, last = (FakeCollector(n, self.clock) for n in ("first", "stuck", "last"))
+        hang = Hang(self)
+        stuck.collect = hang.collect  # type: ignore[method-assign]
+        self.threads.keep = True
+        with Captured() as log:
+            self.scheduler((first, 10.0), (stuck, 10.0), (last, 10.0))
+            hang.run_until_stuck(self.threads.kept.pop())
+            self.threads.keep = False
+            self.clock.advance(5.0)
+        self.assertEqual([self.names(tick) for tick in self.ticks], [["first"], ["last"]])
+        self.assertEqual(
+            log.texts(LogLevel.error), ["collection of stuck failed: no answer within 5 s"]
+        )
+        self.clock.advance(5.0)
+        self.assertEqual([self.names(t) for t in self.ticks[2:]], [["first", "last"]])
+
+    def test_a_collector_that_comes_back_is_run_again(self) -> None:
+        """What it read while it was given up is stale and dropped; its next run counts."""
+        stuck = FakeCollector("stuck", self.clock)
+        hang = Hang(self)
+        works, stuck.collect = stuck.collect, hang.collect  # type: ignore[method-assign]
+        self.threads.keep = True
+        self.scheduler((stuck, 10.0))
+        hang.run_until_stuck(self.threads.kept.pop())
+        self.threads.keep = False
+        self.clock.advance(5.0)
+        self.clock.advance(5.0)
+        self.assertEqual(self.ticks, [])
+        stuck.collect = works  # type: ignore[method-assign]
+        hang.let_go()
+        self.assertEqual(self.ticks, [])
+        self.clock.advance(10.0)
+        self.assertEqual([self.names(tick) for tick in self.ticks], [["stuck"]])
+
+
+class Hang:
+    """A collector's read that does not return, without a thread: a generator in a greenlet's place.
+
+    The function given to :meth:`run_until_stuck` runs until it is inside :meth:`collect`, and goes
+    on when :meth:`let_go` is called.
+    """
+
+    def __init__(self, test: SynchronousTestCase) -> None:
+        self._test = test
+
+    def collect(self, now_ms: int) -> Sequence[Sample]:
+        self._inside.parent.switch()
+        return [sample(Series.of("stale", "device"), now_ms, 0.0)]
+
+    def run_until_stuck(self, function: Callable[[], None]) -> None:
+        from greenlet import greenlet
+
+        self._inside = greenlet(function)
+        self._inside.switch()
+
+    def let_go(self) -> None:
+        self._inside.switch()

@@ -1,0 +1,153 @@
+"""The table of collectors and the catalogue of what they yield."""
+
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+
+from belatwist import config
+from belatwist.collectors.catalogue import CATALOGUE
+from belatwist.collectors.table import COLLECTORS, build
+from belatwist.errors import BelaError
+from belatwist.model import REAL, Sample
+from tests.collectors.boards import NOW_MS, Board, procfs, sysfs
+from tests.procfs import strategies
+
+NO_OPTIONS = config.NoOptions()
+
+
+def everything(proc: Board, sys: Board, *, limit: int = 32) -> dict[str, list[Sample]]:
+    """Collect twice from every collector, so that deltas appear; give the second round."""
+    options = {"network.traffic": config.NetworkTraffic(max_interfaces=limit)}
+    metrics = [
+        config.Metric(name=name, interval=1.0, config=options.get(name, NO_OPTIONS))
+        for name in COLLECTORS
+    ]
+    pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
+    for collector, _ in pairs:
+        collector.collect(NOW_MS - 10_000)
+    proc.become("orangepi5plus-t10")
+    return {collector.name: list(collector.collect(NOW_MS)) for collector, _ in pairs}
+
+
+def test_the_table_is_what_the_configuration_knows() -> None:
+    """A collector that can be named can be made, and the other way round."""
+    assert COLLECTORS.keys() == config.COLLECTORS.keys()
+
+
+def test_only_enabled_entries_are_made_in_their_order() -> None:
+    """Each with the interval of its entry."""
+    metrics = [
+        config.Metric(name="system.uptime", interval=60.0),
+        config.Metric(name="cpu.usage", interval=10.0, enabled=False),
+        config.Metric(name="memory.usage", interval=30.0),
+    ]
+    pairs = build(
+        metrics, device_id="box", procfs=procfs("vm"), sysfs=sysfs("vm"), rng=random.Random(1)
+    )
+    found = [(collector.name, interval) for collector, interval in pairs]
+    assert found == [("system.uptime", 60.0), ("memory.usage", 30.0)]
+
+
+def test_options_reach_their_collectors() -> None:
+    """The disk's and the network's options are those of the entry."""
+    metrics = [
+        config.Metric(
+            name="disk.io",
+            interval=1.0,
+            config=config.DiskIO(allowed_devices="nvme0n1", sector_size="logical"),
+        ),
+        config.Metric(
+            name="network.traffic",
+            interval=1.0,
+            config=config.NetworkTraffic(
+                include_ifaces=("lo|eth.",), exclude_ifaces=("eth1",), max_interfaces=2
+            ),
+        ),
+    ]
+    trees = ("variants/nvme-4kn", "orangepi5plus")
+    pairs = build(
+        metrics,
+        device_id="box",
+        procfs=procfs(*trees),
+        sysfs=sysfs(*trees),
+        rng=random.Random(1),
+    )
+    disk, network = (collector.collect(NOW_MS) for collector, _ in pairs)
+    assert {s.series.tags for s in disk} == {(("device", "nvme0n1"),)}
+    assert [s.value for s in disk if "read_bytes" in s.series.name] == [742106 * 4096]
+    assert {tag for s in network for tag in s.series.tags} == {
+        ("interface", "lo"),
+        ("interface", "eth0"),
+    }
+    assert [s.value for s in network if "dropped" in s.series.name] == [1]
+
+
+def test_the_board_yields_the_catalogue() -> None:
+    """Every sample is in the catalogue, under its collector and tags, and nothing is missing."""
+    reports = everything(procfs("orangepi5plus"), sysfs("orangepi5plus"), limit=5)
+    for collector, samples in reports.items():
+        for s in samples:
+            entry = CATALOGUE[s.series.name]
+            assert entry.collector == collector
+            assert tuple(key for key, _ in s.series.tags) == entry.tags
+            assert s.series.value_type == REAL
+            assert s.series.device_id == "box"
+            assert s.timestamp_ms == NOW_MS
+    found = {s.series.name for samples in reports.values() for s in samples}
+    assert found == CATALOGUE.keys()
+
+
+def test_no_two_samples_of_a_round_are_one() -> None:
+    """The store would silently keep one of two samples with the same identity."""
+    reports = everything(procfs("orangepi5plus"), sysfs("variants/bogus-zone", "orangepi5plus"))
+    samples = [s for report in reports.values() for s in report]
+    assert len({(s.series, s.timestamp_ms) for s in samples}) == len(samples) > 60
+
+
+def test_the_names_of_the_catalogue() -> None:
+    """Uploaded names suit PromQL and are different; counters, and only they, end in _total."""
+    uploaded = [entry.uploaded for entry in CATALOGUE.values()]
+    assert len(set(uploaded)) == len(uploaded)
+    for stored, entry in CATALOGUE.items():
+        assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", entry.uploaded)
+        assert entry.uploaded.removesuffix("_celsius") == stored.replace(".", "_")
+        assert all(re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", tag) for tag in entry.tags)
+        assert not {"device_id", "__name__"} & set(entry.tags)
+        assert entry.uploaded.endswith("_total") == (entry.kind == "counter")
+        assert entry.help.endswith(".")
+        assert entry.collector in COLLECTORS
+
+
+@pytest.mark.parametrize("machine", ["vm", "container"])
+def test_a_poor_machine_is_no_error(machine: str) -> None:
+    """What a machine does not have is absent, and every collector works on it."""
+    proc, sys = procfs(machine), sysfs(machine)
+    metrics = [config.Metric(name=name, interval=1.0) for name in COLLECTORS]
+    pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
+    names = {s.series.name for collector, _ in pairs for s in collector.collect(NOW_MS)}
+    assert names <= CATALOGUE.keys()
+    assert not any(name.startswith(("thermal.", "cpu.", "disk.")) for name in names)
+    assert "memory.used_bytes" in names
+
+
+@given(strategies.damaged(strategies.files("proc/net/dev") + strategies.files("proc/stat")))
+@settings(deadline=None)
+def test_damage_never_breaks_a_collector(text: bytes) -> None:
+    """On any text a collector raises what it announces, or yields catalogued, storable samples."""
+    proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
+    metrics = [config.Metric(name=name, interval=1.0) for name in COLLECTORS]
+    pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
+    for _ in range(2):
+        for collector, _interval in pairs:
+            try:
+                samples = collector.collect(NOW_MS)
+            except BelaError:
+                continue
+            assert {s.series.name for s in samples} <= CATALOGUE.keys()
+            assert len({s.series for s in samples}) == len(samples)
+            for s in samples:
+                s.series.tags_json.encode()
+        proc.texts = dict.fromkeys(("stat", "meminfo", "diskstats", "net/dev"), text)
+        sys.texts = {"class/thermal/thermal_zone0/temp": text}

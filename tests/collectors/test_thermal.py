@@ -1,0 +1,232 @@
+"""The temperatures."""
+
+from pathlib import Path
+
+import pytest
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from belatwist.collectors.thermal import CpuTemperature
+from belatwist.errors import ReadError
+from belatwist.model import Sample
+from belatwist.procfs.reader import Reader
+from tests.collectors.boards import FIXTURES, NOW_MS, sysfs
+
+BOARD = {
+    "soc-thermal": 51.769,
+    "bigcore0-thermal": 51.769,
+    "bigcore1-thermal": 51.769,
+    "littlecore-thermal": 52.692,
+    "center-thermal": 50.846,
+    "gpu-thermal": 50.846,
+    "npu-thermal": 50.846,
+}
+HOTTEST = ""
+ALL = [f"class/thermal/thermal_zone{n}/temp" for n in range(7)]
+
+
+def degrees(samples: list[Sample]) -> dict[str, float]:
+    """Give the temperatures by zone, the hottest under the empty name."""
+    found: dict[str, float] = {}
+    for s in samples:
+        assert s.timestamp_ms == NOW_MS
+        if s.series.name == "cpu.temperature":
+            assert s.series.tags == ()
+            zone = HOTTEST
+        else:
+            assert s.series.name == "thermal.zone_temp"
+            ((key, zone),) = s.series.tags
+            assert key == "zone"
+        assert zone not in found
+        found[zone] = float(s.value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("trees", "expected"),
+    [
+        (("orangepi5plus",), BOARD | {HOTTEST: 52.692}),
+        (
+            ("variants/bogus-zone", "orangepi5plus"),
+            BOARD | {"test_battery": 2.6, HOTTEST: 52.692},
+        ),
+        (
+            ("variants/kernel-mainline",),  # its eighth zone, WiFi that is down, has no reading
+            {
+                "package-thermal": 47.153,
+                "bigcore0-thermal": 47.153,
+                "bigcore2-thermal": 46.23,
+                "littlecore-thermal": 48.076,
+                "center-thermal": 46.23,
+                "gpu-thermal": 45.307,
+                "npu-thermal": 45.307,
+                HOTTEST: 48.076,
+            },
+        ),
+        (("variants/throttled", "orangepi5plus"), None),
+        (("variants/kernel-6.1", "orangepi5plus"), None),
+        (("vm",), {}),
+        (("container",), {}),
+    ],
+)
+def test_machines(trees: tuple[str, ...], expected: dict[str, float] | None) -> None:
+    """Each zone goes by its type; the hottest is the highest; no zones are no error."""
+    found = degrees(CpuTemperature("box", sysfs(*trees)).collect(NOW_MS))
+    if expected is not None:
+        assert found == expected
+    else:
+        assert found.keys() == BOARD.keys() | {HOTTEST}
+        assert found[HOTTEST] == max(v for zone, v in found.items() if zone != HOTTEST)
+
+
+def test_a_failing_sensor_is_left_out() -> None:
+    """The others are reported, and the hottest is the hottest of those."""
+    board = sysfs("orangepi5plus")
+    board.faults[ALL[3]] = ReadError("temp: Resource temporarily unavailable (EAGAIN)")
+    board.texts[ALL[0]] = b"5176"
+    board.texts[ALL[1]] = b"-274000\n"
+    found = degrees(CpuTemperature("box", board).collect(NOW_MS))
+    assert found == {
+        "bigcore1-thermal": 51.769,
+        "center-thermal": 50.846,
+        "gpu-thermal": 50.846,
+        "npu-thermal": 50.846,
+        HOTTEST: 51.769,
+    }
+
+
+def test_all_sensors_failing_is_an_error() -> None:
+    """A board with zones and no reading has a fault that must show; it heals by itself."""
+    board = sysfs("orangepi5plus")
+    collector = CpuTemperature("box", board)
+    collector.collect(NOW_MS)
+    board.faults = {path: ReadError(f"{path}: Input/output error (EIO)") for path in ALL}
+    with pytest.raises(ReadError, match=r"^no thermal zone can be read: .*zone0/temp: .*EIO"):
+        collector.collect(NOW_MS)
+    board.faults = {}
+    assert degrees(collector.collect(NOW_MS)) == BOARD | {HOTTEST: 52.692}
+
+
+def test_an_unreadable_directory_is_an_error() -> None:
+    """Only a missing one means that there are no zones."""
+    board = sysfs("orangepi5plus")
+    board.faults["class/thermal"] = ReadError("class/thermal: Permission denied (EACCES)")
+    with pytest.raises(ReadError, match="EACCES"):
+        CpuTemperature("box", board).collect(NOW_MS)
+
+
+def test_types_are_read_once() -> None:
+    """A tick costs one listing and one read a zone."""
+    board = sysfs("orangepi5plus")
+    collector = CpuTemperature("box", board)
+    for _ in range(3):
+        collector.collect(NOW_MS)
+    assert {path.rsplit("/", 1)[1]: n for path, n in board.reads.items()} == {"type": 1, "temp": 3}
+    assert len(board.reads) == 14
+
+
+def test_a_type_that_cannot_be_read_is_tried_again() -> None:
+    """A zone without a type has no name to be reported under."""
+    board = sysfs("orangepi5plus")
+    board.faults["class/thermal/thermal_zone0/type"] = ReadError("type: EIO")
+    collector = CpuTemperature("box", board)
+    assert "soc-thermal" not in degrees(collector.collect(NOW_MS))
+    board.faults = {}
+    assert degrees(collector.collect(NOW_MS)) == BOARD | {HOTTEST: 52.692}
+
+
+def make_zone(root: Path, number: int, kind: str, temperature: int) -> Path:
+    """Make a zone as sysfs has it: a link in the class directory to a directory elsewhere."""
+    device = root / "devices" / f"{kind}-{number}-{temperature}"
+    device.mkdir(parents=True)
+    (device / "type").write_text(f"{kind}\n")
+    (device / "temp").write_text(f"{temperature}\n")
+    link = root / "class" / "thermal" / f"thermal_zone{number}"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(device)
+    return link
+
+
+def test_zones_of_one_type_are_told_apart(tmp_path: Path) -> None:
+    """The lowest number keeps the type, the others add theirs, in the order of the numbers."""
+    for number, temperature in ((10, 30000), (2, 20000), (9, 25000)):
+        make_zone(tmp_path, number, "nvme", temperature)
+    make_zone(tmp_path, 11, "nvme-10", 40000)
+    found = degrees(CpuTemperature("box", Reader(str(tmp_path))).collect(NOW_MS))
+    assert found == {
+        "nvme": 20.0,
+        "nvme-9": 25.0,
+        "nvme-10": 30.0,
+        "nvme-10-11": 40.0,
+        HOTTEST: 40.0,
+    }
+
+
+def test_no_label_is_given_twice(tmp_path: Path) -> None:
+    """Not even when a type reads like another zone's label."""
+    for number, kind in enumerate(("a", "a-2", "a")):
+        make_zone(tmp_path, number, kind, 20000 + number)
+    found = degrees(CpuTemperature("box", Reader(str(tmp_path))).collect(NOW_MS))
+    assert found == {"a": 20.0, "a-2": 20.001, "a-2-2": 20.002, HOTTEST: 20.002}
+
+
+def test_zones_come_and_go(tmp_path: Path) -> None:
+    """A zone keeps its label while it is there; a new one under an old number is read anew."""
+    collector = CpuTemperature("box", Reader(str(tmp_path)))
+    assert collector.collect(NOW_MS) == []
+    first = make_zone(tmp_path, 0, "nvme", 20000)
+    make_zone(tmp_path, 1, "nvme", 21000)
+    assert degrees(collector.collect(NOW_MS)) == {"nvme": 20.0, "nvme-1": 21.0, HOTTEST: 21.0}
+    first.rename(tmp_path / "gone")
+    assert degrees(collector.collect(NOW_MS)) == {"nvme-1": 21.0, HOTTEST: 21.0}
+    wifi = make_zone(tmp_path, 0, "iwlwifi_1", 35000)
+    assert degrees(collector.collect(NOW_MS)) == {
+        "nvme-1": 21.0,
+        "iwlwifi_1": 35.0,
+        HOTTEST: 35.0,
+    }
+    wifi.rename(tmp_path / "gone, too")
+    make_zone(tmp_path, 0, "battery", 22000)
+    assert degrees(collector.collect(NOW_MS)) == {"nvme-1": 21.0, "battery": 22.0, HOTTEST: 22.0}
+
+
+def test_other_entries_are_no_zones(tmp_path: Path) -> None:
+    """Cooling devices, and names that only look like zones, are passed over."""
+    make_zone(tmp_path, 0, "soc", 20000)
+    for name in ("cooling_device0", "thermal_zone", "thermal_zone1x", "thermal_zone\u0661"):
+        (tmp_path / "class" / "thermal" / name).mkdir()
+    found = CpuTemperature("box", Reader(str(tmp_path))).collect(NOW_MS)
+    assert degrees(found) == {"soc": 20.0, HOTTEST: 20.0}
+
+
+def test_below_zero(tmp_path: Path) -> None:
+    """Frost is no fault, and the hottest may be below zero."""
+    make_zone(tmp_path, 0, "soc", -5500)
+    found = CpuTemperature("box", Reader(str(tmp_path))).collect(NOW_MS)
+    assert degrees(found) == {"soc": -5.5, HOTTEST: -5.5}
+
+
+def test_fixtures_have_their_zones() -> None:
+    """The trees hold seven zones of type and temperature each."""
+    for board in ("orangepi5plus", "orangepi5plus-t10"):
+        assert len(list((FIXTURES / board / "sys/class/thermal").glob("*/t*"))) == 14
+
+
+class Log(SynchronousTestCase):
+    def test_a_failing_sensor_is_logged_when_it_begins_and_ends(self) -> None:
+        """A sensor that stays dead is logged once, with its reason, and so is its return."""
+        board = sysfs("orangepi5plus")
+        collector = CpuTemperature("box", board)
+        texts = []
+        for failing in (False, True, True, False, False):
+            board.faults = {ALL[0]: ReadError("temp: (EAGAIN)")} if failing else {}
+            with capturedLogs() as events:
+                collector.collect(NOW_MS)
+            texts.append([formatEvent(event) for event in events])
+        assert texts == [
+            [],
+            ["Thermal zone soc-thermal is left out: temp: (EAGAIN)"],
+            [],
+            ["Thermal zone soc-thermal reads again, or is gone"],
+            [],
+        ]

@@ -1,0 +1,81 @@
+"""Damaged kernel texts, and what may be read from them."""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from hypothesis import strategies as st
+
+from belatwist.errors import ParseError
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+Parsed = TypeVar("Parsed")
+
+_EDGES = [
+    b"",
+    b"\0",
+    b"-",
+    b"+",
+    b"_",
+    b" ",
+    b"\n",
+    b":",
+    b".",
+    b"9" * 25,
+    b"x",
+    b"\xff",
+    b"\xd9\xa1",
+]
+
+
+def files(name: str) -> list[bytes]:
+    """Every fixture of one name (``proc/stat``), over all boards and variants."""
+    return [path.read_bytes() for path in sorted(FIXTURES.glob(f"**/{name}"))]
+
+
+@st.composite
+def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
+    """One of the texts with up to five short pieces replaced, and perhaps cut."""
+    text = draw(st.sampled_from(originals))
+    for _ in range(draw(st.integers(1, 5))):
+        start = draw(st.integers(0, len(text)))
+        length = draw(st.integers(0, 12))
+        piece = draw(st.sampled_from(_EDGES) | st.binary(max_size=6))
+        text = text[:start] + piece + text[start + length :]
+    return text[: draw(st.integers(0, len(text)))] if draw(st.booleans()) else text
+
+
+def damaged(originals: list[bytes]) -> st.SearchStrategy[bytes]:
+    """Arbitrary bytes, lines of plausible tokens, and mutated originals."""
+    token = st.sampled_from(
+        [b"cpu0", b"cpu", b"eth0:", b"sda", b"MemTotal:", b"kB", b"0.5", b"1/2"]
+    )
+    word = token | st.integers(-1, 2**65).map(lambda n: str(n).encode()) | st.binary(max_size=8)
+    line = st.lists(word, max_size=24).map(b" ".join)
+    lines = st.lists(line, max_size=8).map(lambda parts: b"".join(p + b"\n" for p in parts))
+    return st.binary(max_size=300) | lines | mutated(originals)
+
+
+def attempt(parse: Callable[[bytes], Parsed], text: bytes) -> Parsed | None:
+    """Parse, allowing no exception but ParseError, whose text must be one short line."""
+    try:
+        return parse(text)
+    except ParseError as error:
+        message = str(error)
+    assert len(message) < 200
+    assert message.isprintable()
+    return None
+
+
+def tokens(text: bytes) -> set[int]:
+    """The numbers that stand as whole tokens in the complete lines of a text."""
+    complete = text[: text.rfind(b"\n") + 1]
+    return {int(t) for t in re.findall(rb"(?<![^\s:])[0-9]{1,20}(?=\s)", complete)}
+
+
+def assert_skipped(skipped: Iterable[str]) -> None:
+    """A report of dropped lines is short and printable."""
+    listed = list(skipped)
+    assert len(listed) <= 6
+    assert all(len(line) <= 80 and line.isprintable() for line in listed)

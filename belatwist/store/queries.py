@@ -1,0 +1,187 @@
+"""Every statement on samples, as plain functions of a cursor, within the caller's transaction."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from belatwist.model import TEXT, Sample, Series
+from belatwist.store import Row, Verdict
+from belatwist.store.schema import ID_BASE
+
+
+class Cursor(Protocol):
+    """What is needed of a DB-API cursor (PEP 249); adbapi's transaction is one as well."""
+
+    @property
+    def rowcount(self) -> int:  # noqa: D102
+        ...
+
+    @property
+    def lastrowid(self) -> int | None:  # noqa: D102
+        ...
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Any:  # noqa: D102
+        ...
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any:  # noqa: D102
+        ...
+
+    def fetchone(self) -> Any:  # noqa: D102
+        ...
+
+    def fetchall(self) -> list[Any]:  # noqa: D102
+        ...
+
+
+_INSERT = """
+INSERT INTO {table} (timestamp_ms, series_id, value, priority, session_number)
+VALUES (?, ?, ?, ?, ?) ON CONFLICT (timestamp_ms, series_id) DO NOTHING
+"""
+_INSERT_SAMPLE = _INSERT.format(table="samples")
+_INSERT_TEXT = _INSERT.format(table="texts")
+
+# INDEXED BY makes it an error, not a slow query, if this index should ever not serve; the lower
+# bound on priority, true of every row, lets SQLite search the index where it would scan it.
+PENDING = """
+SELECT timestamp_ms, series_id, value
+FROM samples INDEXED BY idx_uploaded
+WHERE checkpoint_id IS NULL AND priority >= 0 AND timestamp_ms <= ?
+ORDER BY priority, timestamp_ms, series_id
+LIMIT ?
+"""
+
+_MARK = """
+UPDATE samples SET checkpoint_id = ?
+WHERE timestamp_ms = ? AND series_id = ? AND checkpoint_id IS NULL
+"""
+
+_CHECKPOINT = """
+INSERT INTO upload_checkpoints (batch_id, chunk_index, last_uploaded_id, last_uploaded_timestamp,
+                                upload_time, metrics_count, outcome, reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+def insert(
+    cursor: Cursor, samples: Sequence[Sample], known: Mapping[Series, int], session: int
+) -> tuple[int, dict[Series, int]]:
+    """Insert samples; one that is already known is ignored.
+
+    :param known: ids of series, as far as they are known.
+    :param session: the number of the running session.
+    :return: how many numeric samples were new, and the ids of series that ``known`` lacked. They
+        hold only once the transaction is committed.
+    """
+    found: dict[Series, int] = {}
+    for one in samples:
+        if one.series not in known and one.series not in found:
+            found[one.series] = series_id(cursor, one.series)
+    ids = {**known, **found} if found else known
+    rows = [(s.timestamp_ms, ids[s.series], s.value, s.series.priority, session) for s in samples]
+    if not any(s.series.value_type == TEXT for s in samples):
+        cursor.executemany(_INSERT_SAMPLE, rows)
+        return cursor.rowcount, found
+    texts = [s.series.value_type == TEXT for s in samples]
+    cursor.executemany(_INSERT_TEXT, [r for r, text in zip(rows, texts, strict=True) if text])
+    cursor.executemany(_INSERT_SAMPLE, [r for r, text in zip(rows, texts, strict=True) if not text])
+    return cursor.rowcount, found
+
+
+def series_id(cursor: Cursor, series: Series) -> int:
+    """Return a series' id, making one where it has none yet."""
+    identity = (series.name, series.device_id, series.tags_json, series.value_type)
+    cursor.execute(
+        "INSERT INTO series (name, device_id, tags, value_type) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (name, device_id, tags, value_type) DO NOTHING",
+        identity,
+    )
+    cursor.execute(
+        "SELECT id FROM series WHERE name = ? AND device_id = ? AND tags = ? AND value_type = ?",
+        identity,
+    )
+    return int(cursor.fetchone()[0])
+
+
+def fetch(cursor: Cursor, limit: int, until_ms: int) -> list[Row]:
+    """Read pending samples by priority, then timestamp, then id; see :class:`SampleStore`."""
+    cursor.execute(PENDING, (until_ms, limit))
+    return cursor.fetchall()
+
+
+def series_of(cursor: Cursor, ids: Iterable[int]) -> dict[int, Series]:
+    """Read series by their ids."""
+    result: dict[int, Series] = {}
+    for one in ids:
+        cursor.execute("SELECT name, device_id, tags, value_type FROM series WHERE id = ?", (one,))
+        name, device_id, tags, value_type = cursor.fetchone()
+        result[one] = Series.of(name, device_id, json.loads(tags), value_type=value_type)
+    return result
+
+
+def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int) -> int:
+    """Record verdicts: a checkpoint each, and every sample meant points at it.
+
+    :param now_ms: Unix time in milliseconds.
+    :return: how many samples are no longer pending.
+    """
+    settled = 0
+    for verdict in verdicts:
+        last_timestamp, last_series, _ = max(verdict.rows)
+        cursor.execute(
+            _CHECKPOINT,
+            (
+                verdict.batch_id,
+                verdict.chunk_index,
+                last_timestamp * ID_BASE + last_series,
+                last_timestamp,
+                now_ms,
+                len(verdict.rows),
+                int(verdict.outcome),
+                verdict.reason,
+            ),
+        )
+        checkpoint = cursor.lastrowid
+        cursor.executemany(_MARK, [(checkpoint, row[0], row[1]) for row in verdict.rows])
+        settled += cursor.rowcount
+    return settled
+
+
+def count_pending(cursor: Cursor) -> int:
+    """Count the pending samples; reads the index of what is pending, and no more."""
+    cursor.execute(
+        "SELECT count(*) FROM samples INDEXED BY idx_uploaded WHERE checkpoint_id IS NULL"
+    )
+    return int(cursor.fetchone()[0])
+
+
+def begin_session(
+    cursor: Cursor, session_id: str, now_ms: int, metadata: str
+) -> tuple[int, list[str]]:
+    """Begin a session; one that is still active belongs to a run that crashed, and becomes failed.
+
+    A failed session ended at its last sample, or when it began if it has none.
+
+    :param metadata: JSON.
+    :return: the new session's number, and the ids of the sessions that had crashed.
+    """
+    cursor.execute("SELECT number, id FROM sessions WHERE status = 'active'")
+    crashed = cursor.fetchall()
+    for number, _ in crashed:
+        cursor.execute(
+            "UPDATE sessions SET status = 'failed', end_time = coalesce("
+            " (SELECT timestamp_ms FROM samples WHERE session_number = ?"
+            "  ORDER BY timestamp_ms DESC LIMIT 1), start_time) WHERE number = ?",
+            (number, number),
+        )
+    cursor.execute(
+        "INSERT INTO sessions (id, start_time, status, metadata) VALUES (?, ?, 'active', ?)",
+        (session_id, now_ms, metadata),
+    )
+    return int(cursor.lastrowid or 0), [row[1] for row in crashed]
+
+
+def end_session(cursor: Cursor, number: int, now_ms: int) -> None:
+    """End a session as completed."""
+    cursor.execute(
+        "UPDATE sessions SET status = 'completed', end_time = ? WHERE number = ?", (now_ms, number)
+    )

@@ -1,0 +1,126 @@
+"""Samples to the lines of VictoriaMetrics' ``/api/v1/import``.
+
+One line a series, its points as two arrays (VictoriaMetrics documentation, "How to import data in
+JSON line format")::
+
+    {"metric":{"__name__":"system_load_1m","device_id":"a"},"values":[0.5],"timestamps":[1697040000000]}
+
+The same rows always give the same bytes: a chunk that is sent again is recognised as the same.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from belatwist.model import Series
+from belatwist.store import Row
+from belatwist.upload.names import labels, metric_name
+
+MAX_LABELS = 30
+"""With ``__name__``. VictoriaMetrics 1.79 cuts off what is beyond, newer ones drop from 41 on."""
+
+MAX_LABEL_VALUE_BYTES = 4096
+"""VictoriaMetrics acknowledges a series with a longer label value and drops it."""
+
+MAX_LABEL_NAME_BYTES = 256
+"""VictoriaMetrics acknowledges a series with a longer label name and drops it, too."""
+
+MAX_AHEAD_MS = 2 * 24 * 3600 * 1000
+"""VictoriaMetrics acknowledges points that lie further in the future and drops them."""
+
+
+class Encoder:
+    """Encodes rows, keeping what is the same for every sample of a series.
+
+    It lives as long as the process and grows by one entry a series.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[Series, bytes] = {}
+        self._reasons: dict[Series, str | None] = {}
+
+    def partition(
+        self, rows: Sequence[Row], series: Mapping[int, Series]
+    ) -> tuple[Sequence[Row], dict[str, list[Row]]]:
+        """Part what can be sent from what the server would acknowledge and then drop.
+
+        :param rows: ``(timestamp_ms, series_id, value)``.
+        :param series: the series of every ``series_id`` in ``rows``.
+        :return: the rows to send, in their order, and the others by the reason.
+        """
+        reasons = {i: self._reason(series[i]) for i in {row[1] for row in rows}}
+        if not any(reasons.values()) and all(row[0] > 0 for row in rows):
+            return rows, {}
+        good: list[Row] = []
+        bad: dict[str, list[Row]] = {}
+        for row in rows:
+            reason = reasons[row[1]] or (None if row[0] > 0 else "the timestamp is not after 1970")
+            if reason is None:
+                good.append(row)
+            else:
+                bad.setdefault(reason, []).append(row)
+        return good, bad
+
+    def encode(self, rows: Iterable[Row], series: Mapping[int, Series]) -> bytes:
+        """Encode one chunk.
+
+        :param rows: ``(timestamp_ms, series_id, value)``; finite values.
+        :param series: the series of every ``series_id`` in ``rows``.
+        :return: JSON lines in UTF-8, one a series, timestamps ascending within each; lines of the
+            same metric stand next to each other, which gzip rewards.
+        """
+        points: dict[int, tuple[list[str], list[str]]] = {}
+        for timestamp_ms, series_id, value in sorted(rows):
+            found = points.get(series_id)
+            if found is None:
+                found = points[series_id] = ([], [])
+            found[0].append(repr(value))
+            found[1].append(str(timestamp_ms))
+        lines = sorted((self._head(series[i]), *arrays) for i, arrays in points.items())
+        return b"".join(
+            b'%b%b],"timestamps":[%b]}\n'
+            % (head, ",".join(values).encode(), ",".join(timestamps).encode())
+            for head, values, timestamps in lines
+        )
+
+    def _head(self, series: Series) -> bytes:
+        """Return the line up to the opening bracket of its values."""
+        head = self._heads.get(series)
+        if head is None:
+            named = {"__name__": metric_name(series.name), **labels(series.device_id, series.tags)}
+            text = json.dumps(named, ensure_ascii=False, separators=(",", ":"))
+            head = b'{"metric":' + text.encode("utf-8", "backslashreplace") + b',"values":['
+            self._heads[series] = head
+        return head
+
+    def _reason(self, series: Series) -> str | None:
+        if series not in self._reasons:
+            self._reasons[series] = unsendable(series)
+        return self._reasons[series]
+
+
+def compress(body: bytes, level: int) -> bytes:
+    """Gzip a body, without the time in its header: the same body gives the same bytes.
+
+    :param level: zlib's, 1 to 9.
+    """
+    return gzip.compress(body, level, mtime=0)
+
+
+def unsendable(series: Series) -> str | None:
+    """Say why the server would acknowledge this series' samples and then drop or alter them.
+
+    :return: the reason in words; ``None`` when nothing stands against sending.
+    """
+    if not series.name:
+        return "the metric has no name"
+    named = {"__name__": metric_name(series.name), **labels(series.device_id, series.tags)}
+    if len(named) > MAX_LABELS:
+        return f"{len(named)} labels, the server keeps {MAX_LABELS}"
+    for label, value in named.items():
+        if len(label) > MAX_LABEL_NAME_BYTES:
+            return f"a label name of {len(label)} bytes, the server takes {MAX_LABEL_NAME_BYTES}"
+        size = len(value.encode("utf-8", "backslashreplace"))
+        if size > MAX_LABEL_VALUE_BYTES:
+            return f"label {label} is {size} bytes long, the server takes {MAX_LABEL_VALUE_BYTES}"
+    return None

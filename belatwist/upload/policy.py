@@ -1,0 +1,88 @@
+"""What an answer means and how long to wait: pure functions, no HTTP library, no clock."""
+
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+MAX_RETRY_AFTER = 3600.0
+"""Seconds. No server makes the agent wait longer than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server has taken the whole body (2xx)."""
+
+    status: int
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The body is bad (400, 422) or too large (413): sending it again as it is will not help."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """It may work later: connection errors, time-outs, 408, 429, 5xx, an answer cut short.
+
+    :ivar status: the HTTP status, ``None`` when there was none.
+    :ivar after: seconds that the server asks to wait at the least (``Retry-After``), else 0.
+    """
+
+    reason: str
+    status: int | None = None
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """The configuration is wrong (401, 403, 404, a redirect): no sample is at fault."""
+
+    status: int
+    reason: str
+
+
+Outcome = Accepted | Rejected | Retry | Halted
+
+
+def classify(
+    status: int, *, retry_after: str | None, excerpt: str, received_bytes: int, now: float
+) -> Outcome:
+    """Say what an HTTP answer means.
+
+    :param status: its status code.
+    :param retry_after: its ``Retry-After`` header.
+    :param excerpt: the beginning of its body, for the log.
+    :param received_bytes: its body's length.
+    :param now: Unix time in seconds, to read a ``Retry-After`` that is a date.
+    """
+    reason = f"HTTP {status}" + (f": {excerpt}" if excerpt else "")
+    if 200 <= status < 300:
+        return Accepted(status, received_bytes)
+    if status in {400, 413, 422}:
+        return Rejected(status, reason)
+    if status in {408, 429} or status >= 500:
+        return Retry(reason, status, parse_retry_after(retry_after, now))
+    return Halted(status, reason)
+
+
+def parse_retry_after(header: str | None, now: float) -> float:
+    """Read ``Retry-After`` (RFC 9110, section 10.2.3): seconds or an HTTP date.
+
+    :param now: Unix time in seconds.
+    :return: seconds from now, 0 to :data:`MAX_RETRY_AFTER`; 0 when absent, past or unreadable.
+    """
+    text = (header or "").strip()
+    if text.isascii() and text.isdigit():
+        # float() takes any number of digits, where int() refuses very many.
+        return min(float(text), MAX_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max(moment.timestamp() - now, 0.0), MAX_RETRY_AFTER)

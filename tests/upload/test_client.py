@@ -1,0 +1,283 @@
+"""The HTTP client against real servers on loopback, most of which misbehave."""
+
+import gzip
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+from belatwist.listen import Listener
+from belatwist.upload.client import HTTPImportClient, describe
+from belatwist.upload.policy import Accepted, Halted, Outcome, Rejected, Retry
+
+
+class Import(Resource):
+    """Answers as it is told, and keeps what it got.
+
+    :ivar answers: called with each request, in turn; the last one stays.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bodies: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
+        self.connections: set[int] = set()
+        self.answer: Callable[[Request], Any] = no_content
+
+    def render_POST(self, request: Request) -> Any:
+        assert request.content is not None
+        self.bodies.append(request.content.read())
+        self.headers.append(
+            {
+                k.decode().lower(): v[0].decode()
+                for k, v in request.requestHeaders.getAllRawHeaders()
+            }
+        )
+        assert request.channel is not None
+        self.connections.add(id(request.channel))
+        return self.answer(request)
+
+
+def no_content(request: Request) -> bytes:
+    """As VictoriaMetrics answers."""
+    request.setResponseCode(204)
+    return b""
+
+
+def status(code: int, body: bytes = b"", **headers: str) -> Callable[[Request], bytes]:
+    """Answer with a status, a body and headers."""
+
+    def answer(request: Request) -> bytes:
+        request.setResponseCode(code)
+        for name, value in headers.items():
+            request.setHeader(name.replace("_", "-"), value)
+        return body
+
+    return answer
+
+
+def never(_request: Request) -> int:
+    """Take the body and say nothing."""
+    return NOT_DONE_YET
+
+
+def reset(request: Request) -> int:
+    """Take the body and cut the connection before the answer."""
+    assert request.channel is not None
+    request.channel.transport.abortConnection()  # type: ignore[union-attr]
+    return NOT_DONE_YET
+
+
+def cut_short(request: Request) -> int:
+    """Promise more than is sent, and cut the connection."""
+    request.setHeader("content-length", "100")
+    request.write(b"0123456789")
+    assert request.channel is not None
+    request.channel.transport.loseConnection()  # type: ignore[union-attr]
+    return NOT_DONE_YET
+
+
+def trickle(request: Request) -> int:
+    """Send the headers and a byte, and then nothing more."""
+    request.setHeader("content-length", "100")
+    request.write(b"0")
+    return NOT_DONE_YET
+
+
+@contextmanager
+def listening(factory: Factory[Any]) -> Iterator[str]:
+    """Serve on a free loopback port; yields the URL of the import endpoint."""
+    listener = Listener(reactor, "127.0.0.1", 0, factory, "test")
+    listener.open()
+    try:
+        yield f"{listener.url}/api/v1/import"
+    finally:
+        listener.stopService()
+
+
+def client(url: str, **options: Any) -> HTTPImportClient:
+    """Make a client with a time-out fit for a test."""
+    return HTTPImportClient(
+        reactor, url, **{"headers": {"X-Device-ID": "d"}, "timeout": 5.0, **options}
+    )
+
+
+def posting(answer: Callable[[Request], Any], **options: Any) -> "Deferred[tuple[Outcome, Import]]":
+    """Post once to a server that gives an answer."""
+
+    async def run() -> tuple[Outcome, Import]:
+        resource = Import()
+        resource.answer = answer
+        with listening(Site(resource)) as url:
+            one = client(url, **options)
+            outcome = await one.post(b"body")
+            await one.close()
+        return outcome, resource
+
+    return Deferred.fromCoroutine(run())
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (no_content, Accepted(204, 0)),
+        (status(200, b"ok"), Accepted(200, 2)),
+        (status(400, b"cannot parse\nline"), Rejected(400, "HTTP 400: cannot parse line")),
+        (status(413), Rejected(413, "HTTP 413")),
+        (status(401, b"no"), Halted(401, "HTTP 401: no")),
+        (status(404), Halted(404, "HTTP 404")),
+        (status(302, Location="http://192.0.2.1/"), Halted(302, "HTTP 302")),
+        (status(429, Retry_After="7"), Retry("HTTP 429", 429, 7.0)),
+        (status(503), Retry("HTTP 503", 503, 0.0)),
+    ],
+)
+@pytest_twisted.inlineCallbacks
+def test_answers(
+    answer: Callable[[Request], Any], expected: Outcome
+) -> "Generator[Deferred[Any], Any, None]":
+    """Each answer of a server becomes the outcome that says what to do; no redirect is followed."""
+    outcome, _ = yield posting(answer)
+    assert outcome == expected
+
+
+@pytest.mark.parametrize("answer", [reset, cut_short])
+@pytest_twisted.inlineCallbacks
+def test_broken_connections_are_retried(
+    answer: Callable[[Request], Any],
+) -> "Generator[Deferred[Any], Any, None]":
+    """A connection that breaks before the whole answer is there says nothing about the body."""
+    outcome, _ = yield posting(answer)
+    assert isinstance(outcome, Retry)
+    assert outcome.status is None
+    assert "\n" not in outcome.reason
+
+
+@pytest.mark.parametrize("answer", [never, trickle])
+@pytest_twisted.inlineCallbacks
+def test_silence_ends(answer: Callable[[Request], Any]) -> "Generator[Deferred[Any], Any, None]":
+    """The time-out covers the whole attempt: no headers, or a body that does not end."""
+    outcome, _ = yield posting(answer, timeout=0.2)
+    assert outcome == Retry("no answer within 0.2 s")
+
+
+@pytest_twisted.inlineCallbacks
+def test_nobody_listens() -> "Generator[Deferred[Any], Any, None]":
+    """A refused connection is retried, and its reason names the error."""
+    with listening(Site(Import())) as url:
+        pass
+    one = client(url)
+    outcome = yield one.post(b"body")
+    yield one.close()
+    assert isinstance(outcome, Retry)
+    assert "ConnectionRefusedError" in outcome.reason
+
+
+@pytest_twisted.inlineCallbacks
+def test_one_connection_is_used_again() -> "Generator[Deferred[Any], Any, None]":
+    """Requests that follow each other share a connection, and the body arrives as it was given."""
+    resource = Import()
+    with listening(Site(resource)) as url:
+        one = client(url)
+        for _ in range(3):
+            yield one.post(gzip.compress(b"x" * 100_000))
+        yield one.close()
+    assert len(resource.connections) == 1
+    assert gzip.decompress(resource.bodies[2]) == b"x" * 100_000
+
+
+@pytest_twisted.inlineCallbacks
+def test_headers() -> "Generator[Deferred[Any], Any, None]":
+    """The given headers are sent; the body's length is; no token where there is none."""
+    _, resource = yield posting(
+        no_content,
+        headers={"User-Agent": "belatwist/1", "X-Device-ID": "d", "Content-Encoding": "gzip"},
+    )
+    sent = resource.headers[0]
+    assert sent["user-agent"] == "belatwist/1"
+    assert sent["x-device-id"] == "d"
+    assert sent["content-encoding"] == "gzip"
+    assert sent["content-length"] == "4"
+    assert "authorization" not in sent
+
+
+@pytest_twisted.inlineCallbacks
+def test_token_is_read_again_when_it_changes(
+    tmp_path: Path,
+) -> "Generator[Deferred[Any], Any, None]":
+    """A new token is used without a restart."""
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    resource = Import()
+    with listening(Site(resource)) as url:
+        one = client(url, token=lambda: file.read_text().strip())
+        yield one.post(b"")
+        file.write_text("the second\n")
+        yield one.post(b"")
+        file.unlink()
+        missing = yield one.post(b"")
+        yield one.close()
+    assert [h["authorization"] for h in resource.headers] == ["Bearer first", "Bearer the second"]
+    assert isinstance(missing, Retry)
+    assert "second" not in missing.reason
+
+
+@pytest_twisted.inlineCallbacks
+def test_an_answer_is_not_kept_whole() -> "Generator[Deferred[Any], Any, None]":
+    """A long error page is quoted at its beginning, on one line, without control characters."""
+    outcome, _ = yield posting(status(500, b"<html>\r\n\x1b[31m" + b"x" * 1_000_000))
+    assert isinstance(outcome, Retry)
+    assert len(outcome.reason) < 400
+    assert outcome.reason.startswith("HTTP 500: <html> [31mxxx")
+
+
+class NotHTTP(Protocol):
+    """Speaks something else."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n" * 10)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        pass
+
+
+@pytest_twisted.inlineCallbacks
+def test_something_else_answers() -> "Generator[Deferred[Any], Any, None]":
+    """A port on which no HTTP is spoken is an outcome, not an exception."""
+    with listening(Factory.forProtocol(NotHTTP)) as url:
+        one = client(url)
+        outcome = yield one.post(b"body")
+        yield one.close()
+    assert isinstance(outcome, Retry)
+
+
+@pytest_twisted.inlineCallbacks
+def test_tls_needs_a_known_certificate() -> "Generator[Deferred[Any], Any, None]":
+    """A server that does not speak TLS, where https is asked for, gets no body."""
+    resource = Import()
+    with listening(Site(resource)) as url:
+        one = client(url.replace("http://", "https://"))
+        outcome = yield one.post(b"body")
+        yield one.close()
+    assert isinstance(outcome, Retry)
+    assert resource.bodies == []
+
+
+def test_describe_looks_into_wrappers() -> None:
+    """Twisted's lists of failures are told by what is in them, each once."""
+    inner = Failure(ConnectionRefusedError("connection\nrefused"))
+    wrapper = Exception([inner, inner])
+    assert describe(wrapper) == "ConnectionRefusedError: connection refused"
+    assert describe(ValueError()) == "ValueError"

@@ -1,0 +1,263 @@
+"""The receiver over HTTP.
+
+Importing this module imports Klein, which installs the reactor: import it late.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Cooperator
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.http import HTTPChannel
+from twisted.web.iweb import IRequest
+from twisted.web.server import Site
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from belatwist.receiver.bounds import BoundedRequest, error_body
+from belatwist.receiver.memory import Memory
+from belatwist.receiver.parse import (
+    BadBodyError,
+    Line,
+    Reader,
+    Step,
+    TooLargeError,
+    UnknownEncodingError,
+    quote,
+    read_import,
+    read_metrics,
+)
+
+IDLE_SECONDS = 60
+"""How long a connection may be silent."""
+
+_PAGE = b"""belatwist receiver, for quick local testing
+
+POST /api/v1/import   VictoriaMetrics JSON lines, plain or gzip
+POST /api/metrics     the older JSON format
+GET  /api/v1/series   what was received; ?name=... for one name
+GET  /health          counts
+"""
+
+
+@dataclass(slots=True)
+class _Upload:
+    """One request with samples, and what came of it.
+
+    :ivar number: which request it is, counted from 1.
+    :ivar device: who sent it, quoted for the log.
+    """
+
+    read: Reader
+    number: int
+    device: str
+    body: bytes
+    encoding: str
+    samples: int = 0
+    series: int = 0
+    unpacked_bytes: int = 0
+
+    def steps(self) -> Iterator[Step]:
+        return self.read(self.body, self.encoding)
+
+
+class Receiver:
+    """Takes samples over HTTP, checks them strictly and remembers the last ones.
+
+    :param clock: schedules the steps of the parsing, and says how long the receiver has run.
+    :param verbose: log every series of every request.
+    :param memory: where the samples are kept; a default one if left out.
+    """
+
+    app = Klein()
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, *, verbose: bool = False, memory: Memory | None = None
+    ) -> None:
+        self.memory = Memory() if memory is None else memory
+        self._clock = clock
+        self._verbose = verbose
+        self._started = clock.seconds()
+        self._requests = 0
+        self._rejected_requests = 0
+        self._samples = 0
+        # One step a turn, so that a large body never holds up the rest of the process for longer.
+        self._cooperator = Cooperator(
+            terminationPredicateFactory=lambda: lambda: True,
+            scheduler=lambda step: clock.callLater(0, step),
+        )
+
+    def refused(self, reason: str) -> None:
+        """Count and log an upload that was refused before its body had arrived."""
+        self._requests += 1
+        self._reject(reason, "a request that was not read")
+
+    @app.route("/", methods=["GET"])
+    def index(self, request: IRequest) -> bytes:
+        """Say which addresses there are."""
+        return _answer(request, http.OK, _PAGE, b"text/plain; charset=utf-8")
+
+    @app.route("/health", methods=["GET"])
+    def health(self, request: IRequest) -> bytes:
+        """Give the counts since the start."""
+        status = {
+            "status": "ok",
+            "requests": self._requests,
+            "samples": self._samples,
+            "series": len(self.memory),
+            "dropped_series": self.memory.dropped_series,
+            "rejected_requests": self._rejected_requests,
+            "uptime_seconds": round(self._clock.seconds() - self._started, 3),
+        }
+        return _answer(request, http.OK, msgspec.json.encode(status))
+
+    @app.route("/api/v1/series", methods=["GET"])
+    def series(self, request: IRequest) -> bytes:
+        """Describe the series held, least recently updated first."""
+        names = request.args.get(b"name")
+        name = names[0].decode("utf-8", "replace") if names else None
+        return _answer(request, http.OK, msgspec.json.encode(list(self.memory.series(name))))
+
+    @app.route("/api/v1/import", methods=["POST"])
+    async def import_lines(self, request: IRequest) -> bytes:
+        """Take VictoriaMetrics JSON lines; 204 without a body, as VictoriaMetrics answers."""
+        await self._take(request, read_import)
+        request.setResponseCode(http.NO_CONTENT)
+        return b""
+
+    @app.route("/api/metrics", methods=["POST"])
+    async def import_metrics(self, request: IRequest) -> bytes:
+        """Take the older format. Its Go client wants ``success`` in the answer."""
+        upload = await self._take(request, read_metrics)
+        counts = {"accepted": upload.samples, "received": upload.samples, "success": True}
+        return _answer(request, http.OK, msgspec.json.encode(counts))
+
+    @app.handle_errors(BadBodyError)
+    def bad_body(self, request: IRequest, failure: Failure) -> bytes:
+        """Say what is wrong with the body."""
+        error = cast("BadBodyError", failure.value)
+        if isinstance(error, TooLargeError) and isinstance(request, BoundedRequest):
+            request.close_afterwards()
+        if isinstance(error, UnknownEncodingError):
+            request.setHeader(b"Accept-Encoding", b"gzip")
+        return _answer(request, error.status, error_body(error.reason, error.line))
+
+    @app.handle_errors(HTTPException)
+    def no_route(self, request: IRequest, failure: Failure) -> bytes:
+        """Say that there is no such address, or that it takes other methods."""
+        if isinstance(failure.value, MethodNotAllowed):
+            allowed = ", ".join(sorted(failure.value.valid_methods or ()))
+            request.setHeader(b"Allow", allowed.encode())
+            return _answer(request, http.NOT_ALLOWED, error_body(f"only {allowed} here"))
+        return _answer(request, http.NOT_FOUND, error_body("no such address"))
+
+    @app.handle_errors(Exception)
+    def failed(self, request: IRequest, failure: Failure) -> bytes:
+        """Log an unexpected error; the client learns no details."""
+        self._log.failure("a request failed", failure=failure)
+        return _answer(request, http.INTERNAL_SERVER_ERROR, error_body("internal error"))
+
+    def _take(self, request: IRequest, read: Reader) -> Deferred[_Upload]:
+        """Check a body and keep its samples.
+
+        When the client goes away meanwhile, the work is completed all the same: the samples came.
+        """
+        self._requests += 1
+        headers = request.requestHeaders
+        upload = _Upload(
+            read,
+            self._requests,
+            quote(b"".join(headers.getRawHeaders(b"X-Device-ID", [])).decode("utf-8", "replace")),
+            request.content.getvalue(),
+            b",".join(headers.getRawHeaders(b"Content-Encoding", [])).decode("utf-8", "replace"),
+        )
+        done = self._cooperator.cooperate(self._keep(upload)).whenDone()
+        return done.addCallback(lambda _: upload)
+
+    def _keep(self, upload: _Upload) -> Iterator[None]:
+        """Check the body, then go over it again and keep its samples.
+
+        Two passes, because nothing of a bad body may be kept, and the samples of a good one may
+        take many times the memory of its text.
+        """
+        try:
+            for _ in upload.steps():
+                yield
+        except BadBodyError as error:
+            self._reject(str(error), upload.device)
+            raise
+        for lines, unpacked_bytes in upload.steps():
+            upload.unpacked_bytes += unpacked_bytes
+            for line in lines:
+                upload.samples += len(line.values)
+                upload.series += self.memory.add(line, upload.number)
+                if self._verbose:
+                    self._describe(line)
+            yield
+        self._samples += upload.samples
+        self._log.info(
+            "received {samples} samples of {series} series from {device}"
+            " in {bytes} bytes ({raw_bytes} unpacked)",
+            samples=upload.samples,
+            series=upload.series,
+            device=upload.device,
+            bytes=len(upload.body),
+            raw_bytes=upload.unpacked_bytes,
+        )
+
+    def _describe(self, line: Line) -> None:
+        self._log.info(
+            "{series}: {samples} samples, the last {value} at {timestamp}",
+            series=quote(", ".join(f"{name}={value}" for name, value in line.labels), 500),
+            samples=len(line.values),
+            value=line.values[-1],
+            timestamp=line.timestamps[-1],
+        )
+
+    def _reject(self, reason: str, device: str) -> None:
+        self._rejected_requests += 1
+        self._log.warn("refused samples from {device}: {reason}", device=device, reason=reason)
+
+
+class ReceiverSite(Site):
+    """A site without an access log: the receiver logs each request in its own words."""
+
+    noisy = False
+
+    def log(self, request: object) -> None:
+        """Log nothing."""
+
+
+def site(receiver: Receiver, reactor: IReactorTime) -> Site:
+    """Serve a receiver, with every bound on what clients may send.
+
+    :param reactor: times out idle connections.
+    """
+
+    def request(channel: HTTPChannel, queued: object) -> BoundedRequest:
+        return BoundedRequest(channel, receiver.refused)
+
+    return ReceiverSite(
+        receiver.app.resource(),
+        requestFactory=request,
+        # The body is read by the receiver alone, also when curl calls it a form.
+        parsePOSTFormSubmission=False,
+        timeout=IDLE_SECONDS,
+        reactor=reactor,
+    )
+
+
+def _answer(
+    request: IRequest, status: int, body: bytes, content_type: bytes = b"application/json"
+) -> bytes:
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", content_type)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    return body

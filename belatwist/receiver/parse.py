@@ -1,0 +1,333 @@
+"""Request bodies to samples: bounded unpacking, then strict checks of every line.
+
+The line format is VictoriaMetrics' JSON lines (https://docs.victoriametrics.com, "How to import
+data in JSON line format"). VictoriaMetrics drops a malformed line, or one with too many labels or
+an implausible timestamp, and answers 204 all the same; here each of these is refused, with its
+line number.
+
+Everything is a generator of short steps, so that a large body never holds up the reactor: a step
+unpacks at most :data:`PIECE_BYTES` and parses the lines that end within them.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, NamedTuple, Protocol
+
+import msgspec
+
+from belatwist.errors import BelaError
+
+MAX_UNPACKED_BYTES = 64 * 1024 * 1024
+"""Most that the body of an import request may unpack to."""
+
+MAX_LINE_BYTES = 1024 * 1024
+"""Longest line; also the longest body of the older format, which is one document."""
+
+MAX_LABELS = 30
+"""Most labels of a series, the name included (VictoriaMetrics' older default limit)."""
+
+MAX_LABEL_VALUE_BYTES = 4096
+"""Longest label value in UTF-8 (VictoriaMetrics' default limit)."""
+
+PIECE_BYTES = 32 * 1024
+"""Most that one step unpacks."""
+
+_FEED_BYTES = 16 * 1024
+_METRICS_PER_STEP = 500
+_REASON_CHARACTERS = 200
+_GZIP_WBITS = 16 + zlib.MAX_WBITS
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_DOTTED_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:.]*")
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+# Milliseconds of 1973 to 5138: seconds, microseconds and an uptime taken for a date fall outside.
+_EARLIEST_MS = 10**11
+_END_MS = 10**14
+_Milliseconds = Annotated[int, msgspec.Meta(ge=_EARLIEST_MS, lt=_END_MS)]
+
+Labels = tuple[tuple[str, str], ...]
+"""``(name, value)`` pairs sorted by name, ``__name__`` among them: the identity of a series."""
+
+
+class BadBodyError(BelaError):
+    """A request body that cannot be taken; nothing of it may be kept.
+
+    :param reason: what is wrong, one bounded line.
+    :param line: number of the offending line, from 1; ``None`` when it is not about one line.
+    :ivar status: the HTTP status that says so.
+    """
+
+    status = 400
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason if line is None else f"line {line}: {reason}")
+        self.reason = reason
+        self.line = line
+
+
+class TooLargeError(BadBodyError):
+    """The body, or a line of it, is longer than the receiver takes."""
+
+    status = 413
+
+
+class UnknownEncodingError(BadBodyError):
+    """The ``Content-Encoding`` is neither absent, ``identity`` nor ``gzip``.
+
+    The comparison is exact: VictoriaMetrics takes ``GZIP`` or ``x-gzip`` for plain text and loses
+    the body.
+    """
+
+    status = 415
+
+
+class Line(NamedTuple):
+    """Samples of one series: as many timestamps (Unix ms) as values (finite), at least one."""
+
+    labels: Labels
+    timestamps: list[int]
+    values: list[float]
+
+
+class Step(NamedTuple):
+    """What one step over a body brought."""
+
+    lines: list[Line]
+    unpacked_bytes: int
+
+
+class Reader(Protocol):
+    """A format: :func:`read_import` or :func:`read_metrics`."""
+
+    def __call__(self, body: bytes, encoding: str) -> Iterator[Step]:
+        """Read a body step by step."""
+
+
+class _ImportLine(msgspec.Struct, forbid_unknown_fields=True):
+    metric: msgspec.Raw
+    values: Annotated[list[float], msgspec.Meta(min_length=1)]
+    timestamps: Annotated[list[_Milliseconds], msgspec.Meta(min_length=1)]
+
+
+class _OldMetric(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    value: float
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | _Milliseconds
+    device_id: str = ""
+    tags: dict[str, str] = {}
+
+
+class _OldBatch(msgspec.Struct, forbid_unknown_fields=True):
+    device_id: str
+    metrics: list[_OldMetric]
+    timestamp: str = ""
+
+
+_IMPORT_LINE = msgspec.json.Decoder(_ImportLine)
+_METRIC = msgspec.json.Decoder(dict[str, str])
+_OLD_BODY = msgspec.json.Decoder(_OldBatch | list[_OldMetric])
+# Counts the members of a flat object, of which a dict would show only the distinct ones.
+_MEMBERS = json.JSONDecoder(object_pairs_hook=len)
+
+
+def read_import(body: bytes, encoding: str) -> Iterator[Step]:
+    r"""Read the body of ``POST /api/v1/import``: one object a line.
+
+    .. code-block:: json
+
+        {"metric": {"__name__": "a", "core": "0"}, "values": [1.5], "timestamps": [1697040000000]}
+
+    Blank lines are skipped, ``\r\n`` and a missing final newline are taken.
+
+    :param body: as it came over the wire.
+    :param encoding: its ``Content-Encoding``, empty for none.
+    :return: one step after the other; a step may bring no line.
+    :raises BadBodyError: at the step that meets the first fault.
+    """
+    number = 1
+    buffer = bytearray()
+    for piece in unpack(body, encoding, MAX_UNPACKED_BYTES):
+        *ends, rest = piece.split(b"\n")
+        lines = []
+        for end in ends:
+            buffer += end
+            line = _parse_line(buffer, number)
+            if line is not None:
+                lines.append(line)
+            buffer.clear()
+            number += 1
+        buffer += rest
+        _check_length(buffer, number)
+        yield Step(lines, len(piece))
+    line = _parse_line(buffer, number)
+    if line is not None:
+        yield Step([line], 0)
+
+
+def read_metrics(body: bytes, encoding: str) -> Iterator[Step]:
+    """Read the body of ``POST /api/metrics``, the format of the agent's predecessor in Go.
+
+    That one sent an object, with RFC 3339 texts as timestamps (``MetricsPayload`` in
+    taniwha3/tidewatch, internal/uploader/uploader.go, at its first milestone):
+
+    .. code-block:: json
+
+        {"device_id": "belabox-001", "timestamp": "2023-10-11T16:53:20Z",
+         "metrics": [{"name": "cpu.temperature", "value": 52.3,
+                      "timestamp": "2023-10-11T16:53:20.123Z"}]}
+
+    The bare array of metrics is taken as well, and in both each metric may have a ``device_id``
+    and ``tags`` (an object of texts) of its own and its timestamp as integer milliseconds. Names
+    may be dotted. The device and the tags become labels.
+
+    :param body: as it came over the wire.
+    :param encoding: its ``Content-Encoding``, empty for none.
+    :return: one step after the other, with one line a metric.
+    :raises BadBodyError: at the step that meets the first fault; it has no line number, but its
+        text says which metric.
+    """
+    document = b"".join(unpack(body, encoding, MAX_LINE_BYTES))
+    try:
+        batch = _OLD_BODY.decode(document)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadBodyError(_reason(error)) from error
+    if isinstance(batch, list):
+        batch = _OldBatch("", batch)
+    yield Step([], len(document))
+    for start in range(0, len(batch.metrics), _METRICS_PER_STEP):
+        metrics = batch.metrics[start : start + _METRICS_PER_STEP]
+        yield Step([_old_line(m, batch.device_id, n) for n, m in enumerate(metrics, start)], 0)
+
+
+def unpack(body: bytes, encoding: str, limit: int) -> Iterator[bytes]:
+    """Undo the content encoding in pieces of at most :data:`PIECE_BYTES`; some may be empty.
+
+    :param limit: most bytes to give out.
+    :raises UnknownEncodingError: if the encoding is not known.
+    :raises TooLargeError: if there are more bytes; at most one piece over the limit was unpacked.
+    :raises BadBodyError: if the gzip data are broken, cut short or followed by something else.
+    """
+    if encoding == "gzip":
+        pieces = _gunzip(body)
+    elif encoding in ("", "identity"):
+        pieces = (body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))
+    else:
+        raise UnknownEncodingError(f"Content-Encoding {quote(encoding)} is not known here")
+    unpacked = 0
+    for piece in pieces:
+        unpacked += len(piece)
+        if unpacked > limit:
+            raise TooLargeError(f"the body unpacks to more than {limit} bytes")
+        yield piece
+
+
+def quote(text: str, limit: int = 40) -> str:
+    """Quote a text from outside for a log or an answer, without control characters.
+
+    :param limit: most characters of the text to show.
+    """
+    return repr(text if len(text) <= limit else f"{text[:limit]}…")
+
+
+def _gunzip(body: bytes) -> Iterator[bytes]:
+    """Unpack gzip data of one or more members (RFC 1952 section 2.2).
+
+    The input is fed in small slices, because zlib hands back a copy of what it did not use: one
+    copy of the whole rest for each member or piece would be quadratic.
+    """
+    view = memoryview(body)
+    position = 0
+    while True:
+        member = zlib.decompressobj(wbits=_GZIP_WBITS)
+        while not member.eof:
+            feed = view[position : position + _FEED_BYTES]
+            try:
+                piece = member.decompress(feed, PIECE_BYTES)
+            except zlib.error as error:
+                raise BadBodyError(f"the gzip data are broken: {error}") from error
+            if not feed and not piece and not member.eof:
+                raise BadBodyError("the gzip data are cut short")
+            position += len(feed) - len(member.unconsumed_tail) - len(member.unused_data)
+            yield piece
+        if position == len(body):
+            return
+
+
+def _check_length(line: bytearray, number: int) -> None:
+    if len(line) > MAX_LINE_BYTES:
+        raise TooLargeError(f"longer than {MAX_LINE_BYTES} bytes", number)
+
+
+def _parse_line(text: bytearray, number: int) -> Line | None:
+    _check_length(text, number)
+    raw = text.strip(b" \t\r")
+    if not raw:
+        return None
+    try:
+        # A copy, because Raw keeps a view on what it was decoded from.
+        sent = _IMPORT_LINE.decode(bytes(raw))
+        metric = _METRIC.decode(sent.metric)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadBodyError(_reason(error), number) from error
+    if len(sent.values) != len(sent.timestamps):
+        lengths = f"{len(sent.values)} values but {len(sent.timestamps)} timestamps"
+        raise BadBodyError(lengths, number)
+    if _MEMBERS.decode(str(sent.metric, "utf-8")) != len(metric):
+        raise BadBodyError("a label is given twice", number)
+    try:
+        labels = _labels(metric, _NAME)
+    except ValueError as error:
+        raise BadBodyError(str(error), number) from error
+    return Line(labels, sent.timestamps, sent.values)
+
+
+def _old_line(metric: _OldMetric, device_id: str, number: int) -> Line:
+    metric_labels = {**metric.tags, "__name__": metric.name}
+    if device := metric.device_id or device_id:
+        metric_labels["device_id"] = device
+    try:
+        labels = _labels(metric_labels, _DOTTED_NAME)
+    except ValueError as error:
+        raise BadBodyError(f"metric {number}: {error}") from error
+    at = metric.timestamp
+    if isinstance(at, datetime):
+        at = (at - _EPOCH) // timedelta(milliseconds=1)
+        if not _EARLIEST_MS <= at < _END_MS:
+            raise BadBodyError(f"metric {number}: {metric.timestamp} is no plausible time")
+    return Line(labels, [at], [metric.value])
+
+
+def _labels(metric: Mapping[str, str], name_pattern: re.Pattern[str]) -> Labels:
+    """Check the labels of a series and put them in canonical order.
+
+    :raises ValueError: saying what is wrong with them.
+    """
+    name = metric.get("__name__")
+    if name is None:
+        raise ValueError("the metric has no __name__")
+    if not name_pattern.fullmatch(name):
+        raise ValueError(f"{quote(name)} is no name of a metric")
+    if len(metric) > MAX_LABELS:
+        raise ValueError(f"{len(metric)} labels, at most {MAX_LABELS} are kept")
+    for label, value in metric.items():
+        if not _LABEL.fullmatch(label):
+            raise ValueError(f"{quote(label)} is no name of a label")
+        if len(value.encode()) > MAX_LABEL_VALUE_BYTES:
+            raise ValueError(f"the value of {quote(label)} is over {MAX_LABEL_VALUE_BYTES} bytes")
+    return tuple(sorted(metric.items()))
+
+
+def _reason(error: Exception) -> str:
+    """Say why a decoder refused, as one bounded and printable line."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not valid UTF-8: {error.reason}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    text = str(error)
+    text = text if len(text) <= _REASON_CHARACTERS else f"{text[:_REASON_CHARACTERS]}…"
+    return text if text.isprintable() else repr(text)

@@ -1,0 +1,71 @@
+"""``twistd bela-receiver``: options to service."""
+
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from belatwist import logs
+from belatwist.errors import StartError
+from belatwist.listen import Listener
+from belatwist.process import Root, ServiceOptions, fail, prepare
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= number <= 65535:
+        raise ValueError(f"{text!r} is not a port: a number from 0 (any that is free) to 65535")
+    return number
+
+
+class Options(ServiceOptions):
+    """The options of ``twistd bela-receiver``."""
+
+    longdesc = (
+        "Receives what bela uploads, checks and counts it: for quick local testing. It keeps a"
+        " bounded amount in memory and nothing on disk."
+    )
+    optParameters = (
+        ("port", "p", 9090, "The port to listen on.", _port),
+        ("host", None, "127.0.0.1", "The address to listen on; 0.0.0.0 for all of them."),
+    )
+    optFlags = (("verbose", "v", "Log every series of every request."),)
+
+
+class _Started(Service):
+    """Opens the port when the service starts, and says where it answers."""
+
+    log = Logger("belatwist")
+
+    def __init__(self, listener: Listener, reactor: Any) -> None:
+        self._listener = listener
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        super().startService()
+        try:
+            self._listener.open()
+        except StartError as error:
+            fail(self._reactor, str(error))
+        else:
+            self.log.info("receiver answers at {url}", url=f"{self._listener.url}/")
+
+    def stopService(self) -> "Deferred[None] | None":
+        super().stopService()
+        return self._listener.stopService()
+
+
+def makeService(options: Options) -> IService:
+    """Build the receiver."""
+    output = logs.LogOutput("info", "console", "stdout")
+    from twisted.internet import reactor
+
+    prepare(reactor, on_hangup=output.reopen)
+    from belatwist.receiver.app import Receiver, site
+
+    receiver = Receiver(reactor, verbose=bool(options["verbose"]))
+    listener = Listener(
+        reactor, options["host"], options["port"], site(receiver, reactor), "receiver"
+    )
+    return Root(output, _Started(listener, reactor))

@@ -1,0 +1,399 @@
+"""Tests of the receiver over a connection in memory: routes, counts, bounds and the log."""
+
+import gzip
+import json
+from io import BytesIO
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from belatwist.receiver.bounds import LINGER_SECONDS, MAX_BODY_BYTES
+from belatwist.receiver.memory import Memory
+from belatwist.receiver.parse import PIECE_BYTES, Line
+
+from .wire import Turns, Wire
+
+NOW = 1_697_040_000_000
+GOOD = b'{"metric":{"__name__":"a","core":"0"},"values":[1,2],"timestamps":[%d,%d]}' % (
+    NOW,
+    NOW + 1,
+)
+JSON = "application/json"
+
+
+class ReceiverTests(SynchronousTestCase):
+    """What is answered, kept and logged."""
+
+    def setUp(self) -> None:
+        self.events = self.enterContext(capturedLogs())
+        self.wire = Wire()
+
+    def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send a request without a body and take the one answer."""
+        self.wire.send(request + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        [answer] = self.wire.answers()
+        return answer
+
+    def ask_json(self, path: bytes) -> Any:
+        """GET what is JSON."""
+        status, headers, body = self.ask(b"GET " + path)
+        assert (status, headers["content-type"]) == (200, JSON)
+        return json.loads(body)
+
+    def health(self) -> dict[str, Any]:
+        """GET the counts."""
+        health: dict[str, Any] = self.ask_json(b"/health")
+        return health
+
+    def logged(self) -> list[str]:
+        """Format what the receiver logged."""
+        return [
+            str(formatEvent(event))
+            for event in self.events
+            if event["log_namespace"].startswith("belatwist")
+        ]
+
+    def test_import(self) -> None:
+        """Good lines are kept and answered with 204 and nothing else, as VictoriaMetrics does."""
+        self.wire.post(b"/api/v1/import", GOOD + b"\n" + GOOD)
+        [(status, headers, body)] = self.wire.answers()
+        assert (status, body) == (204, b"")
+        assert "content-type" not in headers
+        assert "transfer-encoding" not in headers
+        assert self.ask_json(b"/api/v1/series") == [
+            {
+                "metric": {"__name__": "a", "core": "0"},
+                "samples": 4,
+                "first_timestamp_ms": NOW,
+                "last_timestamp_ms": NOW + 1,
+                "last_value": 2.0,
+                "duplicates": 2,
+            }
+        ]
+
+    def test_series_by_name(self) -> None:
+        """The list can be asked for one name; a name that nobody sent gives an empty list."""
+        self.wire.post(b"/api/v1/import", GOOD + b"\n" + GOOD.replace(b'"a"', b'"b"'))
+        self.wire.answers()
+        for query, count in ((b"", 2), (b"?name=b", 1), (b"?name=c", 0), (b"?name=%FF", 0)):
+            assert len(self.ask_json(b"/api/v1/series" + query)) == count
+
+    def test_nothing_of_a_bad_request_is_kept(self) -> None:
+        """A bad line refuses the whole body, also the good lines steps before it."""
+        lines = [GOOD] * 2000
+        self.wire.post(b"/api/v1/import", b"\n".join([*lines, b"{}", *lines]))
+        [(status, headers, body)] = self.wire.answers()
+        assert (status, headers["content-type"]) == (400, JSON)
+        assert json.loads(body) == {"error": "Object missing required field `metric`", "line": 2001}
+        assert self.ask_json(b"/api/v1/series") == []
+        health = self.health()
+        assert (health["samples"], health["series"]) == (0, 0)
+        assert (health["requests"], health["rejected_requests"]) == (1, 1)
+
+    def test_a_form_is_no_form(self) -> None:
+        """Curl calls every body a form; it is read as lines all the same."""
+        form = b"Content-Type: application/x-www-form-urlencoded"
+        self.wire.post(b"/api/v1/import", GOOD.replace(b'"0"', b'"b=c&d=e"'), form)
+        assert [request.args for request in self.wire.requests] == [{}]
+        assert [status for status, _, _ in self.wire.answers()] == [204]
+
+    def test_older_format(self) -> None:
+        """The answer has the count, and what the Go client looks for."""
+        metric = {"name": "cpu.temperature", "value": 52.3, "timestamp": "2023-10-11T16:53:20.5Z"}
+        batch = {"device_id": "d", "timestamp": "2023-10-11T16:53:21Z", "metrics": [metric] * 2}
+        self.wire.post(b"/api/metrics", json.dumps(batch).encode())
+        [(status, headers, body)] = self.wire.answers()
+        assert (status, headers["content-type"]) == (200, JSON)
+        assert json.loads(body) == {"accepted": 2, "received": 2, "success": True}
+        [series] = self.ask_json(b"/api/v1/series")
+        assert series["metric"] == {"__name__": "cpu.temperature", "device_id": "d"}
+        assert (series["samples"], series["duplicates"]) == (2, 1)
+
+    def test_older_format_bad(self) -> None:
+        """A bad document is refused with a reason, and no line."""
+        self.wire.post(b"/api/metrics", b"[1]")
+        [(status, _, body)] = self.wire.answers()
+        assert status == 400
+        assert list(json.loads(body)) == ["error"]
+
+    def test_unknown_encoding(self) -> None:
+        """415 says which encoding is known (RFC 9110 section 15.5.16)."""
+        self.wire.post(b"/api/v1/import", GOOD, b"Content-Encoding: zstd")
+        [(status, headers, body)] = self.wire.answers()
+        assert (status, headers["accept-encoding"]) == (415, "gzip")
+        assert json.loads(body) == {"error": "Content-Encoding 'zstd' is not known here"}
+
+    def test_two_encodings_are_not_the_first(self) -> None:
+        """Encodings applied one after the other are unknown, not half undone."""
+        self.wire.post(
+            b"/api/v1/import",
+            gzip.compress(gzip.compress(GOOD)),
+            b"Content-Encoding: gzip",
+            b"Content-Encoding: gzip",
+        )
+        assert [status for status, _, _ in self.wire.answers()] == [415]
+
+    def test_health(self) -> None:
+        """The counts are those since the start; time is the given clock's."""
+        fresh = {"requests": 0, "samples": 0, "series": 0, "dropped_series": 0}
+        assert self.health() == {
+            "status": "ok",
+            "uptime_seconds": 0.0,
+            "rejected_requests": 0,
+            **fresh,
+        }
+        self.wire.clock.advance(12.5)
+        self.wire.post(b"/api/v1/import", GOOD)
+        self.wire.post(b"/api/v1/import", b"x")
+        self.wire.answers()
+        assert self.health() == {
+            "status": "ok",
+            "requests": 2,
+            "samples": 2,
+            "series": 1,
+            "dropped_series": 0,
+            "rejected_requests": 1,
+            "uptime_seconds": 12.5,
+        }
+
+    def test_dropped_series_are_counted(self) -> None:
+        """What the memory let go shows in the counts."""
+        self.wire.receiver.memory = Memory(max_series=1)
+        self.wire.post(b"/api/v1/import", GOOD + b"\n" + GOOD.replace(b'"a"', b'"b"'))
+        self.wire.answers()
+        health = self.health()
+        assert (health["series"], health["dropped_series"]) == (1, 1)
+
+    def test_page(self) -> None:
+        """The first page names every address, as plain text; HEAD gives its headers only."""
+        status, headers, body = self.ask(b"GET /")
+        assert (status, headers["content-type"]) == (200, "text/plain; charset=utf-8")
+        for path in (b"/api/v1/import", b"/api/metrics", b"/api/v1/series", b"/health"):
+            assert path in body
+        self.wire.send(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert self.wire.transport.value().endswith(b"\r\n\r\n")
+
+    def test_unknown_paths(self) -> None:
+        """Other paths are 404, as JSON, however they are spelt."""
+        for path in (b"/x", b"/health/", b"/api/v1/import/..", b"/%2e%2e/", b"/<b>"):
+            status, headers, body = self.ask(b"GET " + path)
+            assert (status, headers["content-type"]) == (404, JSON), path
+            assert json.loads(body) == {"error": "no such address"}
+
+    def test_other_methods(self) -> None:
+        """Other methods are 405, as JSON, with the methods that are allowed."""
+        for path, methods, allowed in (
+            (b"/api/v1/import", (b"GET", b"PUT", b"OPTIONS", b"BREW"), "POST"),
+            (b"/api/metrics", (b"GET", b"DELETE"), "POST"),
+            (b"/health", (b"POST", b"PATCH"), "GET, HEAD"),
+            (b"/api/v1/series", (b"POST",), "GET, HEAD"),
+            (b"/", (b"POST",), "GET, HEAD"),
+        ):
+            for method in methods:
+                status, headers, body = self.ask(method + b" " + path)
+                assert (status, headers["content-type"]) == (405, JSON)
+                assert headers["allow"] == allowed
+                assert json.loads(body) == {"error": f"only {allowed} here"}
+
+    def test_strange_hosts_and_paths(self) -> None:
+        """A Host or a path that is no text is the client's fault, and no traceback of ours."""
+        hosts = (b"\xff", b"a..b", b"a b", b"[::1", b"x" * 300, b"")
+        for host in hosts:
+            self.wire.send(b"GET /health HTTP/1.1\r\nHost: %s\r\n\r\n" % host)
+        assert [status for status, _, _ in self.wire.answers()] == [200] * len(hosts)
+        status, headers, body = self.ask(b"GET /%ff")
+        assert (status, headers["content-type"]) == (400, JSON)
+        assert json.loads(body) == {"error": "the path is not UTF-8"}
+
+    def test_an_unexpected_error_is_json(self) -> None:
+        """A fault of ours is logged with its traceback; the client gets a bare 500 as JSON."""
+
+        def add(line: Line, request: int) -> bool:
+            raise ZeroDivisionError
+
+        self.patch(self.wire.receiver.memory, "add", add)
+        self.wire.post(b"/api/v1/import", GOOD)
+        [(status, headers, body)] = self.wire.answers()
+        assert (status, headers["content-type"]) == (500, JSON)
+        assert json.loads(body) == {"error": "internal error"}
+        assert len(self.flushLoggedErrors(ZeroDivisionError)) == 1
+
+    def test_an_error_outside_the_routes_is_json(self) -> None:
+        """Also where Twisted would answer with a page of its own."""
+
+        def fail(request: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.wire.channel.site, "getResourceFor", fail)
+        status, headers, body = self.ask(b"GET /")
+        assert (status, headers["content-type"]) == (500, JSON)
+        assert json.loads(body) == {"error": "internal error"}
+        assert len(self.flushLoggedErrors(ZeroDivisionError)) == 1
+
+    def test_one_line_is_logged_per_request(self) -> None:
+        """It says how much came from whom; there is no access log beside it."""
+        packed = gzip.compress(b"\n".join([GOOD, GOOD, GOOD.replace(b'"a"', b'"b"')]))
+        self.wire.post(
+            b"/api/v1/import", packed, b"Content-Encoding: gzip", b"X-Device-ID: belabox-001"
+        )
+        self.wire.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert self.logged() == [
+            "received 6 samples of 2 series from 'belabox-001'"
+            f" in {len(packed)} bytes ({3 * len(GOOD) + 2} unpacked)"
+        ]
+        assert [str(formatEvent(e)) for e in self.events] == self.logged()
+
+    def test_series_are_counted_per_request(self) -> None:
+        """A series that is known already counts in the next request again."""
+        for _ in range(2):
+            self.wire.post(b"/api/v1/import", GOOD)
+        assert [text[:31] for text in self.logged()] == ["received 2 samples of 1 series "] * 2
+
+    def test_verbose_logs_every_series(self) -> None:
+        """With verbose, each line of the body is described as well."""
+        self.wire = Wire(verbose=True)
+        self.wire.post(b"/api/v1/import", GOOD)
+        assert self.logged()[0] == f"'__name__=a, core=0': 2 samples, the last 2.0 at {NOW + 1}"
+        assert len(self.logged()) == 2
+
+    def test_nothing_from_outside_can_forge_a_log_line(self) -> None:
+        """Texts from clients are quoted and bounded, and never taken for a format."""
+        self.wire = Wire(verbose=True)
+        device = b"X-Device-ID: {samples}\x1b[31m\xff" + b"x" * 5000
+        value = json.dumps("\n[forged] \x1b[31m{samples}\u202e" + "y" * 3000).encode()
+        body = GOOD.replace(b'"0"', value)
+        self.wire.post(b"/api/v1/import", body, device)
+        self.wire.post(b"/api/v1/import", GOOD[:-1] + b',"\\u001b[31m\\n":1}', device)
+        texts = self.logged()
+        assert len(texts) == 3
+        for text in texts:
+            assert text.isprintable(), text
+            assert len(text) < 700
+        assert r"from '{samples}\x1b[31m" in texts[1]
+        assert self.events[-1]["log_level"] == LogLevel.warn
+        assert "refused samples from" in texts[2]
+
+
+class BoundTests(SynchronousTestCase):
+    """What is refused before it has arrived."""
+
+    def setUp(self) -> None:
+        self.wire = Wire()
+
+    def head(self, *headers: bytes) -> bytes:
+        """Write the head of an upload."""
+        return b"\r\n".join([b"POST /api/v1/import HTTP/1.1", b"Host: x", *headers, b"", b""])
+
+    def assert_refused(self) -> None:
+        """Assert one 413 as JSON, and that nothing follows it."""
+        [(status, headers, body)] = self.wire.answers()
+        assert (status, headers["content-type"]) == (413, JSON)
+        assert headers["connection"] == "close"
+        assert "longer than 8388608 bytes" in json.loads(body)["error"]
+        assert self.wire.transport.half_closed
+
+    def counts(self) -> tuple[int, int]:
+        """Ask, over a connection of its own, for the requests and how many were refused."""
+        other = Wire()
+        other.channel.site.resource = self.wire.receiver.app.resource()
+        other.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        [(_, _, body)] = other.answers()
+        health = json.loads(body)
+        return health["requests"], health["rejected_requests"]
+
+    def test_a_declared_length_is_refused_before_the_body(self) -> None:
+        """The head alone is answered, and counted."""
+        self.wire.send(self.head(b"Content-Length: %d" % (MAX_BODY_BYTES + 1)))
+        self.assert_refused()
+        assert self.counts() == (1, 1)
+
+    def test_no_body_is_invited_that_is_refused(self) -> None:
+        """A client that asks first, with Expect, gets 413 and no 100."""
+        length = b"Content-Length: %d" % (MAX_BODY_BYTES + 1)
+        self.wire.send(self.head(length, b"Expect: 100-continue"))
+        self.assert_refused()
+
+    def test_a_body_that_is_not_too_long_is_invited(self) -> None:
+        """The same client gets 100 for a body within the bound."""
+        self.wire.send(self.head(b"Content-Length: %d" % len(GOOD), b"Expect: 100-continue"))
+        assert self.wire.transport.value() == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+    def test_a_chunked_body_is_cut_at_the_bound(self) -> None:
+        """A body of unknown length is refused with the byte that is too much, and thrown away."""
+        self.wire.channel.dataReceived(self.head(b"Transfer-Encoding: chunked"))
+        blanks = b" " * (1024 * 1024)
+        for _ in range(MAX_BODY_BYTES // len(blanks)):
+            self.wire.channel.dataReceived(b"100000\r\n" + blanks + b"\r\n")
+        assert self.wire.transport.value() == b""
+        self.wire.channel.dataReceived(b"1\r\n \r\n")
+        self.assert_refused()
+        self.wire.channel.dataReceived(b"100000\r\n" + blanks + b"\r\n")
+        [content] = [request.content for request in self.wire.requests]
+        assert isinstance(content, BytesIO)
+        assert content.getvalue() == b""
+        assert self.counts() == (1, 1)
+
+    def test_a_refused_upload_is_read_to_its_end_and_closed(self) -> None:
+        """A client that sends all of its body is let go then; what follows is not answered."""
+        self.wire.send(self.head(b"Content-Length: %d" % (MAX_BODY_BYTES + 1)))
+        self.assert_refused()
+        self.wire.channel.dataReceived(b" " * (MAX_BODY_BYTES + 1) + b"GET / HTTP/1.1\r\n\r\n")
+        assert self.wire.transport.disconnecting
+        assert self.wire.answers() == []
+
+    def test_a_refused_upload_is_cut_after_a_while(self) -> None:
+        """A client that neither ends nor goes away is cut off."""
+        self.wire.send(self.head(b"Content-Length: %d" % (2 * MAX_BODY_BYTES)))
+        self.wire.clock.advance(LINGER_SECONDS - 0.1)
+        self.wire.channel.dataReceived(b" ")
+        assert not self.wire.transport.disconnected
+        self.wire.clock.advance(0.1)
+        assert self.wire.transport.disconnected
+
+    def test_idle_connections_are_closed(self) -> None:
+        """A connection on which nothing comes for a minute is closed."""
+        assert self.wire.channel.site.timeOut == 60
+        self.wire.send(self.head(b"Content-Length: 10"))
+        self.wire.clock.advance(59)
+        assert not self.wire.transport.disconnecting
+        self.wire.clock.advance(1)
+        assert self.wire.transport.disconnecting
+
+    def test_bodies_stay_in_memory(self) -> None:
+        """No body is written to a temporary file: flash wears out, and the bound allows it."""
+        self.wire.channel.dataReceived(self.head(b"Content-Length: 200000"))
+        [request] = self.wire.requests
+        assert isinstance(request.content, BytesIO)
+
+    def test_pipelined_requests_survive_a_bad_one(self) -> None:
+        """Requests that follow a 400 on the same connection are answered, in order."""
+        bad = self.head(b"Content-Length: 1") + b"x"
+        good = self.head(b"Content-Length: %d" % len(GOOD)) + GOOD
+        self.wire.send(bad + good + bad + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert [status for status, _, _ in self.wire.answers()] == [400, 204, 400, 200]
+        assert not self.wire.transport.disconnecting
+
+    def test_a_client_that_leaves_early_changes_nothing(self) -> None:
+        """An upload that has arrived is kept, although nobody waits for the answer."""
+        self.wire.channel.dataReceived(self.head(b"Content-Length: %d" % len(GOOD)) + GOOD)
+        self.wire.channel.connectionLost(Failure(ConnectionDone()))
+        self.wire.clock.advance(0)
+        assert len(self.wire.receiver.memory) == 1
+        assert self.flushLoggedErrors() == []
+
+    def test_other_work_goes_on_between_the_steps(self) -> None:
+        """A large body is read over many turns of the reactor, and requests beside it answered."""
+        self.wire = Wire(clock=Turns())
+        body = b"\n".join([GOOD] * 20_000)
+        self.wire.channel.dataReceived(self.head(b"Content-Length: %d" % len(body)) + body)
+        steps = 2 * (len(body) // PIECE_BYTES)
+        for _ in range(steps):
+            self.wire.clock.advance(Turns.TURN)
+        assert self.counts() == (1, 0)
+        assert self.wire.answers() == []
+        for _ in range(10):
+            self.wire.clock.advance(Turns.TURN)
+        assert [status for status, _, _ in self.wire.answers()] == [204]

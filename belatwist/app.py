@@ -1,0 +1,183 @@
+"""The composition root: a configuration becomes the tree of services, in their order."""
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from belatwist import __version__
+from belatwist.clock import WallClock
+from belatwist.collectors import table
+from belatwist.collectors.scheduler import CollectorScheduler
+from belatwist.config import Config, read_token
+from belatwist.errors import BelaError
+from belatwist.listen import Listener
+from belatwist.lockfile import ProcessLock
+from belatwist.procfs.reader import Reader
+from belatwist.store.sqlite import SQLiteStore
+from belatwist.upload.client import HTTPImportClient
+from belatwist.upload.service import Uploader
+
+
+class Agent(MultiService):
+    """The whole agent. What it runs starts once the database is open, and stops before it closes.
+
+    A plain ``MultiService`` stops all of its children at once; here each waits for the one before.
+
+    :param lock: held as long as the agent runs.
+    :param services: what runs on the store, in the order of starting and of stopping.
+    :param listeners: ports to open before anything is collected.
+    :param failed: called with one line when the agent cannot start.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        lock: ProcessLock,
+        store: SQLiteStore,
+        listeners: Sequence[Listener],
+        services: Sequence[Service],
+        wall_ms: WallClock,
+        failed: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self._lock = lock
+        self._store = store
+        self._listeners = listeners
+        self._wall_ms = wall_ms
+        self._failed = failed
+        self._starting: Deferred[None] | None = None
+        for service in (*listeners, *services):
+            service.setServiceParent(self)
+
+    def startService(self) -> None:
+        """Begin to start; ``failed`` is called if that comes to nothing."""
+        Service.startService(self)
+        self._starting = Deferred.fromCoroutine(self._start())
+
+    def stopService(self) -> "Deferred[None]":
+        """Stop everything, in order; fires when the database is closed."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _start(self) -> None:
+        try:
+            self._lock.acquire()
+            session = str(uuid4())
+            await self._store.open(session, self._wall_ms())
+            for listener in self._listeners:
+                listener.open()
+        except BelaError as error:
+            self._failed(str(error))
+            return
+        except Exception:  # noqa: BLE001 - a start that fails in any way must end in an exit, not in an idle process
+            self.log.failure("cannot start")
+            self._failed("cannot start: an unexpected error, see the log")
+            return
+        if not self.running:
+            return
+        self.log.info(
+            "belatwist {version}: session {session_id}, database {path}, {pending} samples pending",
+            version=__version__,
+            session_id=session,
+            path=str(self._store.path),
+            pending=self._store.pending,
+        )
+        for listener in self._listeners:
+            self.log.info("{part} answers at {url}", part=listener.name, url=f"{listener.url}/")
+        for service in self.services:
+            service.startService()
+
+    async def _stop(self) -> None:
+        if self._starting is not None:
+            await self._starting
+        for service in self.services:
+            if service.running:
+                try:
+                    await maybeDeferred(service.stopService)
+                except Exception:  # noqa: BLE001 - the database must be closed whatever a part does
+                    self.log.failure("cannot stop {part} cleanly", part=service.name)
+        await self._store.close(self._wall_ms())
+        self._lock.release()
+        self.log.info("stopped: session completed")
+
+
+def build(
+    config: Config,
+    *,
+    reactor: Any,
+    wall_ms: WallClock,
+    failed: Callable[[str], None],
+    listeners: Sequence[Listener] = (),
+) -> Agent:
+    """Make the agent that a configuration describes; nothing is opened or started yet.
+
+    :param reactor: the reactor; its ``seconds`` must be monotonic.
+    :param failed: called with one line when the agent cannot start.
+    :param listeners: ports to serve besides.
+    """
+    path = Path(config.storage.path)
+    store = SQLiteStore(
+        path,
+        reactor,
+        synchronous=config.storage.synchronous,
+        cache_mb=config.storage.cache_mb,
+        mmap_mb=config.storage.mmap_mb,
+    )
+    jobs = table.build(
+        config.metrics,
+        device_id=config.device.id,
+        procfs=Reader(config.paths.procfs),
+        sysfs=Reader(config.paths.sysfs),
+        rng=random.Random(),  # noqa: S311 - mock values
+    )
+    services: list[Service] = [
+        CollectorScheduler(jobs, reactor=reactor, wall_ms=wall_ms, sink=store.add)
+    ]
+    if config.remote.enabled:
+        services.append(_uploader(config, store, reactor, wall_ms))
+    return Agent(
+        lock=ProcessLock(path.with_name(path.name + ".lock")),
+        store=store,
+        listeners=listeners,
+        services=services,
+        wall_ms=wall_ms,
+        failed=failed,
+    )
+
+
+def _uploader(config: Config, store: SQLiteStore, reactor: Any, wall_ms: WallClock) -> Uploader:
+    remote = config.remote
+    headers = {
+        "User-Agent": f"belatwist/{__version__}",
+        "X-Device-ID": config.device.id,
+        "Content-Type": "application/x-ndjson",
+    }
+    if remote.compression:
+        headers["Content-Encoding"] = "gzip"
+    client = HTTPImportClient(
+        reactor,
+        remote.url,
+        headers=headers,
+        timeout=remote.timeout,
+        token=partial(read_token, remote.auth_token_file) if remote.auth_token_file else None,
+        ca_file=Path(remote.tls_ca_file) if remote.tls_ca_file else None,
+    )
+    return Uploader(
+        store,
+        client,
+        reactor=reactor,
+        wall_ms=wall_ms,
+        interval=remote.upload_interval,
+        batch_size=remote.batch_size,
+        chunk_size=remote.chunk_size,
+        compression_level=remote.compression_level if remote.compression else None,
+    )

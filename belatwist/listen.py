@@ -1,0 +1,57 @@
+"""A listening port as a service that says in one line why it cannot listen."""
+
+from typing import Any, cast
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+
+from belatwist.errors import StartError
+
+
+class Listener(Service):
+    """Serves a factory on a TCP port.
+
+    :param host: the address to listen on; ``0.0.0.0`` for all of IPv4, ``::`` for all.
+    :param port: the port; 0 for any that is free.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int, factory: Any, name: str) -> None:
+        self.setName(name)
+        self._reactor = reactor
+        self._host = host
+        self._port = port
+        self._factory = factory
+        self._listening: IListeningPort | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers, as an HTTP URL without a path."""
+        port = self._port
+        if self._listening is not None:
+            port = cast("IPv4Address | IPv6Address", self._listening.getHost()).port
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{port}"
+
+    def open(self) -> None:
+        """Listen.
+
+        :raises StartError: when the port is taken or not allowed.
+        """
+        try:
+            self._listening = self._reactor.listenTCP(
+                self._port, self._factory, interface=self._host
+            )
+        except CannotListenError as error:
+            reason = getattr(error.socketError, "strerror", None) or error.socketError
+            raise StartError(
+                f"{self.name}: cannot listen on {self._host}:{self._port}: {reason}"
+            ) from error
+
+    def stopService(self) -> "Deferred[None] | None":
+        """Stop listening."""
+        super().stopService()
+        listening, self._listening = self._listening, None
+        return None if listening is None else listening.stopListening()

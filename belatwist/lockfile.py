@@ -1,0 +1,46 @@
+"""One process a database: an advisory lock on ``<database>.lock``."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from belatwist.errors import StartError
+
+
+class ProcessLock:
+    """A lock that the kernel gives back when the process ends, however it ends.
+
+    :ivar path: the lock file; it holds the process id of its owner, and stays behind, unlocked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        :raises StartError: when another process holds it, or the file cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(f"lock {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise StartError(
+                f"lock {self.path}: another instance is running (process {owner or 'unknown'})"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back; does nothing where it is not held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,115 @@
+"""What a service of ours does with the process it is in: clock, signals, exit status, log."""
+
+import atexit
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import ILogObserver, Logger
+from twisted.python import usage
+
+from belatwist import __version__
+
+_log = Logger("belatwist")
+
+
+class ServiceOptions(usage.Options):
+    """Options of a twistd service: one line for a mistake, and our version instead of Twisted's."""
+
+    def opt_version(self) -> None:
+        """Print belatwist's version and exit."""
+        sys.stdout.write(f"belatwist {__version__}\n")
+        raise SystemExit(0)
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Refuse arguments: everything is an option."""
+        if arguments:
+            raise usage.UsageError(f"no arguments are taken, {arguments[0]!r} is one")
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse the command line; a mistake in it is one line on stderr, and exit status 1."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"{error} (--help explains the options)") from error
+
+
+class Root(MultiService):
+    """The root of a service tree, which brings the log observer along.
+
+    :param observer: twistd logs through it, from its first line on.
+    """
+
+    def __init__(self, observer: ILogObserver, *services: Service) -> None:
+        super().__init__()
+        self._observer = observer
+        for service in services:
+            service.setServiceParent(self)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Attach to the application, and set its log observer."""
+        parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+
+def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
+    """Make the reactor's timers monotonic, and signals do what they should.
+
+    SIGINT and SIGTERM end the process in order, with exit status 0.
+
+    Twisted schedules on the wall clock: when it is set back by two hours, every timer stops for
+    two hours. Must come before anything is scheduled.
+
+    :param on_hangup: called on SIGHUP, whose default would end the process.
+    """
+    reactor.seconds = time.monotonic
+    # After Twisted's own handlers, which would have the process die of the signal.
+    reactor.callWhenRunning(_handle_signals, reactor, on_hangup)
+
+
+def _handle_signals(reactor: Any, on_hangup: Callable[[], None]) -> None:
+    def stop(number: int, _frame: object) -> None:
+        reactor.callFromThread(_stop, reactor, signal.Signals(number).name)
+
+    def hangup(_number: int, _frame: object) -> None:
+        reactor.callFromThread(_hangup, on_hangup)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, hangup)
+
+
+def _hangup(on_hangup: Callable[[], None]) -> None:
+    try:
+        on_hangup()
+    except OSError as error:
+        _log.error("SIGHUP: the log file cannot be reopened: {error}", error=str(error))
+    else:
+        _log.info("SIGHUP: the log file was reopened")
+
+
+def _stop(reactor: Any, why: str) -> None:
+    _log.info("stopping: {why}", why=why)
+    try:
+        reactor.stop()
+    except ReactorNotRunning:
+        _log.info("already stopping")
+
+
+def fail(reactor: Any, reason: str) -> None:
+    """Give up: one line in the log, an orderly shutdown, exit status 1."""
+    _log.critical("{reason}", reason=reason)
+    # twistd ends with status 0 however its reactor came to stop, and takes no other.
+    atexit.register(_exit_failed)
+    reactor.callWhenRunning(reactor.stop)
+
+
+def _exit_failed() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,92 @@
+"""``twistd bela``: options to service. Only here and in the receiver's is the reactor imported."""
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from twisted.application.service import IService
+
+from belatwist import config, logs
+from belatwist.errors import ConfigError
+from belatwist.process import Root, ServiceOptions, fail, prepare
+
+if TYPE_CHECKING:
+    from belatwist.listen import Listener
+
+
+class Options(ServiceOptions):
+    """The options of ``twistd bela``."""
+
+    longdesc = (
+        "Collects this machine's metrics, keeps every sample in SQLite and uploads them to"
+        " VictoriaMetrics. Everything else is said in the configuration file."
+    )
+    optParameters = (("config", "c", config.DEFAULT_PATH, "The configuration file (YAML)."),)
+    optFlags = (
+        (
+            "with-receiver",
+            None,
+            "Also run the small receiver, where remote.url points: no server needed.",
+        ),
+    )
+
+
+def makeService(options: Options) -> IService:
+    """Read the configuration and build the agent.
+
+    :raises SystemExit: with one line, when the configuration is refused.
+    """
+    path = options["config"]
+    try:
+        loaded = config.load(path)
+        where = _receiver_address(loaded.remote.url) if options["with-receiver"] else None
+        logging = loaded.logging
+        output = logs.LogOutput(logging.level, logging.format, logging.output)
+    except ConfigError as error:
+        raise SystemExit(f"bela: {error}") from error
+    except OSError as error:
+        raise SystemExit(
+            f"bela: {path}: logging.output: {logging.output}: {error.strerror}"
+        ) from error
+    from twisted.internet import reactor
+
+    prepare(reactor, on_hangup=output.reopen)
+    from belatwist import app
+    from belatwist.clock import wall_ms
+
+    return Root(
+        output,
+        app.build(
+            loaded,
+            reactor=reactor,
+            wall_ms=wall_ms,
+            failed=lambda reason: fail(reactor, reason),
+            listeners=[] if where is None else [_receiver(reactor, *where)],
+        ),
+    )
+
+
+def _receiver_address(url: str) -> tuple[str, int]:
+    """Return where ``remote.url`` points, if a receiver can listen there.
+
+    :raises ConfigError: when that is not plain HTTP on this machine.
+    """
+    parts = urlsplit(url)
+    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname or ""
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback or parts.scheme != "http":
+        raise ConfigError(
+            f"remote.url: {url}: --with-receiver listens where this points, so it must be http://"
+            " on 127.0.0.1 (configs/config.dev.yaml has such a one)"
+        )
+    return host, parts.port or 80
+
+
+def _receiver(reactor: Any, host: str, port: int) -> "Listener":
+    from belatwist.listen import Listener
+    from belatwist.receiver.app import Receiver, site
+
+    return Listener(reactor, host, port, site(Receiver(reactor), reactor), "receiver")

@@ -1,0 +1,47 @@
+"""The single-process lock; that it holds between processes is shown by the service's tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from belatwist.errors import StartError
+from belatwist.lockfile import ProcessLock
+
+
+def test_holds_its_owners_process_id(tmp_path: Path) -> None:
+    """Who wants to know reads it from the file; only the owner may."""
+    lock = ProcessLock(tmp_path / "db.lock")
+    lock.acquire()
+    assert lock.path.read_text() == f"{os.getpid()}\n"
+    assert lock.path.stat().st_mode & 0o777 == 0o600
+    lock.release()
+
+
+def test_second_is_refused_until_released(tmp_path: Path) -> None:
+    """The refusal is one line with the file and the owner; afterwards the lock is free."""
+    first, second = ProcessLock(tmp_path / "db.lock"), ProcessLock(tmp_path / "db.lock")
+    first.acquire()
+    with pytest.raises(StartError, match=rf"db\.lock: .*\(process {os.getpid()}\)$"):
+        second.acquire()
+    first.release()
+    second.acquire()
+    second.release()
+    second.release()
+
+
+def test_a_stale_file_is_no_lock(tmp_path: Path) -> None:
+    """What a crashed process has left behind, longer than ours, is replaced."""
+    path = tmp_path / "db.lock"
+    path.write_text("12345678901234567890 and more\n")
+    lock = ProcessLock(path)
+    lock.acquire()
+    assert path.read_text() == f"{os.getpid()}\n"
+    lock.release()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """The refusal names the file and the reason."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match=r"file/db\.lock: "):
+        ProcessLock(tmp_path / "file" / "db.lock").acquire()

@@ -1,0 +1,305 @@
+"""The program as its users meet it: a real ``twistd``, real signals, a real database."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from belatwist import __version__
+from tests.process import TIMEOUT, Twistd, free_port, twistd, write_config
+
+CHECKOUT = Path(__file__).parent.parent
+BOARD = Path(__file__).parent / "fixtures" / "orangepi5plus"
+
+EVERY_SECOND = [
+    {"name": name, "interval": "1s"}
+    for name in (
+        "cpu.usage",
+        "cpu.temperature",
+        "memory.usage",
+        "disk.io",
+        "network.traffic",
+        "system.load",
+        "system.uptime",
+    )
+]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``twistd`` to its end."""
+    return subprocess.run(
+        twistd(*arguments), cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+
+
+def query(database: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Read a database that a service may have open."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def get(url: str) -> Any:
+    """Fetch a JSON document."""
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+        return json.load(answer)
+
+
+def receiver_config(folder: Path, **sections: Any) -> tuple[Path, str]:
+    """Write a configuration that uploads each second to a receiver of its own; and its URL."""
+    url = f"http://127.0.0.1:{free_port()}"
+    remote = {"enabled": True, "url": f"{url}/api/v1/import", "upload_interval": "1s"}
+    return write_config(folder, remote=remote, metrics=EVERY_SECOND, **sections), url
+
+
+def test_version(tmp_path: Path) -> None:
+    """``--version`` prints the one version there is."""
+    for service in ("bela", "bela-receiver"):
+        assert run(service, "--version", cwd=tmp_path).stdout == f"belatwist {__version__}\n"
+
+
+def test_help_explains_every_option(tmp_path: Path) -> None:
+    """``--help`` tells of every option, and no option is without a text."""
+    assert "--with-receiver" in run("bela", "--help", cwd=tmp_path).stdout
+    text = run("bela-receiver", "--help", cwd=tmp_path).stdout
+    for option in ("--port", "--host", "--verbose"):
+        line = next(line for line in text.splitlines() if option in line)
+        assert len(line.split(maxsplit=2)) == 3
+
+
+def test_a_missing_configuration_is_one_line(tmp_path: Path) -> None:
+    """Without a configuration the program says so, and what to do, and writes nothing."""
+    done = run("bela", "--config", "none.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "none.yaml" in done.stderr
+    assert "--config" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_configuration_is_looked_for(tmp_path: Path) -> None:
+    """Without ``--config`` the system's file is read; here it does not exist."""
+    default = Path("/etc/belabox-metrics/config.yaml")
+    if default.exists():
+        pytest.skip(f"{default} exists on this machine")
+    assert str(default) in run("bela", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bela", "--nonsense"], "nonsense"),
+        (["bela", "stray"], "stray"),
+        (["bela-receiver", "--port", "http"], "http"),
+        (["bela-receiver", "--port", "65536"], "65536"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    """It is named, ``--help`` is pointed at, the exit status is 1."""
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+def test_a_refused_configuration_is_one_line(tmp_path: Path) -> None:
+    """A refusal names file, key, value and what is allowed; nothing is written."""
+    config = write_config(tmp_path, remote={"retry": {"jitter_percent": 120}})
+    done = run("bela", "--config", str(config), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    for word in (str(config), "remote.retry.jitter_percent", "120"):
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_with_receiver_needs_a_loopback_url(tmp_path: Path) -> None:
+    """The receiver never listens where the configuration does not point on this machine."""
+    config = write_config(tmp_path, remote={"url": "http://192.0.2.1/api/v1/import"})
+    done = run("bela", "--config", str(config), "--with-receiver", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "remote.url" in done.stderr
+
+
+def test_first_run(tmp_path: Path) -> None:
+    """The development configuration, as ``make run`` uses it: collected, stored, uploaded, counted.
+
+    Within ten seconds; the console says so; Ctrl-C ends with status 0 and a completed session.
+    """
+    text = (CHECKOUT / "configs" / "config.dev.yaml").read_text()
+    port = free_port()
+    (tmp_path / "config.yaml").write_text(text.replace("9090", str(port)))
+    with Twistd("bela", "--config", "config.yaml", "--with-receiver", cwd=tmp_path) as service:
+        service.expect(f"receiver answers at http://127.0.0.1:{port}/")
+        service.expect("collected ")
+        service.expect("received ")
+        uploaded = service.expect("uploaded ")
+        health = get(f"http://127.0.0.1:{port}/health")
+        names = {s["metric"]["__name__"] for s in get(f"http://127.0.0.1:{port}/api/v1/series")}
+        assert service.stop(signal.SIGINT) == 0
+    assert health["samples"] > 0
+    assert str(health["samples"]) in uploaded
+    assert {"cpu_usage_percent", "memory_used_bytes", "srt_packet_loss_percent"} <= names
+    database = tmp_path / "var" / "metrics.db"
+    assert query(database, "SELECT status FROM sessions") == [("completed",)]
+    assert query(database, "SELECT count(*) FROM metrics WHERE uploaded = 1")[0][0] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    """The exit status is 0, the session is completed, the log is written back into the database."""
+    config = write_config(tmp_path)
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        service.expect_event("collected")
+        assert service.stop(number) == 0
+    assert not (tmp_path / "metrics.db-wal").exists()
+    assert query(tmp_path / "metrics.db", "SELECT status FROM sessions") == [("completed",)]
+
+
+def test_hangup_does_not_end_it(tmp_path: Path) -> None:
+    """SIGHUP leaves the service running; it reopens the log."""
+    config = write_config(tmp_path)
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        service.expect_event("collected")
+        service.process.send_signal(signal.SIGHUP)
+        service.expect_event("SIGHUP: the log file was reopened")
+        assert service.stop() == 0
+
+
+def test_a_second_instance_is_refused(tmp_path: Path) -> None:
+    """It says in one line which process holds the lock, exits with 1, and disturbs nothing."""
+    config = write_config(tmp_path)
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        service.expect_event("collected")
+        with Twistd("bela", "--config", str(config), cwd=tmp_path) as second:
+            refusal = second.expect_event("lock ")
+            assert second.wait() == 1
+        assert service.stop() == 0
+    assert refusal["level"] == "CRITICAL"
+    assert f"process {service.process.pid}" in refusal["msg"]
+    assert query(tmp_path / "metrics.db", "SELECT status FROM sessions") == [("completed",)]
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    """A service that cannot listen says where and why, and exits with 1."""
+    config, url = receiver_config(tmp_path)
+    port = url.rpartition(":")[2]
+    with Twistd("bela-receiver", "--port", port, cwd=tmp_path) as receiver:
+        receiver.expect(f"receiver answers at {url}/")
+        with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
+            refusal = service.expect_event("receiver: cannot listen")
+            assert service.wait() == 1
+        with Twistd("bela-receiver", "--port", port, cwd=tmp_path) as second:
+            second.expect("cannot listen")
+            assert second.wait() == 1
+        assert receiver.stop() == 0
+    assert f"127.0.0.1:{port}" in refusal["msg"]
+    assert "in use" in refusal["msg"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("CREATE TABLE metrics (id INTEGER)", "version 1"),
+        (
+            "CREATE TABLE schema_version (id INTEGER PRIMARY KEY, version INTEGER);"
+            "INSERT INTO schema_version (version) VALUES (4)",
+            "version 4",
+        ),
+        ("CREATE TABLE recipes (id INTEGER)", "another program"),
+    ],
+)
+def test_a_foreign_database_is_left_alone(sql: str, words: str, tmp_path: Path) -> None:
+    """A database that this version does not know is refused in one line, and stays as it was."""
+    database = tmp_path / "metrics.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(sql)
+    before = query(database, "SELECT sql FROM sqlite_schema")
+    config = write_config(tmp_path)
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        refusal = service.expect_event("database ")
+        assert service.wait() == 1
+    assert words in refusal["msg"]
+    assert query(database, "SELECT sql FROM sqlite_schema") == before
+
+
+def test_a_kill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
+    """After SIGKILL the session is failed, its samples are delivered by the next run, once."""
+    config, url = receiver_config(tmp_path)
+    database = tmp_path / "metrics.db"
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        service.expect_event("upload failed")
+        service.expect_event("collected")
+        service.process.kill()
+        service.process.wait()
+    stored = query(database, "SELECT count(*) FROM metrics WHERE uploaded = 0")[0][0]
+    assert stored > 0
+    with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
+        service.expect_event("session")
+        assert service.expect_event("uploaded")["count"] >= stored
+        received = get(f"{url}/api/v1/series")
+        assert service.stop() == 0
+    assert query(database, "PRAGMA integrity_check") == [("ok",)]
+    assert query(database, "SELECT status FROM sessions ORDER BY number") == [
+        ("failed",),
+        ("completed",),
+    ]
+    of_failed = "FROM metrics m JOIN sessions s ON s.id = m.session_id WHERE s.status = 'failed'"
+    ended = f"SELECT max(s.end_time) = max(m.timestamp_ms) {of_failed}"
+    assert query(database, ended) == [(1,)]
+    assert query(database, f"SELECT count(*) {of_failed} AND m.uploaded = 1") == [(stored,)]
+    assert sum(series["duplicates"] for series in received) == 0
+
+
+def test_a_fixture_board_end_to_end(tmp_path: Path) -> None:
+    """With its roots pointed at a board's files, the service stores exactly that board's values."""
+    roots = {"procfs": str(BOARD / "proc"), "sysfs": str(BOARD / "sys")}
+    config = write_config(tmp_path, metrics=EVERY_SECOND, paths=roots)
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        service.expect_event("collected")
+        assert service.stop() == 0
+    rows = query(tmp_path / "metrics.db", "SELECT metric_name, tags, metric_value FROM metrics")
+    values = {(name, tags): value for name, tags, value in rows}
+    assert values["thermal.zone_temp", '{"zone":"soc-thermal"}'] == 51.769
+    assert values["network.tx_bytes_total", '{"interface":"wwan0"}'] == 950118712
+    assert values["network.rx_errors_total", '{"interface":"eth1"}'] == 0
+    assert ("network.tx_bytes_total", '{"interface":"lo"}') not in values
+    assert ("disk.read_bytes_total", '{"device":"nvme0n1"}') in values
+
+
+def test_uploads_switched_off(tmp_path: Path) -> None:
+    """With ``remote.enabled: false`` everything is collected and stays pending."""
+    config = write_config(tmp_path)
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        service.expect_event("collected")
+        assert service.stop() == 0
+        events = [json.loads(line) for line in service.log.rest()]
+    assert not [e for e in events if e["msg"].startswith("upload")]
+
+
+def test_every_line_of_a_json_log_is_json(tmp_path: Path) -> None:
+    """From the first line to the last, Twisted's own included."""
+    config, _ = receiver_config(tmp_path)
+    with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
+        service.expect_event("uploaded")
+        assert service.stop() == 0
+        lines = service.log.rest()
+    events = [json.loads(line) for line in lines]
+    assert all(list(e)[:3] == ["time", "level", "msg"] for e in events)
+    assert "starting up" in events[0]["msg"]
+
+
+def test_the_development_configuration_is_what_the_readme_says() -> None:
+    """``make run`` uses the shipped file, and its receiver listens where it uploads to."""
+    config = yaml.safe_load((CHECKOUT / "configs" / "config.dev.yaml").read_text())
+    assert config["remote"]["url"].startswith("http://127.0.0.1:")
+    assert "configs/config.dev.yaml --with-receiver" in (CHECKOUT / "Makefile").read_text()

@@ -1,0 +1,43 @@
+# Everything a person or CI does with this checkout. `make` alone lists it.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench victoria clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "belatwist needs Python 3.11 or newer; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP) ## collect this machine's metrics and receive them, in one process; data goes to var/
+	@exec $(BIN)/twistd --nodaemon --pidfile= bela --config configs/config.dev.yaml --with-receiver
+
+test: $(STAMP) ## run every test, under pytest and (those that are TestCases) under trial
+	$(BIN)/pytest
+	$(BIN)/trial --temp-directory=var/trial tests
+
+lint: $(STAMP) ## ruff, its formatter, and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure speed, bytes and memory, here and now
+	$(BIN)/python -m benchmarks
+
+victoria: ## install VictoriaMetrics from Debian's packages, for the tests against the real server
+	apt-get update -qq
+	apt-get install -qq -y victoria-metrics sqlite3
+
+clean: ## remove what the above has made
+	rm -rf $(VENV) var dist build

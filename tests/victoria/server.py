@@ -1,0 +1,109 @@
+"""A real VictoriaMetrics of the test's own."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from tests.process import TIMEOUT, Lines, free_port
+
+PROGRAM = shutil.which("victoria-metrics")
+
+
+def require() -> None:
+    """Skip where the server is not installed; fail where ``BELA_REQUIRE_VICTORIA=1`` demands it."""
+    if PROGRAM is None:
+        reason = "victoria-metrics is not installed (Debian: apt-get install victoria-metrics)"
+        if os.environ.get("BELA_REQUIRE_VICTORIA") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+class VictoriaMetrics:
+    """A server on a free loopback port, its data in a folder; no deduplication, nothing held back.
+
+    :param options: further flags.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        require()
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.process = subprocess.Popen(
+            [
+                str(PROGRAM),
+                f"-storageDataPath={folder}",
+                f"-httpListenAddr={self.url.removeprefix('http://')}",
+                "-retentionPeriod=100y",
+                "-search.latencyOffset=1ms",
+                "-memory.allowedPercent=5",
+                *options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        self.log = Lines(self.process.stderr)
+
+    def __enter__(self) -> "VictoriaMetrics":
+        self.log.until(lambda line: "started VictoriaMetrics" in line, "the server's start")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.terminate()
+        self.process.wait()
+        self.log.thread.join()
+
+    @property
+    def import_url(self) -> str:
+        """Where samples go."""
+        return f"{self.url}/api/v1/import"
+
+    def get(self, path: str, **arguments: str) -> bytes:
+        """Fetch one of the server's addresses."""
+        url = f"{self.url}{path}?{urllib.parse.urlencode(arguments)}"
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+            return bytes(answer.read())
+
+    def flush(self) -> None:
+        """Make what was imported visible to queries."""
+        self.get("/internal/force_flush")
+
+    def query(self, promql: str) -> list[dict[str, Any]]:
+        """Run an instant query, now."""
+        self.flush()
+        answer = json.loads(
+            self.get("/api/v1/query", query=promql, time=str(time.time()), nocache="1")
+        )
+        assert answer["status"] == "success"
+        result = answer["data"]["result"]
+        assert isinstance(result, list)
+        return result
+
+    def export(self, device_id: str) -> dict[tuple[tuple[str, str], ...], list[tuple[int, float]]]:
+        """Return every point that the server has of a device: by labels, in its order."""
+        self.flush()
+        text = self.get(
+            "/api/v1/export",
+            **{"match[]": f'{{device_id="{device_id}"}}', "start": "0", "end": "4000000000"},
+        )
+        result: dict[tuple[tuple[str, str], ...], list[tuple[int, float]]] = {}
+        for line in text.splitlines():
+            one = json.loads(line)
+            points = zip(one["timestamps"], one["values"], strict=True)
+            result.setdefault(tuple(sorted(one["metric"].items())), []).extend(points)
+        return result

@@ -110,7 +110,10 @@ def sample(series: Series, timestamp_ms: int, value: float) -> Sample:
 
     :raises NonFiniteValueError: for NaN and the infinities.
     """
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # An integer beyond what a float can hold.
+        number = math.inf
     if not math.isfinite(number):
         raise NonFiniteValueError(
             f"{series.name} {series.tags_json}: {number} is not a finite number"

@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python import threadpool
 
 from belatwist.model import TEXT, Sample, Series
-from belatwist.store import Batch, Row, Verdict
+from belatwist.store import Batch, Position, Row, Verdict
 from belatwist.store.sqlite import SQLiteStore
 
 T = TypeVar("T")
@@ -107,9 +107,13 @@ class MemoryStore:
         """Keep samples; one that is already known is ignored."""
         return self._answer(lambda: self._add(samples))
 
-    def fetch(self, limit: int, until_ms: int) -> "Deferred[Batch]":
+    def fetch(self, limit: int, until_ms: int, after: Position | None = None) -> "Deferred[Batch]":
         """Read pending samples by priority, then timestamp, then id."""
-        return self._answer(lambda: self._fetch(limit, until_ms))
+        return self._answer(lambda: self._fetch(limit, until_ms, after or (-1, 0, 0)))
+
+    def fetch_newest(self, limit: int, until_ms: int) -> "Deferred[Batch]":
+        """Read the newest pending samples, the oldest of them first."""
+        return self._answer(lambda: self._fetch_newest(limit, until_ms))
 
     def settle(self, verdicts: Sequence[Verdict], now_ms: int) -> "Deferred[None]":
         """Record verdicts."""
@@ -140,10 +144,15 @@ class MemoryStore:
                 new += 1
         return new
 
-    def _fetch(self, limit: int, until_ms: int) -> Batch:
+    def _fetch(self, limit: int, until_ms: int, after: Position) -> Batch:
         due = sorted((p, *key) for key, p in self._pending.items() if key[0] <= until_ms)
-        rows: list[Row] = [(t, i, self._values[t, i]) for _, t, i in due[:limit]]
-        return Batch(rows, self._series)
+        due = [place for place in due if place > after][:limit]
+        rows: list[Row] = [(t, i, self._values[t, i]) for _, t, i in due]
+        return Batch(rows, self._series, due[-1] if due else None)
+
+    def _fetch_newest(self, limit: int, until_ms: int) -> Batch:
+        newest = sorted(key for key in self._pending if key[0] <= until_ms)[-limit:]
+        return Batch([(*key, self._values[key]) for key in newest], self._series)
 
     def _settle(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:

@@ -88,7 +88,7 @@ class Storage(Section, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            le=4096,
+            le=2047,
             description="How much of the database SQLite maps into memory, in MiB. 0 maps nothing: "
             "an I/O error in a mapped page would end the process.",
         ),

@@ -17,6 +17,10 @@ Row = tuple[int, int, float]
 """A pending sample: ``(timestamp_ms, series_id, value)``. The first two are its key."""
 
 
+Position = tuple[int, int, int]
+"""Where a sample stands in the order of sending: ``(priority, timestamp_ms, series_id)``."""
+
+
 class Outcome(IntEnum):
     """What became of a sample; the value of ``uploaded`` in the ``metrics`` view (0 is pending)."""
 
@@ -30,10 +34,12 @@ class Batch:
 
     :ivar rows: the samples; numeric only.
     :ivar series: the series of every ``series_id`` in ``rows`` (it may hold others as well).
+    :ivar last: where the last of ``rows`` stands; ``None`` when there are none.
     """
 
     rows: Sequence[Row]
     series: Mapping[int, Series]
+    last: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,19 @@ class SampleStore(Protocol):
         """
         ...
 
-    def fetch(self, limit: int, until_ms: int) -> "Deferred[Batch]":
+    def fetch(self, limit: int, until_ms: int, after: Position | None = None) -> "Deferred[Batch]":
         """Read pending samples by priority, then timestamp, then id.
 
         :param limit: how many at most.
         :param until_ms: leave out what is stamped later than this.
+        :param after: begin behind this position.
+        """
+        ...
+
+    def fetch_newest(self, limit: int, until_ms: int) -> "Deferred[Batch]":
+        """Read the newest pending samples, whatever their priority, oldest of them first.
+
+        :return: a batch without ``last``: it is no part of the order of sending.
         """
         ...
 

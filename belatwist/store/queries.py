@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from belatwist.model import TEXT, Sample, Series
-from belatwist.store import Row, Verdict
+from belatwist.store import Position, Row, Verdict
 from belatwist.store.schema import ID_BASE
 
 
@@ -40,15 +40,26 @@ VALUES (?, ?, ?, ?, ?) ON CONFLICT (timestamp_ms, series_id) DO NOTHING
 _INSERT_SAMPLE = _INSERT.format(table="samples")
 _INSERT_TEXT = _INSERT.format(table="texts")
 
-# INDEXED BY makes it an error, not a slow query, if this index should ever not serve; the lower
-# bound on priority, true of every row, lets SQLite search the index where it would scan it.
+# INDEXED BY makes it an error, not a slow query, if this index should ever not serve.
 PENDING = """
 SELECT timestamp_ms, series_id, value
 FROM samples INDEXED BY idx_uploaded
-WHERE checkpoint_id IS NULL AND priority >= 0 AND timestamp_ms <= ?
+WHERE checkpoint_id IS NULL
+  AND (priority, timestamp_ms, series_id) > (?, ?, ?) AND timestamp_ms <= ?
 ORDER BY priority, timestamp_ms, series_id
 LIMIT ?
 """
+
+# By the primary key, backwards: what is new is at its end, and hardly any of it is uploaded yet.
+NEWEST = """
+SELECT timestamp_ms, series_id, value
+FROM samples NOT INDEXED
+WHERE checkpoint_id IS NULL AND timestamp_ms <= ?
+ORDER BY timestamp_ms DESC, series_id DESC
+LIMIT ?
+"""
+
+_START: Position = (-1, 0, 0)
 
 _MARK = """
 UPDATE samples SET checkpoint_id = ?
@@ -102,10 +113,27 @@ def series_id(cursor: Cursor, series: Series) -> int:
     return int(cursor.fetchone()[0])
 
 
-def fetch(cursor: Cursor, limit: int, until_ms: int) -> list[Row]:
+def fetch(cursor: Cursor, limit: int, until_ms: int, after: Position | None = None) -> list[Row]:
     """Read pending samples by priority, then timestamp, then id; see :class:`SampleStore`."""
-    cursor.execute(PENDING, (until_ms, limit))
+    cursor.execute(PENDING, (*(after or _START), until_ms, limit))
     return cursor.fetchall()
+
+
+def fetch_newest(cursor: Cursor, limit: int, until_ms: int) -> list[Row]:
+    """Read the newest pending samples, the oldest of them first."""
+    cursor.execute(NEWEST, (until_ms, limit))
+    return cursor.fetchall()[::-1]
+
+
+def position(cursor: Cursor, row: Row) -> Position:
+    """Return where a sample stands in the order of sending."""
+    cursor.execute(
+        "SELECT priority, timestamp_ms, series_id FROM samples"
+        " WHERE timestamp_ms = ? AND series_id = ?",
+        row[:2],
+    )
+    priority, timestamp_ms, series_id = cursor.fetchone()
+    return priority, timestamp_ms, series_id
 
 
 def series_of(cursor: Cursor, ids: Iterable[int]) -> dict[int, Series]:

@@ -3,7 +3,7 @@
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from belatwist.errors import StartError
 from belatwist.model import Sample, Series
-from belatwist.store import Batch, Verdict, queries, schema
+from belatwist.store import Batch, Position, Row, Verdict, queries, schema
 
 T = TypeVar("T")
 
@@ -104,9 +104,13 @@ class SQLiteStore:
 
         return self._run(queries.insert, samples, self._ids, self._session).addCallback(committed)
 
-    def fetch(self, limit: int, until_ms: int) -> "Deferred[Batch]":
+    def fetch(self, limit: int, until_ms: int, after: Position | None = None) -> "Deferred[Batch]":
         """Read pending samples; see :class:`~belatwist.store.SampleStore`."""
-        return self._run(self._fetch, limit, until_ms)
+        return self._run(self._fetch, limit, until_ms, after)
+
+    def fetch_newest(self, limit: int, until_ms: int) -> "Deferred[Batch]":
+        """Read the newest pending samples; see :class:`~belatwist.store.SampleStore`."""
+        return self._run(self._fetch_newest, limit, until_ms)
 
     def settle(self, verdicts: Sequence[Verdict], now_ms: int) -> "Deferred[None]":
         """Record verdicts; see :class:`~belatwist.store.SampleStore`."""
@@ -136,12 +140,22 @@ class SQLiteStore:
         self.pending = queries.count_pending(cursor)
         return crashed
 
-    def _fetch(self, cursor: Transaction, limit: int, until_ms: int) -> Batch:
-        rows = queries.fetch(cursor, limit, until_ms)
+    def _fetch(
+        self, cursor: Transaction, limit: int, until_ms: int, after: Position | None
+    ) -> Batch:
+        rows = queries.fetch(cursor, limit, until_ms, after)
+        last = queries.position(cursor, rows[-1]) if rows else None
+        return Batch(rows, self._series_of(cursor, rows), last)
+
+    def _fetch_newest(self, cursor: Transaction, limit: int, until_ms: int) -> Batch:
+        rows = queries.fetch_newest(cursor, limit, until_ms)
+        return Batch(rows, self._series_of(cursor, rows))
+
+    def _series_of(self, cursor: Transaction, rows: Sequence[Row]) -> Mapping[int, Series]:
         missing = {row[1] for row in rows} - self._series.keys()
         if missing:
             self._series.update(queries.series_of(cursor, missing))
-        return Batch(rows, self._series)
+        return self._series
 
 
 def _make_schema(connection: Any) -> None:

@@ -21,7 +21,10 @@ from belatwist.listen import Listener
 from belatwist.lockfile import ProcessLock
 from belatwist.procfs.reader import Reader
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import HTTPImportClient
+from belatwist.upload.delivery import Delivery
+from belatwist.upload.policy import Backoff
 from belatwist.upload.service import Uploader
 
 
@@ -171,13 +174,24 @@ def _uploader(config: Config, store: SQLiteStore, reactor: Any, wall_ms: WallClo
         token=partial(read_token, remote.auth_token_file) if remote.auth_token_file else None,
         ca_file=Path(remote.tls_ca_file) if remote.tls_ca_file else None,
     )
-    return Uploader(
+    rng = random.SystemRandom()
+    backoff = Backoff(
+        attempts=remote.retry.max_attempts if remote.retry.enabled else 1,
+        initial=remote.retry.initial_backoff,
+        maximum=remote.retry.max_backoff,
+        multiplier=remote.retry.backoff_multiplier,
+        jitter=remote.retry.jitter_percent / 100,
+    )
+    delivery = Delivery(
         store,
-        client,
+        RetryChain(client, backoff, reactor=reactor, random=rng.random),
         reactor=reactor,
         wall_ms=wall_ms,
-        interval=remote.upload_interval,
+        fresh_every=remote.upload_interval,
         batch_size=remote.batch_size,
         chunk_size=remote.chunk_size,
         compression_level=remote.compression_level if remote.compression else None,
+        random=rng.random,
+        endpoint=client.endpoint,
     )
+    return Uploader(delivery, client, reactor=reactor, interval=remote.upload_interval)

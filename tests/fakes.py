@@ -89,6 +89,10 @@ class MemoryStore:
         """How many samples wait to be sent."""
         return len(self._pending)
 
+    def everything(self) -> dict[int, Series]:
+        """Return every series by its id."""
+        return self._series
+
     def fail_next(self, error: Exception) -> None:
         """Let the next call fail, without any effect."""
         self._error = error

@@ -48,6 +48,38 @@ class Halted:
 Outcome = Accepted | Rejected | Retry | Halted
 
 
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How often to try, and how long to wait between two tries.
+
+    :ivar attempts: tries of one body, the first included.
+    :ivar initial: seconds after the first try.
+    :ivar maximum: seconds; the longest wait, before the jitter.
+    :ivar multiplier: each wait is this many times the one before.
+    :ivar jitter: the part of a wait by which it varies, up and down; 0.2 is ±20 %.
+    """
+
+    attempts: int
+    initial: float
+    maximum: float
+    multiplier: float
+    jitter: float
+
+    def wait(self, attempt: int, *, asked: float, random: float) -> float:
+        """Return how long to wait after a try that failed.
+
+        :param attempt: which one it was, from 1.
+        :param asked: seconds that the server asks for at the least.
+        :param random: from 0 to 1, uniformly; many devices that lost the same server must not come
+            back at the same moment.
+        :return: seconds.
+        """
+        # The exponent is bounded: a float has no room for the power of a large one.
+        growth = self.multiplier ** min(attempt - 1, 50)
+        wait = min(self.initial * growth, self.maximum)
+        return max(wait * (1 + self.jitter * (2 * random - 1)), asked)
+
+
 def classify(
     status: int, *, retry_after: str | None, excerpt: str, received_bytes: int, now: float
 ) -> Outcome:

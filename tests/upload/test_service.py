@@ -1,70 +1,24 @@
 """The uploader under a clock, with a client that answers as it is told."""
 
-import gzip
-import json
-from collections.abc import Iterable
+from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.model import TEXT, Sample, Series, sample
 from belatwist.store import Outcome
-from belatwist.upload import policy
+from belatwist.upload.chain import RetryChain
+from belatwist.upload.delivery import Delivery
 from belatwist.upload.jsonl import MAX_AHEAD_MS
-from belatwist.upload.policy import Accepted, Halted, Rejected, Retry
+from belatwist.upload.policy import Accepted, Backoff, Halted, Retry
 from belatwist.upload.service import GRACE, Uploader
 from tests.fakes import MemoryStore
 from tests.logs import Captured
+from tests.upload.scripted import ScriptedClient
 
 NOW_MS = 1_800_000_000_000
 INTERVAL = 30.0
-
-
-class ScriptedClient:
-    """Answers each body with the next of its outcomes, or the last; ``None`` is no answer yet.
-
-    :ivar bodies: what was posted.
-    :ivar waiting: the posts that are not answered.
-    """
-
-    endpoint = "http://server/api/v1/import"
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-        self.outcomes: list[policy.Outcome | None] = [Accepted(204)]
-        self.waiting: list[Deferred[policy.Outcome]] = []
-        self.cancelled = 0
-        self.closed = False
-
-    def post(self, body: bytes) -> "Deferred[policy.Outcome]":
-        self.bodies.append(body)
-        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
-        if outcome is not None:
-            return succeed(outcome)
-        waiting: Deferred[policy.Outcome] = Deferred(self._cancel)
-        self.waiting.append(waiting)
-        return waiting
-
-    def close(self) -> "Deferred[None]":
-        self.closed = True
-        return succeed(None)
-
-    def _cancel(self, _: object) -> None:
-        self.cancelled += 1
-
-    def points(self) -> list[list[tuple[str, int, float]]]:
-        """Return what each body says: name, time, value of each point."""
-        return [list(_points(body)) for body in self.bodies]
-
-
-def _points(body: bytes) -> Iterable[tuple[str, int, float]]:
-    plain = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
-    for line in plain.splitlines():
-        one = json.loads(line)
-        for at, value in zip(one["timestamps"], one["values"], strict=True):
-            yield one["metric"]["__name__"], at, value
 
 
 def samples(count: int, first: int = 0) -> list[Sample]:
@@ -82,18 +36,29 @@ class UploaderTests(SynchronousTestCase):
         self.client = ScriptedClient()
 
     def uploader(
-        self, *, batch_size: int = 100, chunk_size: int = 10, level: int | None = 6
+        self,
+        *,
+        batch_size: int = 100,
+        chunk_size: int = 10,
+        level: int | None = 6,
+        attempts: int = 1,
+        random: Callable[[], float] = lambda: 0.5,
     ) -> Uploader:
-        service = Uploader(
+        """Start an uploader; without retries, unless a test is about them."""
+        backoff = Backoff(attempts, initial=5.0, maximum=60.0, multiplier=3.0, jitter=0.2)
+        delivery = Delivery(
             self.store,
-            self.client,
+            RetryChain(self.client, backoff, reactor=self.clock, random=random),
             reactor=self.clock,
             wall_ms=lambda: NOW_MS,
-            interval=INTERVAL,
+            fresh_every=INTERVAL,
             batch_size=batch_size,
             chunk_size=chunk_size,
             compression_level=level,
+            random=random,
+            endpoint=self.client.endpoint,
         )
+        service = Uploader(delivery, self.client, reactor=self.clock, interval=INTERVAL)
         service.startService()
         return service
 
@@ -161,8 +126,8 @@ class UploaderTests(SynchronousTestCase):
         self.assertNotEqual(first.batch_id, third.batch_id)
 
     def test_refusals_mark_nothing(self) -> None:
-        """Whatever a server says but 2xx: nothing is marked, the cycle ends, the next one tries."""
-        for outcome in (Retry("HTTP 503", 503), Rejected(400, "HTTP 400"), Halted(401, "HTTP 401")):
+        """When the server is not able or not willing, nothing is marked, the next cycle tries."""
+        for outcome in (Retry("HTTP 503", 503), Halted(401, "HTTP 401")):
             with self.subTest(outcome=outcome):
                 self.setUp()
                 self.store.add(samples(50))
@@ -249,7 +214,9 @@ class UploaderTests(SynchronousTestCase):
             self.clock.pump([INTERVAL] * 6)
         self.assertEqual(len(log.texts(LogLevel.warn)), 1)
         self.assertIn("refused", log.texts(LogLevel.warn)[0])
-        self.assertIn("the server takes samples again", log.texts(LogLevel.info))
+        self.assertIn(
+            "the server takes samples again, after 150 s and 5 failures", log.texts(LogLevel.info)
+        )
 
     def test_stop_when_idle(self) -> None:
         """Stopping between two cycles is immediate, closes the client and leaves no timer."""

@@ -1,0 +1,71 @@
+"""The retry chain: one body, tried until the server has said something final."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+
+from belatwist.upload.client import ImportClient
+from belatwist.upload.policy import Backoff, Outcome, Retry
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+Retrying = Callable[[Retry, int, float], None]
+"""Told of a try that failed and is followed by another: why, which one, seconds in between."""
+
+
+class RetryChain:
+    """Tries a body again, with growing waits, while its outcome is :class:`Retry`.
+
+    It sequences and nothing else: what an answer means and how long to wait is the policy's.
+
+    :param reactor: the clock of the waits.
+    :param random: gives numbers from 0 to 1, uniformly.
+    """
+
+    def __init__(
+        self,
+        client: ImportClient,
+        backoff: Backoff,
+        *,
+        reactor: "IReactorTime",
+        random: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._backoff = backoff
+        self._reactor = reactor
+        self._random = random
+        self._pause: Deferred[None] | None = None
+        self._stopped = False
+
+    async def send(self, body: bytes, retrying: Retrying) -> Outcome:
+        """Send a body.
+
+        :return: the last try's outcome; :class:`Retry` when the tries were used up, or the chain
+            was stopped.
+        """
+        attempt = 1
+        while True:
+            outcome = await self._client.post(body)
+            if not isinstance(outcome, Retry) or attempt >= self._backoff.attempts:
+                return outcome
+            if self._stopped:
+                return outcome
+            wait = self._backoff.wait(attempt, asked=outcome.after, random=self._random())
+            retrying(outcome, attempt, wait)
+            try:
+                self._pause = deferLater(self._reactor, wait)
+                await self._pause
+            except CancelledError:
+                return outcome
+            finally:
+                self._pause = None
+            attempt += 1
+
+    def stop(self) -> None:
+        """End a wait at once, and begin no further try; one in flight is left alone."""
+        self._stopped = True
+        if self._pause is not None:
+            self._pause.cancel()

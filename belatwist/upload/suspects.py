@@ -1,0 +1,78 @@
+"""Samples that the server has refused: which are to be asked about again, and which are given up.
+
+A 400 says that the body is bad, but not always truly: a proxy says so of a body that came too
+slowly, a server of a path that it does not know. So a sample is condemned only when it was refused
+all by itself, and again in a later cycle, and the server took something else in both.
+"""
+
+from collections.abc import Iterable
+
+from belatwist.store import Row
+
+UNIFORM = 8
+"""So many samples of a series condemned in a row, and none taken, mean that it is the series that
+the server refuses: from then on its samples are asked about together."""
+
+Key = tuple[int, int]
+
+
+class _Record:
+    """What is known of a series that has had a sample refused.
+
+    :ivar refused: the samples that were refused by themselves, with the cycle in which.
+    :ivar condemned: how many were condemned since one was taken.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[Key, int] = {}
+        self.condemned = 0
+
+
+class Suspects:
+    """The book of what was refused. In memory: after a restart it is learned anew."""
+
+    def __init__(self) -> None:
+        self._series: dict[int, _Record] = {}
+
+    def watches(self, series_id: int) -> bool:
+        """Whether samples of a series are to be asked about apart from all others."""
+        return series_id in self._series
+
+    def uniform(self, series_id: int) -> bool:
+        """Whether a series' samples may be asked about, and condemned, together."""
+        record = self._series.get(series_id)
+        return record is not None and record.condemned >= UNIFORM
+
+    def refused(self, rows: Iterable[Row], cycle: int) -> list[Row]:
+        """Record that samples of one series were refused with nothing else in the body.
+
+        :param cycle: the number of the cycle.
+        :return: those that had been so in an earlier cycle: they are condemned.
+        """
+        condemned = []
+        for row in rows:
+            record = self._series.setdefault(row[1], _Record())
+            key = (row[0], row[1])
+            if record.refused.setdefault(key, cycle) < cycle:
+                del record.refused[key]
+                record.condemned += 1
+                condemned.append(row)
+        return condemned
+
+    def taken(self, rows: Iterable[Row]) -> None:
+        """Record that samples were taken: their series are suspected no longer."""
+        for row in rows:
+            record = self._series.get(row[1])
+            if record is not None:
+                record.condemned = 0
+                record.refused.pop((row[0], row[1]), None)
+                if not record.refused:
+                    del self._series[row[1]]
+
+    def forget(self, row: Row) -> None:
+        """Take back a refusal that has turned out to say nothing about the sample."""
+        record = self._series.get(row[1])
+        if record is not None:
+            record.refused.pop((row[0], row[1]), None)
+            if not record.refused and not record.condemned:
+                del self._series[row[1]]

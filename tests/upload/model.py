@@ -1,0 +1,68 @@
+"""A model of a server: what it has, what it refuses for ever, and what may go wrong on the way."""
+
+from collections.abc import Callable, Collection
+from enum import Enum
+
+from twisted.internet.defer import Deferred, succeed
+
+from belatwist.upload import policy
+from belatwist.upload.policy import Accepted, Halted, Rejected, Retry
+from tests.upload.scripted import points
+
+Point = tuple[str, int]
+"""Name and time of a sample: what a sample is known by here."""
+
+
+class Fault(Enum):
+    """What can happen to one request."""
+
+    NONE = "it is answered as it deserves"
+    LOST = "it never arrives"
+    CUT = "it is taken, and the answer is lost"
+    BUSY = "503"
+    SLOW = "400, though nothing is wrong with it: a proxy found it too slow"
+    DENIED = "401"
+
+
+class ModelServer:
+    """Takes bodies, all of a body or nothing, and refuses those that hold a bad point.
+
+    :param bad: whether a point is refused for ever.
+    :ivar taken: how often each point was taken.
+    :ivar faults: what will happen to the next requests; then nothing will.
+    :ivar sizes: points of each request.
+    """
+
+    endpoint = "http://model/api/v1/import"
+
+    def __init__(self, bad: Callable[[Point], bool] = lambda _: False) -> None:
+        self.bad = bad
+        self.taken: dict[Point, int] = {}
+        self.faults: list[Fault] = []
+        self.sizes: list[int] = []
+        self.refuses_everything = False
+
+    def post(self, body: bytes) -> "Deferred[policy.Outcome]":
+        found = [(name, at) for name, at, _ in points(body)]
+        assert len(found) == len(set(found)), "a point twice in one body"
+        self.sizes.append(len(found))
+        return succeed(self._answer(found, self.faults.pop(0) if self.faults else Fault.NONE))
+
+    def close(self) -> "Deferred[None]":
+        return succeed(None)
+
+    def _answer(self, found: Collection[Point], fault: Fault) -> policy.Outcome:
+        match fault:
+            case Fault.LOST:
+                return Retry("connection refused")
+            case Fault.BUSY:
+                return Retry("HTTP 503", 503)
+            case Fault.DENIED:
+                return Halted(401, "HTTP 401")
+            case Fault.SLOW:
+                return Rejected(400, "HTTP 400: too slow")
+        if self.refuses_everything or any(self.bad(point) for point in found):
+            return Rejected(400, "HTTP 400: cannot parse")
+        for point in found:
+            self.taken[point] = self.taken.get(point, 0) + 1
+        return Retry("cut short") if fault is Fault.CUT else Accepted(204)

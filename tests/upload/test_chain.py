@@ -1,0 +1,123 @@
+"""The retry chain and its waits, under a clock."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from belatwist.upload import policy
+from belatwist.upload.chain import RetryChain
+from belatwist.upload.policy import MAX_RETRY_AFTER, Accepted, Backoff, Halted, Rejected, Retry
+from tests.upload.scripted import ScriptedClient
+
+BACKOFF = Backoff(attempts=3, initial=5.0, maximum=60.0, multiplier=3.0, jitter=0.2)
+
+
+class BackoffTests(SynchronousTestCase):
+    """How long a wait is."""
+
+    def test_schedule(self) -> None:
+        """5 s, 15 s, 45 s, and then the maximum."""
+        waits = [BACKOFF.wait(n, asked=0.0, random=0.5) for n in range(1, 7)]
+        self.assertEqual(waits, [5.0, 15.0, 45.0, 60.0, 60.0, 60.0])
+
+    def test_jitter(self) -> None:
+        """Each wait varies by the jitter, up and down."""
+        self.assertAlmostEqual(BACKOFF.wait(1, asked=0.0, random=0.0), 4.0)
+        self.assertAlmostEqual(BACKOFF.wait(1, asked=0.0, random=1.0), 6.0)
+
+    def test_the_server_may_ask_for_more(self) -> None:
+        """``Retry-After`` is the least, also beyond the maximum; a shorter one changes nothing."""
+        self.assertEqual(BACKOFF.wait(1, asked=300.0, random=0.5), 300.0)
+        self.assertEqual(BACKOFF.wait(2, asked=1.0, random=0.5), 15.0)
+
+    @given(
+        st.integers(1, 10_000),
+        st.floats(0, MAX_RETRY_AFTER),
+        st.floats(0, 1),
+        st.floats(1, 100),
+        st.floats(0, 1),
+    )
+    def test_bounds(
+        self, attempt: int, asked: float, random: float, multiplier: float, jitter: float
+    ) -> None:
+        """Whatever the numbers, a wait is at least what was asked, and at most an hour or so."""
+        backoff = Backoff(20, 5.0, 60.0, multiplier, jitter)
+        wait = backoff.wait(attempt, asked=asked, random=random)
+        self.assertGreaterEqual(wait, asked)
+        self.assertLessEqual(wait, max(asked, 120.0))
+
+
+class ChainTests(SynchronousTestCase):
+    """What is tried again, when, and when no more."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.client = ScriptedClient()
+        self.told: list[tuple[str, int, float]] = []
+        self.chain = RetryChain(self.client, BACKOFF, reactor=self.clock, random=lambda: 0.5)
+
+    def send(self) -> "Deferred[policy.Outcome]":
+        """Send a body."""
+
+        def retrying(outcome: Retry, attempt: int, wait: float) -> None:
+            self.told.append((outcome.reason, attempt, wait))
+
+        return Deferred.fromCoroutine(self.chain.send(b"body", retrying))
+
+    def test_final_answers_are_final(self) -> None:
+        """Accepted, rejected and halted are not tried again."""
+        for outcome in (Accepted(204), Rejected(400, "bad"), Halted(401, "token")):
+            self.client.outcomes = [outcome]
+            self.assertEqual(self.successResultOf(self.send()), outcome)
+        self.assertEqual(len(self.client.bodies), 3)
+
+    def test_tries_and_waits(self) -> None:
+        """The same bytes three times, 5 s and 15 s apart; each wait is told; then the end."""
+        self.client.outcomes = [Retry("reset")]
+        done = self.send()
+        self.clock.advance(4.9)
+        self.assertEqual(len(self.client.bodies), 1)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.client.bodies), 2)
+        self.assertNoResult(done)
+        self.clock.advance(15.0)
+        self.assertEqual(self.client.bodies, [b"body"] * 3)
+        self.assertEqual(self.successResultOf(done), Retry("reset"))
+        self.assertEqual(self.told, [("reset", 1, 5.0), ("reset", 2, 15.0)])
+
+    def test_success_after_a_failure(self) -> None:
+        """The outcome is the last try's."""
+        self.client.outcomes = [Retry("reset"), Accepted(204)]
+        done = self.send()
+        self.clock.advance(5.0)
+        self.assertEqual(self.successResultOf(done), Accepted(204))
+
+    def test_retry_after(self) -> None:
+        """The server's wish is waited for."""
+        self.client.outcomes = [Retry("busy", 429, 100.0), Accepted(204)]
+        done = self.send()
+        self.clock.advance(99.9)
+        self.assertNoResult(done)
+        self.clock.advance(0.1)
+        self.successResultOf(done)
+
+    def test_stop_ends_a_wait_at_once(self) -> None:
+        """No timer is left, no further try is made."""
+        self.client.outcomes = [Retry("reset")]
+        done = self.send()
+        self.chain.stop()
+        self.assertEqual(self.successResultOf(done), Retry("reset"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(self.client.bodies), 1)
+
+    def test_stop_leaves_a_request_in_flight_alone(self) -> None:
+        """Its answer counts, but a failure is not followed by a wait."""
+        self.client.outcomes = [None]
+        done = self.send()
+        self.chain.stop()
+        self.assertNoResult(done)
+        self.client.waiting.pop().callback(Retry("reset"))
+        self.assertEqual(self.successResultOf(done), Retry("reset"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from belatwist import __version__
-from belatwist.clock import WallClock
+from belatwist.clock import Clocks, WallClock
 from belatwist.collectors import table
 from belatwist.collectors.scheduler import CollectorScheduler
 from belatwist.config import Config, read_token
@@ -21,6 +21,7 @@ from belatwist.listen import Listener
 from belatwist.lockfile import ProcessLock
 from belatwist.procfs.reader import Reader
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.timekeeper import Timekeeper
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import HTTPImportClient
 from belatwist.upload.delivery import Delivery
@@ -117,7 +118,7 @@ def build(
     config: Config,
     *,
     reactor: Any,
-    wall_ms: WallClock,
+    clocks: Clocks,
     failed: Callable[[str], None],
     listeners: Sequence[Listener] = (),
 ) -> Agent:
@@ -142,38 +143,59 @@ def build(
         sysfs=Reader(config.paths.sysfs),
         rng=random.Random(),  # noqa: S311 - mock values
     )
+    client = _client(config, reactor)
+    monitoring = config.monitoring
+    timekeeper = Timekeeper(
+        store,
+        clocks,
+        reactor=reactor,
+        date_of=client.date_of if config.remote.enabled else None,
+        url=monitoring.clock_skew_url,
+        ingest_url=client.endpoint,
+        limit_ms=monitoring.clock_skew_warn_threshold_ms,
+        interval=monitoring.clock_skew_check_interval,
+        hold=monitoring.clock_hold,
+    )
     services: list[Service] = [
-        CollectorScheduler(jobs, reactor=reactor, wall_ms=wall_ms, sink=store.add)
+        timekeeper,
+        CollectorScheduler(jobs, reactor=reactor, wall_ms=timekeeper.now_ms, sink=store.add),
     ]
     if config.remote.enabled:
-        services.append(_uploader(config, store, reactor, wall_ms))
+        services.append(_uploader(config, store, client, timekeeper, reactor))
     return Agent(
         lock=ProcessLock(path.with_name(path.name + ".lock")),
         store=store,
         listeners=listeners,
         services=services,
-        wall_ms=wall_ms,
+        wall_ms=clocks.wall_ms,
         failed=failed,
     )
 
 
-def _uploader(config: Config, store: SQLiteStore, reactor: Any, wall_ms: WallClock) -> Uploader:
+def _client(config: Config, reactor: Any) -> HTTPImportClient:
     remote = config.remote
-    headers = {
-        "User-Agent": f"belatwist/{__version__}",
-        "X-Device-ID": config.device.id,
-        "Content-Type": "application/x-ndjson",
-    }
+    body_headers = {"Content-Type": "application/x-ndjson"}
     if remote.compression:
-        headers["Content-Encoding"] = "gzip"
-    client = HTTPImportClient(
+        body_headers["Content-Encoding"] = "gzip"
+    return HTTPImportClient(
         reactor,
         remote.url,
-        headers=headers,
+        headers={"User-Agent": f"belatwist/{__version__}", "X-Device-ID": config.device.id},
+        body_headers=body_headers,
         timeout=remote.timeout,
         token=partial(read_token, remote.auth_token_file) if remote.auth_token_file else None,
         ca_file=Path(remote.tls_ca_file) if remote.tls_ca_file else None,
     )
+
+
+def _uploader(
+    config: Config,
+    store: SQLiteStore,
+    client: HTTPImportClient,
+    timekeeper: Timekeeper,
+    reactor: Any,
+) -> Uploader:
+    remote = config.remote
     rng = random.SystemRandom()
     backoff = Backoff(
         attempts=remote.retry.max_attempts if remote.retry.enabled else 1,
@@ -186,12 +208,13 @@ def _uploader(config: Config, store: SQLiteStore, reactor: Any, wall_ms: WallClo
         store,
         RetryChain(client, backoff, reactor=reactor, random=rng.random),
         reactor=reactor,
-        wall_ms=wall_ms,
+        wall_ms=timekeeper.now_ms,
         fresh_every=remote.upload_interval,
         batch_size=remote.batch_size,
         chunk_size=remote.chunk_size,
         compression_level=remote.compression_level if remote.compression else None,
         random=rng.random,
         endpoint=client.endpoint,
+        clock_doubt=timekeeper.doubt,
     )
     return Uploader(delivery, client, reactor=reactor, interval=remote.upload_interval)

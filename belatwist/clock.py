@@ -1,12 +1,93 @@
-"""The wall clock, which stamps samples. Timers run on the reactor's, which is monotonic."""
+"""The clocks: what they say, when one of them jumps, and whether the kernel trusts it.
 
+Timers run on the reactor's clock, which is monotonic. Samples carry the wall clock's time, which on
+a device without a battery is wrong until somebody has set it. ``CLOCK_BOOTTIME`` counts from the
+boot and never jumps: the difference of the two moves only when the wall clock is stepped.
+"""
+
+import ctypes
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 WallClock = Callable[[], int]
 """Gives Unix time in milliseconds."""
+
+STEP_MS = 500
+"""A smaller move of the wall clock against the boot clock is no step: reading both takes time."""
+
+_STA_UNSYNC = 0x0040  # linux/timex.h
 
 
 def wall_ms() -> int:
     """Return Unix time in milliseconds, from the system's clock."""
     return time.time_ns() // 1_000_000
+
+
+def boot_ms() -> int:
+    """Return milliseconds since the boot, suspension included."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+    """Return what tells this boot from all others; an empty text where the kernel does not say."""
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+class _Timex(ctypes.Structure):
+    """The beginning of ``struct timex`` (linux/timex.h); its rest is room only."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_char * 256),
+    )
+
+
+def kernel_synchronised() -> bool | None:
+    """Ask the kernel whether somebody (NTP, PTP) keeps its clock right (adjtimex(2), read only).
+
+    :return: ``None`` where the question is not allowed, as in some containers.
+    """
+    timex = _Timex()
+    if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex)) < 0:
+        return None
+    return not timex.status & _STA_UNSYNC
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Where time comes from.
+
+    :ivar wall_ms: Unix time in milliseconds.
+    :ivar boot_ms: milliseconds since the boot.
+    :ivar synchronised: whether the kernel's clock is kept right; ``None`` for unknown.
+    :ivar boot_id: what tells this boot from all others.
+    """
+
+    wall_ms: WallClock = wall_ms
+    boot_ms: Callable[[], int] = boot_ms
+    synchronised: Callable[[], bool | None] = kernel_synchronised
+    boot_id: Callable[[], str] = boot_id
+
+    def read(self) -> tuple[int, int]:
+        """Read the wall clock, and its offset from the boot clock.
+
+        :return: Unix time and offset, in milliseconds. The boot clock is read before and after:
+            where the process was held up in between, the reading is taken again.
+        """
+        for _ in range(10):
+            before = self.boot_ms()
+            wall = self.wall_ms()
+            after = self.boot_ms()
+            if after - before < STEP_MS // 10:
+                break
+        return wall, wall - (before + after) // 2

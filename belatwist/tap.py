@@ -52,14 +52,14 @@ def makeService(options: Options) -> IService:
 
     prepare(reactor, on_hangup=output.reopen)
     from belatwist import app
-    from belatwist.clock import wall_ms
+    from belatwist.clock import Clocks
 
     return Root(
         output,
         app.build(
             loaded,
             reactor=reactor,
-            wall_ms=wall_ms,
+            clocks=Clocks(),
             failed=lambda reason: fail(reactor, reason),
             listeners=[] if where is None else [_receiver(reactor, *where)],
         ),

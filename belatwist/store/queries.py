@@ -34,8 +34,8 @@ class Cursor(Protocol):
 
 
 _INSERT = """
-INSERT INTO {table} (timestamp_ms, series_id, value, priority, session_number)
-VALUES (?, ?, ?, ?, ?) ON CONFLICT (timestamp_ms, series_id) DO NOTHING
+INSERT INTO {table} (timestamp_ms, series_id, value, priority, session_number, era)
+VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (timestamp_ms, series_id) DO NOTHING
 """
 _INSERT_SAMPLE = _INSERT.format(table="samples")
 _INSERT_TEXT = _INSERT.format(table="texts")
@@ -74,12 +74,17 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 
 def insert(
-    cursor: Cursor, samples: Sequence[Sample], known: Mapping[Series, int], session: int
+    cursor: Cursor,
+    samples: Sequence[Sample],
+    known: Mapping[Series, int],
+    session: int,
+    era: int | None = None,
 ) -> tuple[int, dict[Series, int]]:
     """Insert samples; one that is already known is ignored.
 
     :param known: ids of series, as far as they are known.
     :param session: the number of the running session.
+    :param era: the open clock era; ``None`` when the clock is known to be good.
     :return: how many numeric samples were new, and the ids of series that ``known`` lacked. They
         hold only once the transaction is committed.
     """
@@ -88,7 +93,9 @@ def insert(
         if one.series not in known and one.series not in found:
             found[one.series] = series_id(cursor, one.series)
     ids = {**known, **found} if found else known
-    rows = [(s.timestamp_ms, ids[s.series], s.value, s.series.priority, session) for s in samples]
+    rows = [
+        (s.timestamp_ms, ids[s.series], s.value, s.series.priority, session, era) for s in samples
+    ]
     if not any(s.series.value_type == TEXT for s in samples):
         cursor.executemany(_INSERT_SAMPLE, rows)
         return cursor.rowcount, found

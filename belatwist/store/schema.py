@@ -41,6 +41,12 @@ CREATE TABLE series (
     value_type INTEGER NOT NULL CHECK (value_type IN (0, 1)),
     UNIQUE (name, device_id, tags, value_type)
 );
+CREATE TABLE clock_eras (
+    number INTEGER PRIMARY KEY,
+    boot_id TEXT NOT NULL,
+    offset_ms INTEGER NOT NULL,
+    synchronised INTEGER NOT NULL DEFAULT 0
+);
 CREATE TABLE upload_checkpoints (
     id INTEGER PRIMARY KEY,
     batch_id TEXT NOT NULL,
@@ -59,6 +65,7 @@ CREATE TABLE samples (
     priority INTEGER NOT NULL,
     session_number INTEGER NOT NULL REFERENCES sessions (number),
     checkpoint_id INTEGER REFERENCES upload_checkpoints (id),
+    era INTEGER REFERENCES clock_eras (number),
     PRIMARY KEY (timestamp_ms, series_id)
 ) WITHOUT ROWID;
 CREATE INDEX idx_uploaded ON samples (priority, timestamp_ms, series_id)
@@ -69,6 +76,7 @@ CREATE TABLE texts (
     value TEXT NOT NULL,
     priority INTEGER NOT NULL,
     session_number INTEGER NOT NULL REFERENCES sessions (number),
+    era INTEGER REFERENCES clock_eras (number),
     PRIMARY KEY (timestamp_ms, series_id)
 ) WITHOUT ROWID;
 CREATE VIEW metrics AS

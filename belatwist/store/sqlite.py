@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from belatwist.errors import StartError
 from belatwist.model import Sample, Series
-from belatwist.store import Batch, Position, Row, Verdict, queries, schema
+from belatwist.store import Batch, Position, Row, Verdict, eras, queries, schema
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ class SQLiteStore:
         self._ids: dict[Series, int] = {}
         self._series: dict[int, Series] = {}
         self._session = 0
+        self._era: int | None = None
 
         def prepare(connection: sqlite3.Connection) -> None:
             try:
@@ -102,7 +103,7 @@ class SQLiteStore:
             self.pending += new
             return new
 
-        return self._run(queries.insert, samples, self._ids, self._session).addCallback(committed)
+        return self._run(self._insert, samples).addCallback(committed)
 
     def fetch(self, limit: int, until_ms: int, after: Position | None = None) -> "Deferred[Batch]":
         """Read pending samples; see :class:`~belatwist.store.SampleStore`."""
@@ -119,6 +120,31 @@ class SQLiteStore:
             self.pending -= settled
 
         return self._run(queries.settle, verdicts, now_ms).addCallback(committed)
+
+    def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
+        """Find out whether this boot's clock is known to be good; see :mod:`.eras`.
+
+        :param offset_ms: the wall clock's offset from the boot clock.
+        :return: whether it is. If not, what is stored from now on may be moved later.
+        """
+        return self._run(self._enter_era, boot_id, offset_ms)
+
+    def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
+        """Take note that the clock was stepped: pending samples of an open era move with it.
+
+        :param offset_ms: the wall clock's offset after the step.
+        :return: how many samples were moved, and how many of them dropped as duplicates.
+        """
+
+        def committed(result: tuple[int, int]) -> tuple[int, int]:
+            self.pending -= result[1]
+            return result
+
+        return self._run(self._step_clock, boot_id, offset_ms, step_ms).addCallback(committed)
+
+    def trust_clock(self) -> "Deferred[None]":
+        """Take note that the clock is known to be good: what is stored stays where it is."""
+        return self._run(self._trust_clock)
 
     async def close(self, now_ms: int) -> None:
         """End the session and close the database, after everything that was begun.
@@ -139,6 +165,34 @@ class SQLiteStore:
         self._session, crashed = queries.begin_session(cursor, session_id, now_ms, metadata)
         self.pending = queries.count_pending(cursor)
         return crashed
+
+    def _insert(
+        self, cursor: Transaction, samples: Sequence[Sample]
+    ) -> tuple[int, dict[Series, int]]:
+        return queries.insert(cursor, samples, self._ids, self._session, self._era)
+
+    # The era is read and set on the database's thread alone: what was handed in before a step is
+    # stored before it, and moves with it.
+
+    def _enter_era(self, cursor: Transaction, boot_id: str, offset_ms: int) -> bool:
+        self._era, stepped = eras.enter(cursor, boot_id, offset_ms)
+        if self._era is not None and stepped:
+            _, lost = eras.move(cursor, self._era, stepped)
+            self.pending -= lost
+        return self._era is None
+
+    def _step_clock(
+        self, cursor: Transaction, boot_id: str, offset_ms: int, step_ms: int
+    ) -> tuple[int, int]:
+        if self._era is not None:
+            return eras.move(cursor, self._era, step_ms)
+        self._era = eras.begin(cursor, boot_id, offset_ms)
+        return 0, 0
+
+    def _trust_clock(self, cursor: Transaction) -> None:
+        if self._era is not None:
+            eras.close(cursor, self._era)
+            self._era = None
 
     def _fetch(
         self, cursor: Transaction, limit: int, until_ms: int, after: Position | None

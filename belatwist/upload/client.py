@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL.crypto import X509
@@ -14,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
+from belatwist.errors import BelaError
 from belatwist.upload.policy import Outcome, Retry, classify
 
 CONNECT_TIMEOUT = 10.0
@@ -21,6 +23,9 @@ CONNECT_TIMEOUT = 10.0
 
 IDLE_TIMEOUT = 50
 """Seconds that an unused connection is kept: the server closes its side after 60."""
+
+DATE_TIMEOUT = 5.0
+"""Seconds until a request for the server's time is given up."""
 
 _EXCERPT_BYTES = 300
 
@@ -47,6 +52,7 @@ class HTTPImportClient:
 
     :param url: the endpoint.
     :param headers: sent with every request.
+    :param body_headers: sent with every body besides: its type and encoding.
     :param timeout: seconds for a whole attempt, from the name look-up to the answer's last byte.
     :param token: reads the bearer token, if the server wants one; called for every request, so
         that a new one is used without a restart.
@@ -59,13 +65,15 @@ class HTTPImportClient:
         url: str,
         *,
         headers: Mapping[str, str],
+        body_headers: Mapping[str, str],
         timeout: float,
         token: Callable[[], str] | None = None,
         ca_file: Path | None = None,
     ) -> None:
         self._reactor = reactor
         self._url = url
-        self._headers = Headers({name: [value] for name, value in headers.items()})
+        self._headers = headers
+        self._body_headers = body_headers
         self._timeout = timeout
         self._token = token
         self._pool = HTTPConnectionPool(reactor, persistent=True)
@@ -95,6 +103,32 @@ class HTTPImportClient:
 
         return attempt.addTimeout(self._timeout, self._reactor, timed_out)
 
+    async def date_of(self, url: str) -> str | None:
+        """Fetch a URL and return the answer's ``Date`` header, ``None`` if it has none.
+
+        The token is sent only where samples go: another server has no business with it.
+
+        :raises BelaError: when there is no answer; the text says why.
+        """
+        own = urlsplit(url)[:2] == urlsplit(self._url)[:2]
+
+        async def attempt() -> str | None:
+            response = await self._http.get(
+                url,
+                headers=self._request_headers({}) if own else None,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._reactor,
+            )
+            await response.collect(lambda _: None)
+            found: list[str | None] = response.headers.getRawHeaders("date", [None])
+            return found[0]
+
+        try:
+            return await Deferred.fromCoroutine(attempt()).addTimeout(DATE_TIMEOUT, self._reactor)
+        except Exception as error:
+            raise BelaError(describe(error)) from error
+
     def close(self) -> "Deferred[None]":
         """Close the connections that are kept."""
         closed: Deferred[None] = self._pool.closeCachedConnections()
@@ -102,13 +136,10 @@ class HTTPImportClient:
 
     async def _attempt(self, body: bytes) -> Outcome:
         try:
-            headers = self._headers.copy()
-            if self._token is not None:
-                headers.setRawHeaders("Authorization", [f"Bearer {self._token()}"])
             response = await self._http.post(
                 self._url,
                 data=body,
-                headers=headers,
+                headers=self._request_headers(self._body_headers),
                 allow_redirects=False,
                 unbuffered=True,
                 reactor=self._reactor,
@@ -125,6 +156,12 @@ class HTTPImportClient:
             received_bytes=answer.size,
             now=time.time(),
         )
+
+    def _request_headers(self, more: Mapping[str, str]) -> Headers:
+        headers = Headers({k: [v] for k, v in {**self._headers, **more}.items()})
+        if self._token is not None:
+            headers.setRawHeaders("Authorization", [f"Bearer {self._token()}"])
+        return headers
 
 
 class _Answer:

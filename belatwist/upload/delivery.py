@@ -1,6 +1,6 @@
 """Upload cycles: everything pending goes to the server, whatever it says of parts of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -68,6 +68,7 @@ class Delivery:
     :param compression_level: zlib's; ``None`` sends plain bodies.
     :param random: gives numbers from 0 to 1.
     :param endpoint: where bodies go, for the log.
+    :param clock_doubt: says why samples should not be sent yet, because their times may be wrong.
     """
 
     log = Logger()
@@ -85,6 +86,7 @@ class Delivery:
         compression_level: int | None,
         random: Callable[[], float],
         endpoint: str,
+        clock_doubt: Callable[[], Awaitable[str | None]],
     ) -> None:
         self._store = store
         self._chain = chain
@@ -95,6 +97,7 @@ class Delivery:
         self._compression_level = compression_level
         self._random = random
         self._endpoint = endpoint
+        self._clock_doubt = clock_doubt
         self._encoder = Encoder()
         self._size = ChunkSize(chunk_size, batch_size)
         self._suspects = Suspects()
@@ -109,6 +112,10 @@ class Delivery:
         self._number += 1
         cycle = _Cycle(self._number, self._reactor.seconds())
         cycle.newest_at = cycle.began
+        if (reason := await self._clock_doubt()) is not None:
+            if self._store.pending:
+                self._failed(Retry(reason), cycle, "the clock is not known to be good")
+            return
         if not self._doubt or await self._probe(cycle):
             await self._drain(cycle)
         if cycle.samples or cycle.rejected:

@@ -110,7 +110,7 @@ def listening(factory: Factory[Any]) -> Iterator[str]:
 def client(url: str, **options: Any) -> HTTPImportClient:
     """Make a client with a time-out fit for a test."""
     return HTTPImportClient(
-        reactor, url, **{"headers": {"X-Device-ID": "d"}, "timeout": 5.0, **options}
+        reactor, url, **{"headers": {"X-Device-ID": "d"}, "body_headers": {}, "timeout": 5.0, **options}
     )
 
 
@@ -202,7 +202,8 @@ def test_headers() -> "Generator[Deferred[Any], Any, None]":
     """The given headers are sent; the body's length is; no token where there is none."""
     _, resource = yield posting(
         no_content,
-        headers={"User-Agent": "belatwist/1", "X-Device-ID": "d", "Content-Encoding": "gzip"},
+        headers={"User-Agent": "belatwist/1", "X-Device-ID": "d"},
+        body_headers={"Content-Encoding": "gzip"},
     )
     sent = resource.headers[0]
     assert sent["user-agent"] == "belatwist/1"

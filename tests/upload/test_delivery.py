@@ -47,7 +47,12 @@ class World:
             compression_level=None,
             random=random.Random(0).random,
             endpoint=self.server.endpoint,
+            clock_doubt=self.clock_doubt,
         )
+
+    async def clock_doubt(self) -> str | None:
+        """Nothing is wrong with the clock."""
+        return None
 
     def collect(self, ticks: Iterable[int], names: Iterable[str] = NAMES) -> None:
         """Store a sample of each series at each tick."""

@@ -34,6 +34,7 @@ class UploaderTests(SynchronousTestCase):
         self.clock = Clock()
         self.store = MemoryStore()
         self.client = ScriptedClient()
+        self.doubt: str | None = None
 
     def uploader(
         self,
@@ -57,10 +58,15 @@ class UploaderTests(SynchronousTestCase):
             compression_level=level,
             random=random,
             endpoint=self.client.endpoint,
+            clock_doubt=self.clock_doubt,
         )
         service = Uploader(delivery, self.client, reactor=self.clock, interval=INTERVAL)
         service.startService()
         return service
+
+    async def clock_doubt(self) -> str | None:
+        """Nothing is wrong with the clock, unless a test says so."""
+        return self.doubt
 
     def accepted(self) -> int:
         """How many samples were recorded as accepted."""
@@ -189,6 +195,19 @@ class UploaderTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.assertEqual(self.accepted(), 3)
         self.assertEqual(self.store.pending, 1)
+
+    def test_a_doubtful_clock_holds_everything(self) -> None:
+        """Nothing is sent while the clock is not known to be good; the log says why."""
+        self.store.add(samples(3))
+        self.doubt = "it differs from the server's by 7200.0 s"
+        self.uploader()
+        with Captured() as log:
+            self.clock.advance(INTERVAL)
+        self.assertEqual(self.client.bodies, [])
+        self.assertIn("7200.0 s", log.texts(LogLevel.warn)[0])
+        self.doubt = None
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.accepted(), 3)
 
     def test_texts_are_not_sent(self) -> None:
         """A text is neither pending nor sent."""

@@ -1,0 +1,140 @@
+"""Rows of the table ``metrics`` of versions 1 and 2: how they are read, and what they mean."""
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from belatwist.model import DEFAULT_PRIORITY, REAL, TEXT, Series
+
+UNKNOWN = "before-migration"
+"""The session of rows that name none, and the batch of those that do not say how they were sent."""
+
+_TIME_LIMIT_MS = 1 << 43  # Beyond it, an id of the view does not fit into 64 bits.
+
+
+class OddRowError(Exception):
+    """A row that cannot be a sample; the text says why, after "because"."""
+
+
+class OldRow(NamedTuple):
+    """A row as it was read: texts as bytes, and ``None`` for whatever is not of the right type."""
+
+    rowid: int
+    timestamp_ms: int | None
+    value: float | None
+    value_text: bytes | None
+    value_type: int
+    uploaded: int | None
+    priority: int | None
+    chunk_index: int | None
+    batch_id: bytes | None
+    session_id: bytes | None
+    name: bytes | None
+    device_id: bytes | None
+    tags: bytes | None
+
+    def checked_value(self, encoding: str) -> float | str:
+        """Return the value, if it and the timestamp can be a sample's.
+
+        :raises OddRowError: otherwise.
+        """
+        if self.timestamp_ms is None or not -_TIME_LIMIT_MS < self.timestamp_ms < _TIME_LIMIT_MS:
+            raise OddRowError("the timestamp is no time in whole milliseconds")
+        if self.value_type == TEXT:
+            if self.value_text is None:
+                raise OddRowError("there is no text")
+            return _decoded(self.value_text, encoding)
+        if self.value_type != REAL:
+            raise OddRowError("the value is of no known type")
+        if self.value is None or not math.isfinite(self.value):
+            raise OddRowError("the value is no finite number")
+        return self.value
+
+    def own_priority(self) -> int:
+        """Return the priority, within the bounds of those that are ever sent."""
+        return DEFAULT_PRIORITY if self.priority is None else min(max(self.priority, 0), 3)
+
+
+def is_text(row: OldRow) -> bool:
+    """Tell whether a row is one of the texts, which are never sent."""
+    return row.value_type == TEXT
+
+
+# Texts are read as bytes, because one that is not UTF-8 would keep all of the others from being
+# read; numbers only where they are numbers, because a column of SQLite holds anything.
+_INTEGER = "CASE typeof({0}) WHEN 'integer' THEN {0} END"
+_BYTES = "CAST({0} AS BLOB)"
+_FIELDS = {
+    "rowid": "{0}",
+    "timestamp_ms": _INTEGER,
+    "metric_value": "CASE WHEN typeof({0}) IN ('integer', 'real') THEN {0} END",
+    "value_text": _BYTES,
+    "value_type": "coalesce(CASE typeof({0}) WHEN 'integer' THEN {0} WHEN 'null' THEN 0 END, -1)",
+    "uploaded": _INTEGER,
+    "priority": _INTEGER,
+    "chunk_index": _INTEGER,
+    "batch_id": _BYTES,
+    "session_id": _BYTES,
+    "metric_name": _BYTES,
+    "device_id": _BYTES,
+    "tags": _BYTES,
+}
+
+
+def select(table: str, columns: Collection[str]) -> str:
+    """Return the query for the next rows of a table, their number to be given.
+
+    :param columns: those that the table has; what it lacks is read as NULL.
+    """
+    known = {"rowid", *columns}
+    fields = [form.format(name if name in known else "NULL") for name, form in _FIELDS.items()]
+    return f"SELECT {', '.join(fields)} FROM {table} ORDER BY rowid LIMIT ?"  # noqa: S608
+
+
+def series(row: OldRow, encoding: str) -> Series:
+    """Return the series that a row belongs to.
+
+    :param encoding: the database's (``UTF-8``).
+    :raises OddRowError: when its name, device or tags cannot be a series'.
+    """
+    if not row.name:
+        raise OddRowError("the name is empty")
+    name = _decoded(row.name, encoding)
+    device = _decoded(row.device_id or b"", encoding)
+    one = Series.of(
+        name, device, _tags(_decoded(row.tags or b"", encoding)), value_type=row.value_type
+    )
+    try:
+        one.tags_json.encode()
+    except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair.
+        raise OddRowError("a text is not valid Unicode") from error
+    return one
+
+
+def _decoded(text: bytes, encoding: str) -> str:
+    try:
+        return text.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise OddRowError("a text is not valid Unicode") from error
+
+
+def _tags(text: str) -> Mapping[str, str]:
+    """Read tags: texts, and numbers and truth values as they are spelled in JSON."""
+    if not text.strip():
+        return {}
+    try:
+        found = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    except (ValueError, RecursionError) as error:
+        raise OddRowError("the tags are not JSON") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise OddRowError("the tags are no JSON object")
+    spelled: dict[object, str] = {None: "", True: "true", False: "false"}
+    result = {}
+    for key, value in found.items():
+        if isinstance(value, dict | list):
+            raise OddRowError("a tag is no text")
+        result[key] = value if isinstance(value, str) else spelled[value]
+    return result

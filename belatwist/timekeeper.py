@@ -1,0 +1,227 @@
+"""Watches the wall clock: notices when it jumps, and finds out whether it is right."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from belatwist.clock import STEP_MS, Clocks
+from belatwist.skew import skew_ms
+from belatwist.store.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+DateOf = Callable[[str], Awaitable[str | None]]
+"""Fetches a URL and returns the answer's ``Date`` header; fails in words."""
+
+
+class Timekeeper(Service):
+    """Stamps samples, and says when they may be sent.
+
+    The clock is known to be good when the kernel says that somebody keeps it right, or when it
+    agrees with the server's. A step of the clock takes that knowledge away. What was stamped
+    without it moves with the next step; see :mod:`belatwist.store.eras`.
+
+    :param store: where the samples are; open.
+    :param reactor: the timers' clock.
+    :param date_of: asks the server for its time; ``None`` where there is no server to ask.
+    :param url: whom to ask.
+    :param ingest_url: where samples go, for the log.
+    :param limit_ms: a clock that differs from the server's by more is not good.
+    :param interval: seconds between two comparisons.
+    :param hold: seconds after which samples are sent all the same.
+    :ivar steps: how often the clock was stepped.
+    :ivar skew: the last comparison in milliseconds, positive when our clock is ahead; ``None``
+        before there was one.
+    """
+
+    log = Logger()
+    name = "clock"
+
+    def __init__(
+        self,
+        store: SQLiteStore,
+        clocks: Clocks,
+        *,
+        reactor: "IReactorTime",
+        date_of: DateOf | None,
+        url: str,
+        ingest_url: str,
+        limit_ms: int,
+        interval: float,
+        hold: float,
+    ) -> None:
+        self._store = store
+        self._clocks = clocks
+        self._reactor = reactor
+        self._date_of = date_of
+        self._url = url
+        self._ingest_url = ingest_url
+        self._limit_ms = limit_ms
+        self._interval = interval
+        self._hold = hold
+        self.steps = 0
+        self.skew: int | None = None
+        self.good = False
+        self._offset_ms = 0
+        self._doubtful_since = 0.0
+        self._told_hold = False
+        self._unreachable = False
+        self._entered: Deferred[None] = Deferred()
+        self._loop = LoopingCall(self._compare_now)
+        self._loop.clock = reactor
+
+    def startService(self) -> None:
+        """Begin to watch. The store learns of this boot's clock before anything is stored."""
+        super().startService()
+        _, self._offset_ms = self._clocks.read()
+        self._doubtful_since = self._reactor.seconds()
+        self._entered = Deferred.fromCoroutine(self._enter())
+        if self._date_of is not None:
+            self._loop.start(self._interval)
+
+    def stopService(self) -> "Deferred[None] | None":
+        """Stop comparing."""
+        super().stopService()
+        if self._loop.running:
+            self._loop.stop()
+        return None
+
+    def now_ms(self) -> int:
+        """Return Unix time in milliseconds, for a stamp; takes note of a step since the last."""
+        wall, offset = self._clocks.read()
+        step, self._offset_ms = offset - self._offset_ms, offset
+        if abs(step) >= STEP_MS:
+            self._stepped(offset, step)
+        if not self.good:
+            self._ask_kernel()
+        return wall
+
+    async def doubt(self) -> str | None:
+        """Say why samples should not be sent yet; ``None`` when nothing speaks against it."""
+        await self._wait_entered()
+        self.now_ms()
+        if not self.good and self._date_of is not None:
+            await self._compare()
+        if self.good:
+            return None
+        waited = self._reactor.seconds() - self._doubtful_since
+        if waited < self._hold:
+            return self._reason()
+        if not self._told_hold:
+            self._told_hold = True
+            self.log.warn(
+                "the clock is not known to be good ({reason}); after {hold:.0f} s samples are sent"
+                " all the same",
+                reason=self._reason(),
+                hold=self._hold,
+            )
+        return None
+
+    def _reason(self) -> str:
+        if self.skew is None:
+            return "the kernel's clock is not synchronised, and there was no server to compare with"
+        return f"it differs from the server's by {self.skew / 1000:.1f} s"
+
+    async def _enter(self) -> None:
+        try:
+            good = await self._store.enter_era(self._clocks.boot_id(), self._offset_ms)
+        except Exception:  # noqa: BLE001 - the clock then counts as doubtful, which is safe
+            self.log.failure("cannot look up what is known of this boot's clock")
+            return
+        if good:
+            self._trust("this boot's clock was found good before")
+        else:
+            self._ask_kernel()
+
+    def _wait_entered(self) -> "Deferred[None]":
+        waiting: Deferred[None] = Deferred()
+        self._entered.addBoth(lambda _: waiting.callback(None))
+        return waiting
+
+    def _ask_kernel(self) -> None:
+        if self._clocks.synchronised():
+            self._trust("the kernel keeps it synchronised")
+
+    def _trust(self, why: str) -> None:
+        if self.good:
+            return
+        self.good = True
+        self._told_hold = False
+        self.log.info("the clock is known to be good: {why}", why=why)
+        self._store.trust_clock().addErrback(self._not_noted)
+
+    def _stepped(self, offset_ms: int, step_ms: int) -> None:
+        self.steps += 1
+        self._doubtful_since = self._reactor.seconds()
+        self.good = False
+        self.skew = None
+        self.log.warn(
+            "the wall clock was stepped by {step_ms} ms", step_ms=step_ms, steps=self.steps
+        )
+
+        def moved(result: tuple[int, int]) -> None:
+            if result[0]:
+                self.log.info(
+                    "moved {count} pending samples with the clock ({dropped} were there already)",
+                    count=result[0],
+                    dropped=result[1],
+                )
+
+        noted = self._store.step_clock(self._clocks.boot_id(), offset_ms, step_ms)
+        noted.addCallback(moved).addErrback(self._not_noted)
+
+    def _not_noted(self, failure: Failure) -> None:
+        self.log.failure("cannot take note of the clock's state", failure=failure)
+
+    def _compare_now(self) -> "Deferred[None]":
+        return Deferred.fromCoroutine(self._compare())
+
+    async def _compare(self) -> None:
+        """Compare the clock with the server's. Never fails."""
+        if self._date_of is None:
+            return
+        sent_ms, _ = self._clocks.read()
+        sent = self._reactor.seconds()
+        try:
+            date = await self._date_of(self._url)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next comparison comes
+            say = self.log.debug if self._unreachable else self.log.warn
+            self._unreachable = True
+            say(
+                "cannot compare the clock with {clock_skew_url}: {error}",
+                clock_skew_url=self._url,
+                error=str(error),
+            )
+            return
+        self._unreachable = False
+        round_trip_ms = (self._reactor.seconds() - sent) * 1000
+        skew = skew_ms(date, sent_ms, round_trip_ms, self._limit_ms)
+        if skew is None:
+            self.log.debug(
+                "a comparison of the clock with {clock_skew_url} says nothing",
+                clock_skew_url=self._url,
+                date=date,
+                round_trip_ms=round_trip_ms,
+            )
+            return
+        self.skew = skew
+        fields: dict[str, object] = {
+            "skew_ms": skew,
+            "threshold_ms": self._limit_ms,
+            "clock_skew_url": self._url,
+            "ingest_url": self._ingest_url,
+        }
+        if abs(skew) > self._limit_ms:
+            self.log.warn(
+                "the clock is {skew_ms} ms ahead of {clock_skew_url} (samples go to {ingest_url})",
+                **fields,
+            )
+        else:
+            self.log.debug("the clock is {skew_ms} ms ahead of {clock_skew_url}", **fields)
+            self._trust(f"it agrees with the server's within {self._limit_ms / 1000:g} s")

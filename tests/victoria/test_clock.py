@@ -1,0 +1,71 @@
+"""A wrong wall clock, put right while the service runs: samples land where they happened."""
+
+import os
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from belatwist.clock import kernel_synchronised
+from tests.process import Twistd, write_config
+from tests.victoria.server import VictoriaMetrics
+
+pytestmark = pytest.mark.victoria
+
+
+def library() -> Path:
+    """Return libfaketime, which gives one process a wall clock of its own."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        reason = "libfaketime is not installed (Debian: apt-get install faketime)"
+        if os.environ.get("BELA_REQUIRE_VICTORIA") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found[0]
+
+
+@pytest.mark.parametrize("wrong", ["-2h", "+50y"])
+def test_put_right_by_a_step(wrong: str, tmp_path: Path) -> None:
+    """Nothing is sent while the clock is wrong; afterwards every sample has its true time.
+
+    Timers go on meanwhile, whichever way the clock jumps: no interval is left out.
+    """
+    if kernel_synchronised():
+        pytest.skip("this machine's kernel says that its clock is right, and the agent believes it")
+    said = tmp_path / "clock"
+    said.write_text(f"{wrong}\n")
+    environment = {
+        "LD_PRELOAD": str(library()),
+        "FAKETIME_TIMESTAMP_FILE": str(said),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with VictoriaMetrics(tmp_path / "data") as server:
+        config = write_config(
+            tmp_path,
+            remote={"enabled": True, "url": server.import_url, "upload_interval": "1s"},
+            metrics=[{"name": "system.load", "interval": "1s"}],
+        )
+        began_ms = time.time() * 1000
+        with Twistd("bela", "--config", str(config), cwd=tmp_path, env=environment) as service:
+            held = service.expect_event("upload failed")
+            service.expect_event("collected")
+            assert server.export("test-device") == {}
+            said.write_text("+0\n")
+            stepped = service.expect_event("the wall clock was stepped")
+            moved = service.expect_event("moved")
+            service.expect_event("uploaded")
+            service.expect_event("collected")
+            assert service.stop() == 0
+        ended_ms = time.time() * 1000
+        exported = server.export("test-device")
+    assert "differs from the server's" in held["error"]
+    assert abs(stepped["step_ms"]) > 7_000_000
+    assert moved["count"] >= 6
+    assert exported
+    for points in exported.values():
+        times = [at for at, _ in points]
+        assert began_ms <= times[0]
+        assert times[-1] <= ended_ms
+        assert all(0 < later - earlier < 2000 for earlier, later in pairwise(times))

@@ -2,7 +2,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+AGENT := $(VENV)/.agent
+TOOLS := $(VENV)/.tools
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format bench victoria clean
@@ -10,29 +11,33 @@ STAMP := $(VENV)/.installed
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-$(STAMP): pyproject.toml
+$(AGENT): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "belatwist needs Python 3.11 or newer; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(TOOLS): $(AGENT)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-run: $(STAMP) ## collect this machine's metrics and receive them, in one process; data goes to var/
+run: $(AGENT) ## collect this machine's metrics and receive them, in one process; data goes to var/
 	@exec $(BIN)/twistd --nodaemon --pidfile= bela --config configs/config.dev.yaml --with-receiver
 
-test: $(STAMP) ## run every test, under pytest and (those that are TestCases) under trial
+test: $(TOOLS) ## run every test, under pytest and (those that are TestCases) under trial
 	$(BIN)/pytest
 	$(BIN)/trial --temp-directory=var/trial tests
 
-lint: $(STAMP) ## ruff, its formatter, and mypy
+lint: $(TOOLS) ## ruff, its formatter, and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP) ## format the code
+format: $(TOOLS) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## measure speed, bytes and memory, here and now
+bench: $(TOOLS) ## measure speed, bytes and memory, here and now
 	$(BIN)/python -m benchmarks
 
 victoria: ## install VictoriaMetrics from Debian's packages, for the tests against the real server

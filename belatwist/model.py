@@ -101,6 +101,19 @@ class Sample(NamedTuple):
         return hashlib.sha256("|".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def plausible_ms(given_ms: int, now_ms: int) -> int:
+    """Return a sample's own timestamp, or now where it cannot be true.
+
+    For sources that stamp what they report. A clock that is wildly wrong would put their samples
+    where nobody looks for them; what is in the store already is never touched.
+
+    :param given_ms: Unix time in milliseconds, as the source says.
+    :param now_ms: Unix time in milliseconds.
+    :return: ``given_ms``, unless it is more than 5 minutes ahead or more than an hour behind.
+    """
+    return given_ms if -3_600_000 <= given_ms - now_ms <= 300_000 else now_ms
+
+
 def _escape(part: str) -> str:
     return part.translate(_ESCAPES)
 

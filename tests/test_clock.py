@@ -1,10 +1,10 @@
 """Clocks, skew, eras, and the timekeeper, all on made-up time."""
 
 import sqlite3
+import tempfile
 from email.utils import formatdate
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail
@@ -63,19 +63,13 @@ class SkewTests(SynchronousTestCase):
         self.assertIsInstance(skew_ms(header, sent, trip, LIMIT_MS), int | None)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Give a test case a folder."""
-    request.cls.folder = tmp_path
-
-
-@pytest.mark.usefixtures("folder")
 class TimekeeperTests(SynchronousTestCase):
     """What is stamped, moved, held and sent when the clock is wrong, and when it is put right."""
 
-    folder: Path
-
     def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
         self.reactor = Clock()
         self.reactor.advance(5000)
         self.wrong_ms = 0
@@ -285,20 +279,17 @@ class TimekeeperTests(SynchronousTestCase):
 )
 def test_any_steps_before_the_first_synchronisation(steps: list[int], runs: int) -> None:
     """However often the clock jumps meanwhile, in the end everything lies where it happened."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as name:
-        case = TimekeeperTests("doubt")
-        case.folder = Path(name)
-        case.setUp()
-        case.server = fail(BelaError("no route"))
-        case.wrong_ms = 1_000_000
-        case.run_keeper()
-        happened = [case.collect() for _ in range(runs)]
-        for step in steps:
-            case.wrong_ms += step
-            happened += [case.collect() for _ in range(runs)]
-        case.wrong_ms = 0
-        case.keeper.now_ms()
-        assert sorted(case.stamps()) == happened
-        case.stop()
+    case = TimekeeperTests("doubt")
+    case.setUp()
+    case.server = fail(BelaError("no route"))
+    case.wrong_ms = 1_000_000
+    case.run_keeper()
+    happened = [case.collect() for _ in range(runs)]
+    for step in steps:
+        case.wrong_ms += step
+        happened += [case.collect() for _ in range(runs)]
+    case.wrong_ms = 0
+    case.keeper.now_ms()
+    assert sorted(case.stamps()) == happened
+    case.stop()
+    case.doCleanups()

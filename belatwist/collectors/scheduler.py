@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from belatwist.clock import WallClock
 from belatwist.collectors import Collector
-from belatwist.model import Sample
+from belatwist.model import Sample, plausible_ms
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -220,11 +220,31 @@ class CollectorScheduler(Service):
             seconds += took
             self._report(job, result, took)
             if not isinstance(result, Failure):
-                samples.extend(result)
+                samples.extend(self._stamped(job, result, run.now_ms))
         if samples:
             storing = Deferred.fromCoroutine(self._store(samples, len(run.done), seconds))
             self._storing.add(storing)
             storing.addBoth(lambda _: self._storing.discard(storing))
+
+    def _stamped(self, job: Job, samples: Sequence[Sample], now_ms: int) -> Sequence[Sample]:
+        """Set to now what a collector has stamped by itself, and cannot be true."""
+        wrong = [
+            one for one in samples if plausible_ms(one.timestamp_ms, now_ms) != one.timestamp_ms
+        ]
+        if not wrong:
+            return samples
+        self.log.warn(
+            "{count} samples of {collector} have impossible times, such as {original_ms}:"
+            " they are set to now",
+            count=len(wrong),
+            collector=job.collector.name,
+            original_ms=wrong[0].timestamp_ms,
+            clamped_ms=now_ms,
+            skew_ms=wrong[0].timestamp_ms - now_ms,
+        )
+        return [
+            one._replace(timestamp_ms=plausible_ms(one.timestamp_ms, now_ms)) for one in samples
+        ]
 
     async def _store(self, samples: Sequence[Sample], collectors: int, seconds: float) -> None:
         try:

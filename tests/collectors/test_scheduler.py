@@ -135,6 +135,20 @@ class SchedulerTests(SynchronousTestCase):
         stamps = {one.timestamp_ms for one in self.ticks[1]}
         self.assertEqual(stamps, {round((self.start + 1.0) * 1000)})
 
+    def test_impossible_times_are_set_to_now(self) -> None:
+        """A source that stamps by itself is believed within limits; beyond, it is now."""
+        now = round(self.start * 1000)
+        given = [now + 300_000, now + 300_001, now - 3_600_000, now - 3_600_001, now]
+        a = FakeCollector("a", self.clock)
+        series = [Series.of(f"a{i}", "device") for i in range(len(given))]
+        stamped = [sample(s, at, 1.0) for s, at in zip(series, given, strict=True)]
+        a.collect = lambda now_ms: stamped  # type: ignore[method-assign]
+        with Captured() as log:
+            self.scheduler((a, 10.0))
+        times = [one.timestamp_ms for one in self.ticks[0]]
+        self.assertEqual(times, [now + 300_000, now, now - 3_600_000, now, now])
+        self.assertEqual(len(log.texts(LogLevel.warn)), 1)
+
     def test_a_failing_collector_leaves_the_others_alone(self) -> None:
         """It is tried again at each tick; the others' samples are stored all the same."""
         bad, good = FakeCollector("bad", self.clock), FakeCollector("good", self.clock)

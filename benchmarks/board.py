@@ -1,0 +1,171 @@
+"""A model of the device: the RK3588 board of the test fixtures, with its counters moving.
+
+The fixtures hold the board's ``/proc`` and ``/sys`` at two moments, ten seconds apart. What differs
+is moved on from there: counters by a random 0 to 2 times what they rose in those ten seconds,
+gauges to a random place between the two. So every tick finds new numbers, about as predictable as
+those of a real board, which is what the size of a compressed upload depends on.
+"""
+
+import random
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from belatwist.collectors import Collector, table
+from belatwist.config.schema import DEFAULT_METRICS, DiskIO
+from belatwist.model import Sample
+from belatwist.procfs.reader import Reader
+from benchmarks.harness import ROOT
+
+METRICS = tuple(
+    msgspec.structs.replace(
+        metric, config=DiskIO(allowed_devices=r"sd[a-z]+|nvme\d+n\d+|mmcblk\d+|x?vd[a-z]+")
+    )
+    if metric.name == "disk.io"
+    else metric
+    for metric in DEFAULT_METRICS
+)
+"""All host collectors, as shipped, but for the disks of virtual machines, which count as well."""
+
+_FIXTURES = ROOT / "tests" / "fixtures"
+_STEP = 10.0
+_NUMBER = re.compile(rb"(\d+(?:\.\d+)?)")
+_GAUGES = ("loadavg", "meminfo", "temp")
+
+
+class _File:
+    """A text whose numbers move.
+
+    :param before: the text at the first moment.
+    :param after: the same ten seconds later; it has as many numbers.
+    """
+
+    def __init__(self, path: Path, before: bytes, after: bytes) -> None:
+        self._pieces = _NUMBER.split(before)
+        pairs = zip(self._pieces[1::2], _NUMBER.findall(after), strict=True)
+        self._decimals = {
+            2 * i + 1: len(a.partition(b".")[2]) for i, (a, b) in enumerate(pairs) if a != b
+        }
+        later = _NUMBER.split(after)
+        self._first = {i: float(self._pieces[i]) for i in self._decimals}
+        self._rise = {i: float(later[i]) - self._first[i] for i in self._decimals}
+        self._now = dict(self._first)
+        self._gauge = path.name in _GAUGES
+        self._exact = path.name == "uptime"
+        self.moves = bool(self._decimals)
+
+    def advance(self, seconds: float, rng: random.Random) -> None:
+        for i, rise in self._rise.items():
+            if self._gauge:
+                self._now[i] = self._first[i] + rise * rng.random()
+            else:
+                share = 1.0 if self._exact else 2 * rng.random()
+                self._now[i] += max(rise, 0.0) * share * seconds / _STEP
+
+    def text(self) -> bytes:
+        pieces = list(self._pieces)
+        for i, decimals in self._decimals.items():
+            value = self._now[i]
+            pieces[i] = b"%.*f" % (decimals, value) if decimals else b"%d" % value
+        return b"".join(pieces)
+
+
+class Board:
+    """The moving board.
+
+    :ivar files: its files by their path relative to the tree (``proc/stat``).
+    """
+
+    def __init__(self, seed: int = 1) -> None:
+        before, after = _FIXTURES / "orangepi5plus", _FIXTURES / "orangepi5plus-t10"
+        self._rng = random.Random(seed)
+        self.files = {
+            str(path.relative_to(before)): _File(
+                path, path.read_bytes(), (after / path.relative_to(before)).read_bytes()
+            )
+            for path in sorted(before.rglob("*"))
+            if path.is_file()
+        }
+
+    def advance(self, seconds: float) -> None:
+        """Move on."""
+        for file in self.files.values():
+            if file.moves:
+                file.advance(seconds, self._rng)
+
+    def write(self, root: Path, *, everything: bool) -> None:
+        """Write the files, each at once, so that no reader sees a half of one.
+
+        :param everything: also those that never change.
+        """
+        for name, file in self.files.items():
+            if everything or file.moves:
+                path = root / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                new = path.with_name(path.name + ".new")
+                new.write_bytes(file.text())
+                new.replace(path)
+
+    @contextmanager
+    def moving(self, root: Path, *, period: float) -> Iterator[None]:
+        """Write the files, and move them on at a period, on a thread of this process."""
+        self.write(root, everything=True)
+        ended = threading.Event()
+
+        def move() -> None:
+            while not ended.wait(period):
+                self.advance(period)
+                self.write(root, everything=False)
+
+        thread = threading.Thread(target=move, name="board")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+class _BoardReader(Reader):
+    """Reads the board without a file."""
+
+    def __init__(self, board: Board, half: str) -> None:
+        super().__init__("/nowhere")
+        self._board = board
+        self._half = half
+
+    def read(self, path: str) -> bytes:
+        return self._board.files[f"{self._half}/{path}"].text()
+
+    def entries(self, path: str) -> dict[str, int]:
+        prefix = f"{self._half}/{path}/"
+        names = (name for name in self._board.files if name.startswith(prefix))
+        return {name[len(prefix) :].partition("/")[0]: 1 for name in names}
+
+
+def collectors(procfs: Reader, sysfs: Reader) -> list[Collector]:
+    """Make all host collectors, as the service does."""
+    made = table.build(METRICS, device_id="bench", procfs=procfs, sysfs=sysfs, rng=random.Random(1))
+    return [collector for collector, _ in made]
+
+
+def ticks(start_ms: int, interval: float) -> Iterator[Sequence[Sample]]:
+    """Collect from a board in memory, for ever; about 80 samples a tick.
+
+    :param start_ms: the first tick's time.
+    :param interval: seconds between ticks.
+    """
+    board = Board()
+    sources = collectors(_BoardReader(board, "proc"), _BoardReader(board, "sys"))
+    for source in sources:
+        source.collect(start_ms)
+    number = 0
+    while True:
+        board.advance(interval)
+        now_ms = start_ms + round(number * interval * 1000)
+        yield [one for source in sources for one in source.collect(now_ms)]
+        number += 1

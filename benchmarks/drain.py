@@ -1,0 +1,89 @@
+"""Draining a backlog: the real service against the real server, with a long outage behind it."""
+
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from belatwist.clock import wall_ms
+from benchmarks import stages
+from benchmarks.agent import agent, config
+from benchmarks.harness import (
+    FailedError,
+    Plan,
+    Row,
+    cpu_seconds,
+    in_worker,
+    memory,
+    wait_until,
+    workspace,
+)
+from benchmarks.server import proxy, victoria
+
+NAME = "drain"
+_INTERVAL = 5.0
+_SENT = "SELECT sum(metrics_count) FROM upload_checkpoints WHERE outcome = 1"
+
+
+def measure(plan: Plan) -> list[Row]:
+    """Fill a database, start the service on it, and watch until all of it is delivered.
+
+    This machine's host collectors run at 1 s meanwhile; what they yield is counted as well.
+    """
+    with workspace(plan) as where, victoria(where) as server, proxy(server) as wire:
+        backlog = int(in_worker(fill, None, str(where / "metrics.db"), plan.backlog)["samples"])
+        path = config(where, interval=1.0, url=wire.url, upload_interval=_INTERVAL, root=Path("/"))
+        with agent(where, path) as running:
+            wait_until(
+                lambda: running.stored(wall_ms() - 60_000, wall_ms()) > 0,
+                seconds=20,
+                what="the first tick",
+            )
+            time.sleep(1)
+            before, cpu = memory(running.pid), cpu_seconds(running.pid)
+            wait_until(
+                lambda: wire.began is not None, seconds=20, what="the first request", step=0.01
+            )
+            began = wire.began or 0.0
+            most, sent = before, 0
+            while sent < backlog:
+                if time.monotonic() > began + 240:
+                    raise FailedError(f"{sent} of {backlog} samples delivered after 240 s")
+                time.sleep(0.1)
+                sent = running.ask(_SENT)
+                now = memory(running.pid)
+                most = now if now.pss > most.pss else most
+            took = time.monotonic() - began
+            cpu, passed = cpu_seconds(running.pid) - cpu, wire.bytes
+            requests = running.ask("SELECT count(*) FROM upload_checkpoints")
+            late = _longest_gap(running.ask, began_ms=wall_ms() - round(took * 1000))
+        wait_until(lambda: server.rows() >= sent, seconds=5, what="the server's count")
+    note = f"{sent:,} samples in {requests} requests, {took:.1f} s"
+    return [
+        Row(NAME, "rate", sent / took, "samples / s", note),
+        Row(NAME, "CPU", cpu * 1e6 / sent, "ms / 1,000 samples", "the whole service"),
+        Row(NAME, "wire", passed / sent, "bytes / sample", "headers included"),
+        Row(NAME, "memory with the backlog", before.pss, "MiB PSS", f"RSS {before.rss:.1f} MiB"),
+        Row(NAME, "memory while draining, most", most.pss, "MiB PSS", f"RSS {most.rss:.1f} MiB"),
+        Row(NAME, "longest time between two ticks", late, "s", "of 1 s, while draining"),
+    ]
+
+
+def _longest_gap(ask: Any, *, began_ms: int) -> float:
+    """Return the longest time between two collections since then, in seconds."""
+    longest: int = ask(
+        "SELECT max(gap) FROM (SELECT timestamp_ms - lag(timestamp_ms) OVER (ORDER BY timestamp_ms)"
+        " AS gap FROM (SELECT DISTINCT timestamp_ms FROM samples WHERE timestamp_ms >= ?))",
+        began_ms - 1500,
+    )
+    return longest / 1000
+
+
+async def fill(reactor: Any, path: str, samples: int) -> dict[str, float]:
+    """Make a database with a backlog: the board model, a tick every 10 s until an hour ago."""
+    database = stages.open_store(reactor, path)
+    await database.open(str(uuid4()), wall_ms())
+    start_ms = wall_ms() - samples * 10_000 // 75 - 3600 * 1000
+    done = await stages.fill(database, samples, start_ms=start_ms, interval=10.0)
+    await database.close(wall_ms())
+    return {"samples": done}

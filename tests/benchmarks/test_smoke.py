@@ -1,0 +1,129 @@
+"""The benchmarks run and give figures that can be true; how good they are is not tested."""
+
+import json
+import os
+import socket
+import threading
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from benchmarks import board, flash, harness, memory, report, server, stages
+from benchmarks.harness import Plan, Row, in_worker
+
+NOW_MS = 1_767_225_600_000
+
+
+def test_board_yields_every_host_metric_at_each_tick() -> None:
+    """Each tick of the model has the board's 80 samples, stamped at its own time."""
+    for number, tick in enumerate(islice(board.ticks(NOW_MS, 10.0), 3)):
+        assert len(tick) == 80
+        assert {one.timestamp_ms for one in tick} == {NOW_MS + number * 10_000}
+
+
+def test_board_counters_rise() -> None:
+    """No counter of the model goes backwards, and the traffic of a busy modem does move."""
+    before, after = (
+        {one.series: one.value for one in tick} for tick in islice(board.ticks(NOW_MS, 1.0), 2)
+    )
+    counters = [series for series in before if series.name.endswith("_total")]
+    assert all(float(after[one]) >= float(before[one]) for one in counters)
+    busy = next(s for s in counters if s.name.endswith("tx_bytes_total") and "usb0" in s.tags_json)
+    assert float(after[busy]) > float(before[busy])
+
+
+def test_board_files_move(tmp_path: Path) -> None:
+    """What the service reads of the model differs from one moment to the next."""
+    model = board.Board()
+    model.write(tmp_path, everything=True)
+    first = (tmp_path / "proc/stat").read_bytes()
+    model.advance(1.0)
+    model.write(tmp_path, everything=False)
+    assert (tmp_path / "proc/stat").read_bytes() != first
+    assert not list(tmp_path.rglob("*.new"))
+
+
+def test_proxy_counts_both_directions() -> None:
+    """What goes through the proxy arrives unchanged, and every byte of it is counted."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = int(listening.getsockname()[1])
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                assert connection.recv(100) == b"question"
+                connection.sendall(b"answers")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with (
+            server.proxy(server.Victoria(port)) as wire,
+            socket.create_connection(("127.0.0.1", wire.port), timeout=10) as client,
+        ):
+            client.sendall(b"question")
+            received = b""
+            while piece := client.recv(100):
+                received += piece
+            assert received == b"answers"
+            assert wire.bytes == len(b"question") + len(b"answers")
+        thread.join()
+
+
+def test_process_counters_are_read() -> None:
+    """CPU time, memory and written bytes of a process are those that the kernel keeps of it."""
+    own = harness.cpu_seconds(os.getpid())
+    assert 0 < own <= harness.cpu_seconds(os.getpid())
+    found = harness.memory()
+    assert 1 < found.pss <= found.rss < 4096
+    assert harness.written_bytes() >= 0
+    assert harness.filesystem(Path("/proc/self")) == "proc"
+
+
+def test_interpreter_memory() -> None:
+    """An import costs memory on top of the bare interpreter."""
+    assert 1 < memory.imported("").rss < memory.imported("import twisted.web.client").rss
+
+
+def test_collect_stage(tmp_path: Path) -> None:
+    """The collectors give all of the board model's samples."""
+    tree = str(tmp_path / "board")
+    found = in_worker(stages.collect, None, tree, tree, 3)
+    assert found["samples"] == 80
+    assert found["ms"] > 0
+
+
+def test_store_stage(tmp_path: Path) -> None:
+    """The store takes some CPU time for each sample."""
+    assert in_worker(stages.store, None, str(tmp_path / "metrics.db"), 3)["ms"] > 0
+
+
+def test_wear(tmp_path: Path) -> None:
+    """The store and the uploader run on simulated time; the file holds what was stored."""
+    found = in_worker(flash.wear, None, str(tmp_path / "metrics.db"), 400, 10.0, 30.0, "")
+    assert found["samples"] == 480
+    assert 10 < found["file"] / found["samples"] < 1000
+
+
+def test_worker_failure_is_told() -> None:
+    """A measurement that fails is an error with a reason, not a figure."""
+    with pytest.raises(harness.FailedError, match="failed with status 1"):
+        in_worker(flash.wear, None, "/proc/nowhere/metrics.db", 1, 10.0, 30.0, "")
+
+
+def test_window_is_whole_uploads() -> None:
+    """A service is watched for a multiple of its upload interval, never for less than asked."""
+    assert Plan(seconds=60, upload_interval=30).window == 60
+    assert Plan(seconds=61, upload_interval=30).window == 90
+
+
+def test_tables() -> None:
+    """Each figure is in each form of the report; one that is missing is a dash with its reason."""
+    rows = [Row("cpu", "store", 12.345, "ms", "how"), Row("drain", "rate", None, "", "no server")]
+    about = {"CPU": "a chip"}
+    plain = report.text(about, rows).splitlines()
+    assert plain[0] == "CPU: a chip"
+    assert plain[-2].split() == ["cpu", "store", "12.3", "ms", "how"]
+    assert plain[-1].split() == ["drain", "rate", "-", "no", "server"]
+    assert "| cpu | store | 12.3 | ms | how |" in report.markdown(about, rows)
+    assert json.loads(report.dump(about, rows))["rows"][0]["value"] == 12.345

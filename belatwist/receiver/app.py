@@ -4,7 +4,7 @@ Importing this module imports Klein, which installs the reactor: import it late.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import msgspec
@@ -15,12 +15,11 @@ from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
-from twisted.web.http import HTTPChannel
 from twisted.web.iweb import IRequest
 from twisted.web.server import Site
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from belatwist.receiver.bounds import BoundedRequest, error_body
+from belatwist.receiver.bounds import Body, BoundedRequest, BoundedSite, error_body
 from belatwist.receiver.memory import Memory
 from belatwist.receiver.parse import (
     BadBodyError,
@@ -34,8 +33,10 @@ from belatwist.receiver.parse import (
     read_metrics,
 )
 
-IDLE_SECONDS = 60
-"""How long a connection may be silent."""
+MAX_DESCRIBED = 1000
+"""Most series of a request that are logged one by one."""
+
+_DESCRIBED_PER_STEP = 50
 
 _PAGE = b"""belatwist receiver, for quick local testing
 
@@ -47,11 +48,22 @@ GET  /health          counts
 
 
 @dataclass(slots=True)
+class _Described:
+    """What is logged of one series of a request: its labels, quoted and cut, and its samples."""
+
+    series: str
+    samples: int = 0
+    last_value: float = 0.0
+    last_timestamp_ms: int = 0
+
+
+@dataclass(slots=True)
 class _Upload:
     """One request with samples, and what came of it.
 
     :ivar number: which request it is, counted from 1.
     :ivar device: who sent it, quoted for the log.
+    :ivar described: the first series, by the hash of their labels, which may be much longer.
     """
 
     read: Reader
@@ -62,9 +74,22 @@ class _Upload:
     samples: int = 0
     series: int = 0
     unpacked_bytes: int = 0
+    described: dict[int, _Described] = field(default_factory=dict)
 
     def steps(self) -> Iterator[Step]:
         return self.read(self.body, self.encoding)
+
+    def describe(self, line: Line) -> None:
+        key = hash(line.labels)
+        described = self.described.get(key)
+        if described is None:
+            if len(self.described) == MAX_DESCRIBED:
+                return
+            labels = ", ".join(f"{name}={value}" for name, value in line.labels)
+            described = self.described[key] = _Described(quote(labels, 500))
+        described.samples += len(line.values)
+        described.last_value = line.values[-1]
+        described.last_timestamp_ms = line.timestamps[-1]
 
 
 class Receiver:
@@ -171,36 +196,39 @@ class Receiver:
         """
         self._requests += 1
         headers = request.requestHeaders
+        body = cast("BoundedRequest", request).take_body()
         upload = _Upload(
             read,
             self._requests,
             quote(b"".join(headers.getRawHeaders(b"X-Device-ID", [])).decode("utf-8", "replace")),
-            request.content.getvalue(),
+            body.getvalue(),
             b",".join(headers.getRawHeaders(b"Content-Encoding", [])).decode("utf-8", "replace"),
         )
-        done = self._cooperator.cooperate(self._keep(upload)).whenDone()
+        done = self._cooperator.cooperate(self._keep(upload, body)).whenDone()
         return done.addCallback(lambda _: upload)
 
-    def _keep(self, upload: _Upload) -> Iterator[None]:
+    def _keep(self, upload: _Upload, body: Body) -> Iterator[None]:
         """Check the body, then go over it again and keep its samples.
 
         Two passes, because nothing of a bad body may be kept, and the samples of a good one may
         take many times the memory of its text.
         """
-        try:
-            for _ in upload.steps():
+        with body:
+            try:
+                for _ in upload.steps():
+                    yield
+            except BadBodyError as error:
+                self._reject(str(error), upload.device)
+                raise
+            for lines, unpacked_bytes in upload.steps():
+                upload.unpacked_bytes += unpacked_bytes
+                for line in lines:
+                    upload.samples += len(line.values)
+                    upload.series += self.memory.add(line, upload.number)
+                    if self._verbose:
+                        upload.describe(line)
                 yield
-        except BadBodyError as error:
-            self._reject(str(error), upload.device)
-            raise
-        for lines, unpacked_bytes in upload.steps():
-            upload.unpacked_bytes += unpacked_bytes
-            for line in lines:
-                upload.samples += len(line.values)
-                upload.series += self.memory.add(line, upload.number)
-                if self._verbose:
-                    self._describe(line)
-            yield
+            yield from self._describe(upload)
         self._samples += upload.samples
         self._log.info(
             "received {samples} samples of {series} series from {device}"
@@ -212,46 +240,28 @@ class Receiver:
             raw_bytes=upload.unpacked_bytes,
         )
 
-    def _describe(self, line: Line) -> None:
-        self._log.info(
-            "{series}: {samples} samples, the last {value} at {timestamp}",
-            series=quote(", ".join(f"{name}={value}" for name, value in line.labels), 500),
-            samples=len(line.values),
-            value=line.values[-1],
-            timestamp=line.timestamps[-1],
-        )
+    def _describe(self, upload: _Upload) -> Iterator[None]:
+        for number, described in enumerate(upload.described.values(), 1):
+            self._log.info(
+                "{series}: {samples} samples, the last {value} at {timestamp}",
+                series=described.series,
+                samples=described.samples,
+                value=described.last_value,
+                timestamp=described.last_timestamp_ms,
+            )
+            if number % _DESCRIBED_PER_STEP == 0:
+                yield
+        if len(upload.described) == MAX_DESCRIBED < upload.series:
+            self._log.info("and {more} more series", more=upload.series - MAX_DESCRIBED)
 
     def _reject(self, reason: str, device: str) -> None:
         self._rejected_requests += 1
         self._log.warn("refused samples from {device}: {reason}", device=device, reason=reason)
 
 
-class ReceiverSite(Site):
-    """A site without an access log: the receiver logs each request in its own words."""
-
-    noisy = False
-
-    def log(self, request: object) -> None:
-        """Log nothing."""
-
-
 def site(receiver: Receiver, reactor: IReactorTime) -> Site:
-    """Serve a receiver, with every bound on what clients may send.
-
-    :param reactor: times out idle connections.
-    """
-
-    def request(channel: HTTPChannel, queued: object) -> BoundedRequest:
-        return BoundedRequest(channel, receiver.refused)
-
-    return ReceiverSite(
-        receiver.app.resource(),
-        requestFactory=request,
-        # The body is read by the receiver alone, also when curl calls it a form.
-        parsePOSTFormSubmission=False,
-        timeout=IDLE_SECONDS,
-        reactor=reactor,
-    )
+    """Serve a receiver, with every bound on what clients may send."""
+    return BoundedSite(receiver.app.resource(), receiver.refused, reactor)
 
 
 def _answer(

@@ -26,6 +26,9 @@ MAX_UNPACKED_BYTES = 64 * 1024 * 1024
 MAX_LINE_BYTES = 1024 * 1024
 """Longest line; also the longest body of the older format, which is one document."""
 
+MAX_LINES = 100_000
+"""Most lines of an import body, blank ones included: each costs time, however short it is."""
+
 MAX_LABELS = 30
 """Most labels of a series, the name included (VictoriaMetrics' older default limit)."""
 
@@ -152,6 +155,9 @@ def read_import(body: bytes, encoding: str) -> Iterator[Step]:
     number = 1
     buffer = bytearray()
     for piece in unpack(body, encoding, MAX_UNPACKED_BYTES):
+        # The line that the last byte belongs to; counting is far cheaper than splitting.
+        if piece and number + piece.count(b"\n", 0, -1) > MAX_LINES:
+            raise TooLargeError(f"more than {MAX_LINES} lines", MAX_LINES + 1)
         *ends, rest = piece.split(b"\n")
         lines = []
         for end in ends:
@@ -191,14 +197,17 @@ def read_metrics(body: bytes, encoding: str) -> Iterator[Step]:
     :raises BadBodyError: at the step that meets the first fault; it has no line number, but its
         text says which metric.
     """
-    document = b"".join(unpack(body, encoding, MAX_LINE_BYTES))
+    document = bytearray()
+    for piece in unpack(body, encoding, MAX_LINE_BYTES):
+        document += piece
+        yield Step([], len(piece))
     try:
         batch = _OLD_BODY.decode(document)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadBodyError(_reason(error)) from error
     if isinstance(batch, list):
         batch = _OldBatch("", batch)
-    yield Step([], len(document))
+    yield Step([], 0)
     for start in range(0, len(batch.metrics), _METRICS_PER_STEP):
         metrics = batch.metrics[start : start + _METRICS_PER_STEP]
         yield Step([_old_line(m, batch.device_id, n) for n, m in enumerate(metrics, start)], 0)
@@ -238,23 +247,32 @@ def _gunzip(body: bytes) -> Iterator[bytes]:
     """Unpack gzip data of one or more members (RFC 1952 section 2.2).
 
     The input is fed in small slices, because zlib hands back a copy of what it did not use: one
-    copy of the whole rest for each member or piece would be quadratic.
+    copy of the whole rest for each member or piece would be quadratic. Small members share a
+    piece, because a step for each would cost far more than its unpacking.
     """
     view = memoryview(body)
-    position = 0
+    piece = bytearray()
+    position = piece_start = 0
     while True:
         member = zlib.decompressobj(wbits=_GZIP_WBITS)
         while not member.eof:
             feed = view[position : position + _FEED_BYTES]
             try:
-                piece = member.decompress(feed, PIECE_BYTES)
+                unpacked = member.decompress(feed, PIECE_BYTES - len(piece))
             except zlib.error as error:
                 raise BadBodyError(f"the gzip data are broken: {error}") from error
-            if not feed and not piece and not member.eof:
+            if not feed and not unpacked and not member.eof:
                 raise BadBodyError("the gzip data are cut short")
-            position += len(feed) - len(member.unconsumed_tail) - len(member.unused_data)
-            yield piece
+            # At its end a member may have the same rest in unconsumed_tail as well.
+            unused = member.unused_data if member.eof else member.unconsumed_tail
+            position += len(feed) - len(unused)
+            piece += unpacked
+            if len(piece) == PIECE_BYTES or position - piece_start >= _FEED_BYTES:
+                yield bytes(piece)
+                piece.clear()
+                piece_start = position
         if position == len(body):
+            yield bytes(piece)
             return
 
 

@@ -5,14 +5,21 @@ import json
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.receiver.bounds import LINGER_SECONDS, MAX_BODY_BYTES
+from belatwist.receiver.app import MAX_DESCRIBED
+from belatwist.receiver.bounds import (
+    IDLE_SECONDS,
+    LINGER_SECONDS,
+    MAX_BODIES_BYTES,
+    MAX_BODY_BYTES,
+    MAX_CONNECTIONS,
+    REQUEST_SECONDS,
+    RETRY_AFTER_SECONDS,
+)
 from belatwist.receiver.memory import Memory
-from belatwist.receiver.parse import PIECE_BYTES, Line
+from belatwist.receiver.parse import MAX_LINES, PIECE_BYTES, Line
 
 from .wire import Turns, Wire
 
@@ -80,6 +87,13 @@ class ReceiverTests(SynchronousTestCase):
         self.wire.answers()
         for query, count in ((b"", 2), (b"?name=b", 1), (b"?name=c", 0), (b"?name=%FF", 0)):
             assert len(self.ask_json(b"/api/v1/series" + query)) == count
+
+    def test_too_many_lines(self) -> None:
+        """A body of more lines than are taken is 413, with the line, although they are blank."""
+        self.wire.post(b"/api/v1/import", b"\n" * (MAX_LINES + 1))
+        [(status, headers, body)] = self.wire.answers()
+        assert (status, headers["connection"]) == (413, "close")
+        assert json.loads(body) == {"error": "more than 100000 lines", "line": MAX_LINES + 1}
 
     def test_nothing_of_a_bad_request_is_kept(self) -> None:
         """A bad line refuses the whole body, also the good lines steps before it."""
@@ -252,12 +266,31 @@ class ReceiverTests(SynchronousTestCase):
             self.wire.post(b"/api/v1/import", GOOD)
         assert [text[:31] for text in self.logged()] == ["received 2 samples of 1 series "] * 2
 
-    def test_verbose_logs_every_series(self) -> None:
-        """With verbose, each line of the body is described as well."""
+    def test_verbose_logs_every_series_once(self) -> None:
+        """With verbose, each series of a request is described too, however many lines it has."""
         self.wire = Wire(verbose=True)
+        last = GOOD.replace(b"[1,2]", b"[3,4.5]").replace(b"%d]" % (NOW + 1), b"%d]" % (NOW + 2))
+        self.wire.post(b"/api/v1/import", b"\n".join([GOOD, GOOD.replace(b'"a"', b'"b"'), last]))
         self.wire.post(b"/api/v1/import", GOOD)
-        assert self.logged()[0] == f"'__name__=a, core=0': 2 samples, the last 2.0 at {NOW + 1}"
-        assert len(self.logged()) == 2
+        texts = self.logged()
+        assert texts[:2] == [
+            f"'__name__=a, core=0': 4 samples, the last 4.5 at {NOW + 2}",
+            f"'__name__=b, core=0': 2 samples, the last 2.0 at {NOW + 1}",
+        ]
+        assert texts[3] == f"'__name__=a, core=0': 2 samples, the last 2.0 at {NOW + 1}"
+        assert [text[:8] for text in texts[2::2]] == ["received"] * 2
+
+    def test_verbose_is_bounded(self) -> None:
+        """Of many series the first are described, the others counted."""
+        for series, more in ((MAX_DESCRIBED, []), (MAX_DESCRIBED + 2, ["and 2 more series"])):
+            before = len(self.logged())
+            self.wire = Wire(verbose=True)
+            lines = [GOOD.replace(b'"0"', b'"%d"' % n) for n in range(series)]
+            self.wire.post(b"/api/v1/import", b"\n".join(lines + lines))
+            *described, last = self.logged()[before:]
+            assert described[0].startswith("'__name__=a, core=0': 4 samples")
+            assert described[MAX_DESCRIBED:] == more
+            assert last.startswith(f"received {4 * series} samples of {series} series ")
 
     def test_nothing_from_outside_can_forge_a_log_line(self) -> None:
         """Texts from clients are quoted and bounded, and never taken for a format."""
@@ -297,8 +330,7 @@ class BoundTests(SynchronousTestCase):
 
     def counts(self) -> tuple[int, int]:
         """Ask, over a connection of its own, for the requests and how many were refused."""
-        other = Wire()
-        other.channel.site.resource = self.wire.receiver.app.resource()
+        other = Wire(beside=self.wire)
         other.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         [(_, _, body)] = other.answers()
         health = json.loads(body)
@@ -333,7 +365,7 @@ class BoundTests(SynchronousTestCase):
         self.wire.channel.dataReceived(b"100000\r\n" + blanks + b"\r\n")
         [content] = [request.content for request in self.wire.requests]
         assert isinstance(content, BytesIO)
-        assert content.getvalue() == b""
+        assert content.closed
         assert self.counts() == (1, 1)
 
     def test_a_refused_upload_is_read_to_its_end_and_closed(self) -> None:
@@ -379,7 +411,7 @@ class BoundTests(SynchronousTestCase):
     def test_a_client_that_leaves_early_changes_nothing(self) -> None:
         """An upload that has arrived is kept, although nobody waits for the answer."""
         self.wire.channel.dataReceived(self.head(b"Content-Length: %d" % len(GOOD)) + GOOD)
-        self.wire.channel.connectionLost(Failure(ConnectionDone()))
+        self.wire.lose()
         self.wire.clock.advance(0)
         assert len(self.wire.receiver.memory) == 1
         assert self.flushLoggedErrors() == []
@@ -397,3 +429,147 @@ class BoundTests(SynchronousTestCase):
         for _ in range(10):
             self.wire.clock.advance(Turns.TURN)
         assert [status for status, _, _ in self.wire.answers()] == [204]
+
+
+class SharedBoundTests(SynchronousTestCase):
+    """What all clients together may hold, and for how long."""
+
+    HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    def setUp(self) -> None:
+        self.events = self.enterContext(capturedLogs())
+        self.wire = Wire()
+
+    def logged(self) -> list[str]:
+        """Format what the receiver logged."""
+        return [
+            str(formatEvent(event))
+            for event in self.events
+            if event["log_namespace"].startswith("belatwist")
+        ]
+
+    def start(self, path: bytes = b"/api/v1/import", wire: Wire | None = None) -> Wire:
+        """Send all of the longest body but its last byte."""
+        wire = Wire(beside=self.wire) if wire is None else wire
+        wire.channel.dataReceived(
+            b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path, MAX_BODY_BYTES)
+            + b" " * 1023
+            + (b"\n" + b" " * 1023) * (MAX_BODY_BYTES // 1024 - 1)
+        )
+        return wire
+
+    def fill(self, path: bytes = b"/api/v1/import") -> list[Wire]:
+        """Start as many bodies as there is room for."""
+        return [self.start(path) for _ in range(MAX_BODIES_BYTES // MAX_BODY_BYTES)]
+
+    def statuses(self, wires: list[Wire]) -> list[int]:
+        """Take what was answered on several connections."""
+        return [status for wire in wires for status, _, _ in wire.answers()]
+
+    def test_bodies_share_a_budget(self) -> None:
+        """A body that does not fit beside the others is 503; those that fitted are taken."""
+        wires = self.fill()
+        assert self.statuses(wires) == []
+        extra = self.start()
+        [(status, headers, body)] = extra.answers()
+        assert (status, headers["content-type"]) == (503, JSON)
+        assert headers["retry-after"] == str(RETRY_AFTER_SECONDS)
+        assert headers["connection"] == "close"
+        assert json.loads(body) == {"error": "too many bodies at the same time"}
+        assert extra.transport.half_closed
+        assert self.logged() == [
+            "refused samples from a request that was not read: too many bodies at the same time"
+        ]
+        for wire in wires:
+            wire.send(b" ")
+        assert self.statuses(wires) == [204] * len(wires)
+
+    def test_every_way_a_body_ends_gives_its_room_back(self) -> None:
+        """Taken, refused, not read at all, or left unfinished: there is room again for others."""
+        for path, last, answered in (
+            (b"/api/v1/import", b" ", 204),
+            (b"/api/v1/import", b"x", 400),
+            (b"/api/metrics", b" ", 413),
+            (b"/nowhere", b" ", 404),
+        ):
+            wires = self.fill(path)
+            for wire in wires:
+                wire.send(last)
+            assert self.statuses(wires) == [answered] * len(wires)
+        for wire in self.fill():
+            wire.lose()
+        wires = self.fill()
+        self.start()
+        wires.pop().lose()
+        assert self.statuses([self.start()]) == []
+
+    def test_a_body_counts_until_it_is_read(self) -> None:
+        """Also when its client goes away before that."""
+        self.wire = Wire(clock=Turns())
+        for wire in self.fill():
+            wire.channel.dataReceived(b" ")
+            wire.lose()
+        assert self.statuses([self.start()]) == [503]
+        self.wire.clock.pump([Turns.TURN] * 5000)
+        assert self.statuses([self.start()]) == []
+        assert self.flushLoggedErrors() == []
+
+    def test_a_trickle_does_not_keep_a_request_alive(self) -> None:
+        """A body or a head of which a byte comes now and then is cut when its time is over."""
+        self.wire.lose()
+        for head in (b"POST /api/v1/import HTTP/1.1\r\nContent-Length: 99\r\n\r\n", b"G"):
+            wire = Wire(beside=self.wire)
+            self.wire.clock.advance(IDLE_SECONDS - 1)
+            wire.send(head)
+            for _ in range(REQUEST_SECONDS // 10 - 1):
+                self.wire.clock.advance(10)
+                wire.send(b"x")
+            self.wire.clock.advance(9)
+            assert not wire.transport.disconnected
+            self.wire.clock.advance(1)
+            assert wire.transport.disconnected
+            wire.lose()
+        assert self.logged() == ["cut a request that took over 120 s"] * 2
+
+    def test_each_request_has_time_of_its_own(self) -> None:
+        """A connection that is used now and then lives for as long as it is."""
+        for _ in range(10):
+            self.wire.clock.advance(IDLE_SECONDS - 1)
+            self.wire.send(self.HEALTH)
+        assert self.statuses([self.wire]) == [200] * 10
+        assert not self.wire.transport.disconnecting
+        self.wire.lose()
+        assert [call for call in self.wire.clock.getDelayedCalls() if call.active()] == []
+
+    def test_a_last_answer_that_is_not_taken_is_cut(self) -> None:
+        """The time goes on after an answer that ends the connection, until that has ended."""
+        self.wire.send(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert self.statuses([self.wire]) == [200]
+        self.wire.clock.advance(REQUEST_SECONDS)
+        assert self.wire.transport.disconnected
+
+    def test_no_more_is_answered_than_the_client_takes(self) -> None:
+        """Requests that were read already wait while the answers before them are not taken."""
+        self.wire.channel.pauseProducing()
+        self.wire.send(self.HEALTH * 3)
+        assert self.statuses([self.wire]) == []
+        self.wire.channel.resumeProducing()
+        assert self.statuses([self.wire]) == [200] * 3
+
+    def test_connections_are_bounded(self) -> None:
+        """The newest is closed at once while there are too many; one log line says so."""
+        site = self.wire.site
+        wires = [Wire(beside=self.wire) for _ in range(MAX_CONNECTIONS - 1)]
+        assert self.logged() == []
+        for _ in range(3):
+            assert [site.buildProtocol(None) for _ in range(3)] == [None] * 3
+            wires.pop().lose()
+            wires.append(Wire(beside=self.wire))
+        full = "64 connections: more are closed at once"
+        assert self.logged() == [full]
+        wires[0].send(self.HEALTH)
+        assert self.statuses(wires) == [200]
+        for wire in wires:
+            wire.lose()
+        assert self.logged() == [full, "32 connections: more are taken again"]
+        assert site.connections == 1

@@ -185,6 +185,30 @@ def test_a_long_line_is_refused_with_its_number() -> None:
         assert caught.value.status == 413
 
 
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_the_number_of_lines_is_bounded(encoding: str) -> None:
+    """Blank lines count; the first one that is too much is refused, ended or not."""
+
+    def read(body: bytes) -> list[Line]:
+        return lines(gzip.compress(body) if encoding else body, encoding)
+
+    blanks = b"\n" * (parse.MAX_LINES - 1)
+    assert len(read(blanks + line())) == 1
+    assert len(read(blanks + line() + b"\n")) == 1
+    for body in (blanks + b"\n\n", blanks + b"\n ", blanks + line() + b"\n" + line()):
+        with pytest.raises(TooLargeError, match="line 100001: more than 100000 lines") as caught:
+            read(body)
+        assert (caught.value.status, caught.value.line) == (413, 100_001)
+
+
+def test_too_many_lines_are_refused_early() -> None:
+    """What is left of a body of newlines is not even unpacked."""
+    steps: list[parse.Step] = []
+    with pytest.raises(TooLargeError):
+        steps.extend(read_import(gzip.compress(b"\n" * 10_000_000), "gzip"))
+    assert sum(step.unpacked_bytes for step in steps) <= parse.MAX_LINES
+
+
 def test_steps_are_short() -> None:
     """No step unpacks more than a piece, so that parsing never takes long at a stretch."""
     body = b"\n".join([line()] * 5000)
@@ -201,6 +225,23 @@ def test_gzip_of_several_members_is_one_body() -> None:
     parts = [body[at : at + 7] for at in range(0, len(body), 7)]
     packed = b"".join(gzip.compress(part) for part in ([b"", *parts, b""]))
     assert lines(packed, "gzip") == lines(body)
+
+
+def test_long_gzip_members_follow_each_other() -> None:
+    """Also when a member's last piece was held back until there was room for it."""
+    body = line() * 3
+    for size in (parse.PIECE_BYTES - 1, parse.PIECE_BYTES, 3 * parse.PIECE_BYTES + 1):
+        member = gzip.compress(b" ".ljust(size))
+        unpacked = b"".join(unpack(member + gzip.compress(body) + member, "gzip", 10**6))
+        assert unpacked == b" " * size + body + b" " * size
+
+
+@pytest.mark.parametrize("read", [read_import, read_metrics])
+def test_small_gzip_members_share_a_step(read: parse.Reader) -> None:
+    """A body of many tiny members takes few steps, and not one very long one."""
+    empty = gzip.compress(b"")
+    packed = empty * 10_000 + gzip.compress(b"[]" if read is read_metrics else b"")
+    assert 5 < len(list(read(packed, "gzip"))) < 20
 
 
 def test_bad_gzip_is_refused_without_a_line_number() -> None:

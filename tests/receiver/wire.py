@@ -4,9 +4,11 @@ from http.client import HTTPResponse
 from io import BytesIO
 from typing import Any, cast
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from belatwist.receiver.app import Receiver, site
@@ -45,25 +47,39 @@ class _Stream(BytesIO):
 class Wire:
     """One client's connection.
 
+    :param beside: a connection to the same receiver.
     :ivar clock: the receiver's time; an answer to an upload takes some of its turns.
     :ivar requests: every request object so far.
     """
 
-    def __init__(self, *, verbose: bool = False, clock: Clock | None = None) -> None:
-        self.clock = Clock() if clock is None else clock
+    def __init__(
+        self,
+        *,
+        verbose: bool = False,
+        clock: Clock | None = None,
+        beside: "Wire | None" = None,
+    ) -> None:
+        if beside is None:
+            self.clock = Clock() if clock is None else clock
+            self.receiver = Receiver(self.clock, verbose=verbose)
+            self.site: Any = site(self.receiver, self.clock)
+        else:
+            self.clock, self.receiver, self.site = beside.clock, beside.receiver, beside.site
         self.requests: list[Request] = []
-        self.receiver = Receiver(self.clock, verbose=verbose)
         self.transport = HalfClosingTransport()
-        served: Any = site(self.receiver, self.clock)
-        make_request = served.requestFactory
+        self.channel: Any = self.site.buildProtocol(None)
+        make_request = self.channel.requestFactory
 
         def remember(*args: Any) -> Request:
             self.requests.append(make_request(*args))
             return self.requests[-1]
 
-        served.requestFactory = remember
-        self.channel: Any = served.buildProtocol(None)
+        self.channel.requestFactory = remember
         self.channel.makeConnection(self.transport)
+
+    def lose(self) -> None:
+        """Let the client go away."""
+        self.channel.connectionLost(Failure(ConnectionDone()))
 
     def send(self, data: bytes) -> None:
         """Let bytes arrive, and the receiver do all of its steps."""

@@ -15,11 +15,14 @@ from belatwist import __version__
 from belatwist.clock import Clocks, WallClock
 from belatwist.collectors import table
 from belatwist.collectors.scheduler import CollectorScheduler
-from belatwist.config import Config, read_token
+from belatwist.config import Config, Storage, read_token
 from belatwist.errors import BelaError
 from belatwist.listen import Listener
 from belatwist.lockfile import ProcessLock
 from belatwist.procfs.reader import Reader
+from belatwist.store.intake import Intake
+from belatwist.store.maintenance import Checkpointer
+from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.timekeeper import Timekeeper
 from belatwist.upload.chain import RetryChain
@@ -102,6 +105,7 @@ class Agent(MultiService):
 
     async def _stop(self) -> None:
         if self._starting is not None:
+            self._store.interrupt()
             await self._starting
         for service in self.services:
             if service.running:
@@ -109,9 +113,9 @@ class Agent(MultiService):
                     await maybeDeferred(service.stopService)
                 except Exception:  # noqa: BLE001 - the database must be closed whatever a part does
                     self.log.failure("cannot stop {part} cleanly", part=service.name)
-        await self._store.close(self._wall_ms())
+        completed = await self._store.close(self._wall_ms())
         self._lock.release()
-        self.log.info("stopped: session completed")
+        self.log.info("stopped: session completed" if completed else "stopped")
 
 
 def build(
@@ -143,10 +147,11 @@ def build(
         sysfs=Reader(config.paths.sysfs),
         rng=random.Random(),  # noqa: S311 - mock values
     )
+    intake = Intake(store, seconds=reactor.seconds)
     client = _client(config, reactor)
     monitoring = config.monitoring
     timekeeper = Timekeeper(
-        store,
+        intake,
         clocks,
         reactor=reactor,
         date_of=client.date_of if config.remote.enabled else None,
@@ -158,18 +163,40 @@ def build(
     )
     services: list[Service] = [
         timekeeper,
-        CollectorScheduler(jobs, reactor=reactor, wall_ms=timekeeper.now_ms, sink=store.add),
+        CollectorScheduler(jobs, reactor=reactor, wall_ms=timekeeper.now_ms, sink=intake.add),
+        intake,
     ]
     if config.remote.enabled:
         services.append(_uploader(config, store, client, timekeeper, reactor))
+    services += _maintenance(config.storage, store, timekeeper, reactor)
     return Agent(
-        lock=ProcessLock(path.with_name(path.name + ".lock")),
+        lock=ProcessLock(Path(f"{path}.lock")),
         store=store,
         listeners=listeners,
         services=services,
         wall_ms=clocks.wall_ms,
         failed=failed,
     )
+
+
+def _maintenance(
+    storage: Storage, store: SQLiteStore, timekeeper: Timekeeper, reactor: Any
+) -> tuple[Pruner, Checkpointer]:
+    checkpointer = Checkpointer(
+        store,
+        reactor=reactor,
+        interval=storage.wal_checkpoint_interval,
+        limit=storage.wal_checkpoint_size_mb << 20,
+    )
+    pruner = Pruner(
+        store,
+        checkpointer,
+        reactor=reactor,
+        wall_ms=timekeeper.now_ms,
+        keep=storage.retention.uploaded,
+        limit=storage.retention.max_size_mb << 20,
+    )
+    return pruner, checkpointer
 
 
 def _client(config: Config, reactor: Any) -> HTTPImportClient:

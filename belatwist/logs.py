@@ -46,10 +46,9 @@ class LogOutput:
         self._line = json_line if form == "json" else ConsoleLine(colour=self._stream.isatty())
         self._wanted = LogLevelFilterPredicate(defaultLogLevel=_LEVELS[level])
         if level == "info":
-            # It tells of each connection that is opened and closed.
-            self._wanted.setLogLevelForNamespace(
-                "twisted.web.client._HTTP11ClientFactory", LogLevel.warn
-            )
+            # They tell of each connection that is opened and closed, and of odd answers.
+            for chatty in ("client._HTTP11ClientFactory", "_newclient"):
+                self._wanted.setLogLevelForNamespace(f"twisted.web.{chatty}", LogLevel.warn)
 
     def __call__(self, event: LogEvent) -> None:
         """Write an event, if its level is high enough."""
@@ -96,6 +95,13 @@ def _failure_fields(event: LogEvent) -> dict[str, Any]:
     }
 
 
+def _visible(text: str) -> str:
+    """Show control characters as escapes: names from outside must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class ConsoleLine:
     """Formats an event for a person: time, level where it is not the usual one, text.
 
@@ -109,10 +115,11 @@ class ConsoleLine:
         """Return one line, and a traceback below it where there is one."""
         level = _level(event)
         clock = _moment(event).astimezone().strftime("%H:%M:%S")
-        text = f"{clock} {level.upper():5} {formatEvent(event)}"
+        text = f"{clock} {level.upper():5} {_visible(formatEvent(event))}"
         fields = _failure_fields(event)
         if fields:
-            text += f": {fields['error_type']}: {fields['error']}\n{fields['stack'].rstrip()}"
+            text += f": {fields['error_type']}: {_visible(fields['error'])}"
+            text += "".join(f"\n{_visible(line)}" for line in fields["stack"].splitlines())
         if self._colour and level in _COLOURS:
             text = f"{_COLOURS[level]}{text}\x1b[0m"
         return text

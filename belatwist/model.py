@@ -21,8 +21,10 @@ REAL = 0
 TEXT = 1
 """``value_type`` of a text; kept locally, never sent: VictoriaMetrics stores numbers only."""
 
+PRIORITIES = range(4)
+"""From 0, sent first and deleted last, to 3."""
+
 DEFAULT_PRIORITY = 2
-"""Priorities run from 0 (sent first, deleted last) to 3."""
 
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in "\\|,="})
 

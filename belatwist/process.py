@@ -1,6 +1,7 @@
 """What a service of ours does with the process it is in: clock, signals, exit status, log."""
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -68,8 +69,21 @@ def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
     :param on_hangup: called on SIGHUP, whose default would end the process.
     """
     reactor.seconds = time.monotonic
+    # What the service writes is for its user and group: the database, its lock, the log.
+    os.umask(0o027)
     # After Twisted's own handlers, which would have the process die of the signal.
     reactor.callWhenRunning(_handle_signals, reactor, on_hangup)
+    reactor.callWhenRunning(_spare_the_imported)
+
+
+def _spare_the_imported() -> None:
+    """Take what is there by now, which stays, out of the garbage collector's rounds.
+
+    A full round over it holds the whole process up for about 16 ms on a fast machine, and comes
+    every few ticks.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _handle_signals(reactor: Any, on_hangup: Callable[[], None]) -> None:
@@ -106,7 +120,7 @@ def fail(reactor: Any, reason: str) -> None:
     _log.critical("{reason}", reason=reason)
     # twistd ends with status 0 however its reactor came to stop, and takes no other.
     atexit.register(_exit_failed)
-    reactor.callWhenRunning(reactor.stop)
+    reactor.callWhenRunning(_stop, reactor, "giving up")
 
 
 def _exit_failed() -> None:

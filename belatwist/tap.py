@@ -54,16 +54,17 @@ def makeService(options: Options) -> IService:
     from belatwist import app
     from belatwist.clock import Clocks
 
-    return Root(
-        output,
-        app.build(
+    try:
+        agent = app.build(
             loaded,
             reactor=reactor,
             clocks=Clocks(),
             failed=lambda reason: fail(reactor, reason),
             listeners=[] if where is None else [_receiver(reactor, *where)],
-        ),
-    )
+        )
+    except ConfigError as error:
+        raise SystemExit(f"bela: {path}: {error}") from error
+    return Root(output, agent)
 
 
 def _receiver_address(url: str) -> tuple[str, int]:
@@ -78,8 +79,9 @@ def _receiver_address(url: str) -> tuple[str, int]:
     except ValueError:
         loopback = False
     if not loopback or parts.scheme != "http":
+        shown = url.partition("?")[0]
         raise ConfigError(
-            f"remote.url: {url}: --with-receiver listens where this points, so it must be http://"
+            f"remote.url: {shown}: --with-receiver listens where this points, so it must be http://"
             " on 127.0.0.1 (configs/config.dev.yaml has such a one)"
         )
     return host, parts.port or 80

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from belatwist.clock import STEP_MS, Clocks
 from belatwist.skew import skew_ms
-from belatwist.store.sqlite import SQLiteStore
+from belatwist.store.intake import Store
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -45,7 +45,7 @@ class Timekeeper(Service):
 
     def __init__(
         self,
-        store: SQLiteStore,
+        store: Store,
         clocks: Clocks,
         *,
         reactor: "IReactorTime",
@@ -61,6 +61,7 @@ class Timekeeper(Service):
         self._reactor = reactor
         self._date_of = date_of
         self._url = url
+        self._shown_url = url.partition("?")[0]
         self._ingest_url = ingest_url
         self._limit_ms = limit_ms
         self._interval = interval
@@ -72,6 +73,7 @@ class Timekeeper(Service):
         self._doubtful_since = 0.0
         self._told_hold = False
         self._unreachable = False
+        self._skewed = False
         self._entered: Deferred[None] = Deferred()
         self._loop = LoopingCall(self._compare_now)
         self._loop.clock = reactor
@@ -161,6 +163,7 @@ class Timekeeper(Service):
         self._doubtful_since = self._reactor.seconds()
         self.good = False
         self.skew = None
+        self._skewed = False
         self.log.warn(
             "the wall clock was stepped by {step_ms} ms", step_ms=step_ms, steps=self.steps
         )
@@ -195,7 +198,7 @@ class Timekeeper(Service):
             self._unreachable = True
             say(
                 "cannot compare the clock with {clock_skew_url}: {error}",
-                clock_skew_url=self._url,
+                clock_skew_url=self._shown_url,
                 error=str(error),
             )
             return
@@ -205,7 +208,7 @@ class Timekeeper(Service):
         if skew is None:
             self.log.debug(
                 "a comparison of the clock with {clock_skew_url} says nothing",
-                clock_skew_url=self._url,
+                clock_skew_url=self._shown_url,
                 date=date,
                 round_trip_ms=round_trip_ms,
             )
@@ -214,14 +217,17 @@ class Timekeeper(Service):
         fields: dict[str, object] = {
             "skew_ms": skew,
             "threshold_ms": self._limit_ms,
-            "clock_skew_url": self._url,
+            "clock_skew_url": self._shown_url,
             "ingest_url": self._ingest_url,
         }
+        text = (
+            f"the clock is {abs(skew) / 1000:.1f} s {'ahead of' if skew > 0 else 'behind'}"
+            " {clock_skew_url} (samples go to {ingest_url})"
+        )
         if abs(skew) > self._limit_ms:
-            self.log.warn(
-                "the clock is {skew_ms} ms ahead of {clock_skew_url} (samples go to {ingest_url})",
-                **fields,
-            )
+            (self.log.debug if self._skewed else self.log.warn)(text, **fields)
+            self._skewed = True
         else:
-            self.log.debug("the clock is {skew_ms} ms ahead of {clock_skew_url}", **fields)
+            self._skewed = False
+            self.log.debug(text, **fields)
             self._trust(f"it agrees with the server's within {self._limit_ms / 1000:g} s")

@@ -13,16 +13,34 @@ from benchmarks import (
     drain,
     flash,
     memory,
+    migration,
+    pending,
     profiling,
     report,
+    retention,
     stages,
     startup,
     together,
+    turns,
 )
 from benchmarks.harness import QUICK, FailedError, Plan, Row, UnavailableError
 
 QUESTIONS: Mapping[str, Callable[[Plan], list[Row]]] = MappingProxyType(
-    {module.NAME: module.measure for module in (stages, together, drain, flash, memory, startup)}
+    {
+        module.NAME: module.measure
+        for module in (
+            stages,
+            together,
+            turns,
+            drain,
+            flash,
+            memory,
+            startup,
+            migration,
+            retention,
+            pending,
+        )
+    }
 )
 """Every question by its name, in the order of asking."""
 

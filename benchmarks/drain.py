@@ -10,6 +10,7 @@ from benchmarks import stages
 from benchmarks.agent import agent, config
 from benchmarks.harness import (
     FailedError,
+    Memory,
     Plan,
     Row,
     cpu_seconds,
@@ -22,15 +23,32 @@ from benchmarks.server import proxy, victoria
 
 NAME = "drain"
 _INTERVAL = 5.0
+_ROUND_TRIP = 0.2
 _SENT = "SELECT sum(metrics_count) FROM upload_checkpoints WHERE outcome = 1"
 
 
+_FRESH = (
+    "FROM samples s JOIN upload_checkpoints c ON c.id = s.checkpoint_id WHERE s.timestamp_ms >= ?"
+)
+
+
 def measure(plan: Plan) -> list[Row]:
+    """Drain a backlog on loopback, and again over a link that takes its time."""
+    return _drain(plan, "", 0.0) + _drain(plan, f", {_ROUND_TRIP * 1000:.0f} ms", _ROUND_TRIP)
+
+
+def _drain(plan: Plan, at: str, round_trip: float) -> list[Row]:
     """Fill a database, start the service on it, and watch until all of it is delivered.
 
     This machine's host collectors run at 1 s meanwhile; what they yield is counted as well.
+
+    :param at: what tells the rows from those of another link.
     """
-    with workspace(plan) as where, victoria(where) as server, proxy(server) as wire:
+    with (
+        workspace(plan) as where,
+        victoria(where) as server,
+        proxy(server, round_trip=round_trip) as wire,
+    ):
         backlog = int(in_worker(fill, None, str(where / "metrics.db"), plan.backlog)["samples"])
         path = config(where, interval=1.0, url=wire.url, upload_interval=_INTERVAL, root=Path("/"))
         with agent(where, path) as running:
@@ -56,17 +74,31 @@ def measure(plan: Plan) -> list[Row]:
             took = time.monotonic() - began
             cpu, passed = cpu_seconds(running.pid) - cpu, wire.bytes
             requests = running.ask("SELECT count(*) FROM upload_checkpoints")
-            late = _longest_gap(running.ask, began_ms=wall_ms() - round(took * 1000))
+            began_ms = wall_ms() - round(took * 1000)
+            late = _longest_gap(running.ask, began_ms=began_ms)
+            waited = running.ask(f"SELECT max(c.upload_time - s.timestamp_ms) {_FRESH}", began_ms)
+            fresh = running.ask(f"SELECT count(*) {_FRESH}", began_ms)
         wait_until(lambda: server.rows() >= sent, seconds=5, what="the server's count")
     note = f"{sent:,} samples in {requests} requests, {took:.1f} s"
     return [
-        Row(NAME, "rate", sent / took, "samples / s", note),
-        Row(NAME, "CPU", cpu * 1e6 / sent, "ms / 1,000 samples", "the whole service"),
-        Row(NAME, "wire", passed / sent, "bytes / sample", "headers included"),
-        Row(NAME, "memory with the backlog", before.pss, "MiB PSS", f"RSS {before.rss:.1f} MiB"),
-        Row(NAME, "memory while draining, most", most.pss, "MiB PSS", f"RSS {most.rss:.1f} MiB"),
-        Row(NAME, "longest time between two ticks", late, "s", "of 1 s, while draining"),
+        Row(NAME, f"rate{at}", sent / took, "samples / s", note),
+        Row(NAME, f"CPU{at}", cpu * 1e6 / sent, "ms / 1,000 samples", "the whole service"),
+        Row(NAME, f"wire{at}", passed / sent, "bytes / sample", "headers included"),
+        Row(NAME, f"memory with the backlog{at}", before.pss, "MiB PSS", _rss(before)),
+        Row(NAME, f"memory while draining, most{at}", most.pss, "MiB PSS", _rss(most)),
+        Row(NAME, f"longest time between two ticks{at}", late, "s", "of 1 s, while draining"),
+        Row(
+            NAME,
+            f"longest wait of a fresh sample{at}",
+            waited / 1000 if fresh else None,
+            "s",
+            f"of {fresh} delivered while draining, an upload each {_INTERVAL:g} s",
+        ),
     ]
+
+
+def _rss(found: Memory) -> str:
+    return f"RSS {found.rss:.1f} MiB"
 
 
 def _longest_gap(ask: Any, *, began_ms: int) -> float:

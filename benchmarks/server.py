@@ -82,13 +82,16 @@ def victoria(where: Path) -> Iterator[Victoria]:
 class Proxy:
     """Passes TCP connections on and counts the payload of both directions.
 
+    :param target: the server's port.
+    :param round_trip: seconds that every answer is kept back.
     :ivar port: where it listens, on 127.0.0.1.
     :ivar bytes: passed on so far.
-    :ivar began: when the first byte came, on the monotonic clock; ``None`` before that.
+    :ivar began: when the first upload came, on the monotonic clock; ``None`` before that.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, round_trip: float = 0.0) -> None:
         self._target = target
+        self._round_trip = round_trip
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
         self.bytes = 0
@@ -114,16 +117,18 @@ class Proxy:
                 return
             for one in (client, server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for pair in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=pair, name="proxy", daemon=True).start()
+            for way in ((client, server, 0.0), (server, client, self._round_trip)):
+                threading.Thread(target=self._pass, args=way, name="proxy", daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pass(self, source: socket.socket, sink: socket.socket, delay: float) -> None:
         with suppress(OSError):
             while piece := source.recv(65536):
                 with self._lock:
                     self.bytes += len(piece)
-                    if self.began is None:
+                    if self.began is None and piece.startswith(b"POST "):
                         self.began = time.monotonic()
+                if delay:
+                    time.sleep(delay)  # An answer of the import endpoint is one piece.
                 sink.sendall(piece)
         for one in (source, sink):
             with suppress(OSError):
@@ -132,9 +137,9 @@ class Proxy:
 
 
 @contextmanager
-def proxy(server: Victoria) -> Iterator[Proxy]:
+def proxy(server: Victoria, *, round_trip: float = 0.0) -> Iterator[Proxy]:
     """Run a proxy before a server."""
-    made = Proxy(server.port)
+    made = Proxy(server.port, round_trip=round_trip)
     try:
         yield made
     finally:

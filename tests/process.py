@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -52,13 +53,14 @@ class Lines:
 
         :param what: what to say when it does not come.
         """
+        deadline = time.monotonic() + TIMEOUT
         while True:
             try:
-                line = self._queue.get(timeout=TIMEOUT)
+                line = self._queue.get(timeout=max(deadline - time.monotonic(), 0))
             except queue.Empty:
                 line = None
             if line is None:
-                raise AssertionError(f"{what}: not among\n" + "\n".join(self.seen))
+                raise AssertionError(f"{what}: not among\n" + "\n".join(self.seen[-100:]))
             self.seen.append(line)
             if wanted(line):
                 return line

@@ -59,6 +59,11 @@ class ConsoleLineTests(SynchronousTestCase):
         line = logs.ConsoleLine(colour=False)(event("took {count}", count=3))
         self.assertRegex(line, r"^\d\d:\d\d:\d\d INFO  took 3$")
 
+    def test_control_characters(self) -> None:
+        """A name from outside cannot steer the terminal, nor begin a line of its own."""
+        line = logs.ConsoleLine(colour=False)(event("{name}", name="eth\x1b[31m\nroot"))
+        self.assertTrue(line.endswith("eth\\x1b[31m\\nroot"))
+
     def test_colour(self) -> None:
         """A warning stands out on a terminal."""
         one = {**event("careful"), "log_level": LogLevel.warn}

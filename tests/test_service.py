@@ -122,12 +122,34 @@ def test_a_refused_configuration_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [config]
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "content"),
+    [
+        ("storage", "path", None),
+        ("remote", "tls_ca_file", "-----BEGIN CERTIFICATE-----\nrubbish\n"),
+    ],
+)
+def test_a_file_that_cannot_serve_is_one_line(
+    section: str, key: str, content: str | None, tmp_path: Path
+) -> None:
+    """A folder for a database, rubbish for certificates: the key and the file are named."""
+    path = tmp_path / "thing"
+    path.mkdir() if content is None else path.write_text(content)
+    config = write_config(tmp_path, **{section: {key: str(path)}})
+    done = run("bela", "--config", str(config), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"{section}.{key}: " in done.stderr
+    assert str(path) in done.stderr
+
+
 def test_with_receiver_needs_a_loopback_url(tmp_path: Path) -> None:
     """The receiver never listens where the configuration does not point on this machine."""
-    config = write_config(tmp_path, remote={"url": "http://192.0.2.1/api/v1/import"})
+    config = write_config(tmp_path, remote={"url": "http://192.0.2.1/api/v1/import?key=secret"})
     done = run("bela", "--config", str(config), "--with-receiver", cwd=tmp_path)
     assert done.returncode == 1
     assert "remote.url" in done.stderr
+    assert "secret" not in done.stderr
 
 
 def test_first_run(tmp_path: Path) -> None:
@@ -162,6 +184,23 @@ def test_signals_end_it_in_order(number: signal.Signals, tmp_path: Path) -> None
         service.expect_event("collected")
         assert service.stop(number) == 0
     assert not (tmp_path / "metrics.db-wal").exists()
+    assert query(tmp_path / "metrics.db", "SELECT status FROM sessions") == [("completed",)]
+
+
+def test_the_disk_is_looked_after(tmp_path: Path) -> None:
+    """The write-ahead log is emptied at its interval and at the end; what is old is deleted."""
+    config, _ = receiver_config(
+        tmp_path, storage={"wal_checkpoint_interval": "1s", "retention": {"uploaded": "1s"}}
+    )
+    with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
+        emptied = service.expect_event("write-ahead log (its time has come)")
+        deleted = service.expect_event("retention: ")
+        assert service.stop() == 0
+        rest = "".join(service.log.rest())
+    assert emptied["new_size"] == 0
+    assert emptied["bytes_reclaimed"] == emptied["old_size"] > 0
+    assert deleted["count"] > 0
+    assert "write-ahead log (stopping)" in rest
     assert query(tmp_path / "metrics.db", "SELECT status FROM sessions") == [("completed",)]
 
 
@@ -209,7 +248,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("CREATE TABLE metrics (id INTEGER)", "version 1"),
+        ("CREATE TABLE metrics (id INTEGER)", "another program"),
         (
             "CREATE TABLE schema_version (id INTEGER PRIMARY KEY, version INTEGER);"
             "INSERT INTO schema_version (version) VALUES (4)",

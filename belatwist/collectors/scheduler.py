@@ -23,8 +23,12 @@ if TYPE_CHECKING:
         """What the scheduler needs of the reactor."""
 
 
+PATIENCE = 0.25
+"""Seconds that the collectors of a tick have a thread together; then those that it has not begun go
+on without the slow one, on another."""
+
 DEADLINE = 5.0
-"""Seconds that the collectors of a tick may take before the one that is running counts as stuck."""
+"""Seconds after which a collector that has not answered counts as stuck."""
 
 _NS = 1_000_000_000
 _SLACK_NS = 1_000_000  # A timer may fire early by the rounding of a float.
@@ -62,19 +66,22 @@ class Job:
 
 
 class _Run:
-    """The jobs of one tick, worked off by one thread.
+    """Jobs that are worked off by one thread, one after the other.
 
-    :ivar todo: jobs that no thread has begun. Taking one is atomic, so that the reactor can take
-        them back from a thread that is stuck.
-    :ivar done: ``(job, samples or failure, seconds)`` of the jobs that have ended.
+    :ivar todo: jobs that the thread has not begun. Taking one is atomic, so that the reactor can
+        take them back.
+    :ivar done: ``(job, samples or failure, seconds)`` of the jobs that have ended and are not
+        handed over yet.
+    :ivar unanswered: the jobs that are neither taken back nor handed over.
+    :ivar given_up: whether its deadline has passed.
     """
 
     def __init__(self, jobs: Sequence[Job], now_ms: int) -> None:
         self.todo = deque(jobs)
         self.done: deque[tuple[Job, Sequence[Sample] | Failure, float]] = deque()
+        self.unanswered = set(jobs)
         self.now_ms = now_ms
-        self.current: Job | None = None
-        self.stuck: Job | None = None
+        self.given_up = False
 
     def work(self) -> None:
         """Run the jobs, one after the other; on a worker thread."""
@@ -83,7 +90,6 @@ class _Run:
                 job = self.todo.popleft()
             except IndexError:
                 return
-            self.current = job
             begun = perf_counter()
             result: Sequence[Sample] | Failure
             try:
@@ -91,7 +97,6 @@ class _Run:
             except Exception:  # noqa: BLE001 - a collector may raise anything; _report tells
                 result = Failure()
             self.done.append((job, result, perf_counter() - begun))
-            self.current = None
 
 
 class CollectorScheduler(Service):
@@ -126,7 +131,7 @@ class CollectorScheduler(Service):
         self._in_thread = in_thread
         self._deadline = deadline
         self._timer: IDelayedCall | None = None
-        self._deadlines: dict[_Run, IDelayedCall] = {}
+        self._timers: dict[_Run, IDelayedCall] = {}
         self._storing: set[Deferred[None]] = set()
         self._stored_any = False
 
@@ -145,10 +150,10 @@ class CollectorScheduler(Service):
         A tick that is being collected is not waited for: its samples would tell of the shutdown.
         """
         super().stopService()
-        for timer in (self._timer, *self._deadlines.values()):
+        for timer in (self._timer, *self._timers.values()):
             if timer is not None and timer.active():
                 timer.cancel()
-        self._deadlines.clear()
+        self._timers.clear()
         return Deferred.fromCoroutine(self._settled())
 
     async def _settled(self) -> None:
@@ -173,7 +178,7 @@ class CollectorScheduler(Service):
         for job in jobs:
             job.busy = True
         run = _Run(jobs, now_ms)
-        self._deadlines[run] = self._reactor.callLater(self._deadline, self._overdue, run)
+        self._timers[run] = self._reactor.callLater(PATIENCE, self._slow, run)
 
         def work() -> None:
             run.work()
@@ -182,47 +187,54 @@ class CollectorScheduler(Service):
         self._in_thread(work)
 
     def _ended(self, run: _Run) -> None:
-        if run.stuck is not None:
-            # Its deadline has passed long ago and been reported; what it read meanwhile is stale.
-            run.stuck.busy = False
+        if run.given_up:
+            # It was reported long ago; what it has read meanwhile is stale.
+            for job in run.unanswered:
+                job.busy = False
             return
-        timer = self._deadlines.pop(run, None)
-        if timer is None:
-            return  # Stopped meanwhile.
-        timer.cancel()
-        self._collect(run)
+        timer = self._timers.pop(run, None)
+        if timer is not None:  # Otherwise the service was stopped meanwhile.
+            timer.cancel()
+            self._hand_over(run)
 
-    def _overdue(self, run: _Run) -> None:
-        """Give a thread up: keep what it has, report whom it is stuck in, go on with the others."""
-        del self._deadlines[run]
+    def _slow(self, run: _Run) -> None:
+        """Hand over what there is, and go on without the collector that the thread is in."""
         others = []
         while run.todo:
             try:
                 others.append(run.todo.popleft())
             except IndexError:
                 break
-        run.stuck = run.current
-        self._collect(run)
-        if run.stuck is not None:
-            self._report(
-                run.stuck, Failure(TimeoutError(f"no answer within {self._deadline:g} s")), 0.0
-            )
-        for job in others:
-            job.busy = False
+        run.unanswered.difference_update(others)
+        self._timers[run] = self._reactor.callLater(self._deadline - PATIENCE, self._overdue, run)
+        self._hand_over(run)
         self._begin(others, self._wall_ms())
 
-    def _collect(self, run: _Run) -> None:
-        """Hand over what a run has yielded so far."""
+    def _overdue(self, run: _Run) -> None:
+        """Give a thread up, and report whom it is stuck in; the job stays busy until it returns."""
+        del self._timers[run]
+        self._hand_over(run)
+        run.given_up = True
+        silent = Failure(TimeoutError(f"no answer within {self._deadline:g} s"))
+        for job in run.unanswered:
+            self._report(job, silent, self._deadline)
+
+    def _hand_over(self, run: _Run) -> None:
+        """Hand over what a run has yielded and is not handed over yet."""
         samples: list[Sample] = []
+        collectors = 0
         seconds = 0.0
-        for job, result, took in run.done:
+        while run.done:
+            job, result, took = run.done.popleft()
+            run.unanswered.discard(job)
             job.busy = False
+            collectors += 1
             seconds += took
             self._report(job, result, took)
             if not isinstance(result, Failure):
                 samples.extend(self._stamped(job, result, run.now_ms))
         if samples:
-            storing = Deferred.fromCoroutine(self._store(samples, len(run.done), seconds))
+            storing = Deferred.fromCoroutine(self._store(samples, collectors, seconds))
             self._storing.add(storing)
             storing.addBoth(lambda _: self._storing.discard(storing))
 

@@ -42,6 +42,7 @@ def load(path: str | Path) -> Config:
         raise ConfigError(one_line(f"{source}:{line}: not UTF-8")) from None
     config = parse(text, source)
     try:
+        _check_database(config.storage.path)
         if config.remote.auth_token_file is not None:
             read_token(config.remote.auth_token_file)
         if config.remote.tls_ca_file is not None:
@@ -81,6 +82,17 @@ def _token_error(path: str, what: str) -> ConfigError:
     folder = Path(path).parent
     shown = show(path) if folder != Path.cwd() and folder.is_dir() else NOT_SHOWN
     return ConfigError(one_line(f"remote.auth_token_file: {shown}: {what}"))
+
+
+def _check_database(path: str) -> None:
+    found = Path(path)
+    try:
+        if found.is_file() or not found.exists():
+            return
+        what = "a regular file, or none yet: the database is made there"
+    except OSError as error:
+        what = _reason(error)
+    raise ConfigError(one_line(f"storage.path: {show(path)}: {what}"))
 
 
 def _check_certificates(path: str) -> None:

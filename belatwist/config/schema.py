@@ -43,15 +43,20 @@ class Retention(Section, frozen=True, kw_only=True):
     """What is kept, and for how long."""
 
     uploaded: Annotated[
-        LongSeconds, Meta(description="How long a sample is kept after its upload.")
+        LongSeconds,
+        Meta(
+            description="How long a sample is kept after its upload, or after it was rejected; "
+            "up to 1/24 longer. A sample that waits for its upload is never deleted for its age."
+        ),
     ] = 24 * 3600.0
     max_size_mb: Annotated[
         int,
         Meta(
             ge=1,
             le=1_048_576,
-            description="The database's largest size in MiB; the oldest uploaded samples go "
-            "first, then the oldest pending ones.",
+            description="The largest size of the database with its write-ahead log in MiB; the "
+            "oldest uploaded samples go first and then, only if it must be, pending ones: the "
+            "oldest of the lowest priority.",
         ),
     ] = 1024
 
@@ -72,7 +77,12 @@ class Storage(Section, frozen=True, kw_only=True):
     ] = 3600.0
     wal_checkpoint_size_mb: Annotated[
         int,
-        Meta(ge=1, le=4096, description="The write-ahead log is also emptied at this size in MiB."),
+        Meta(
+            ge=1,
+            le=4096,
+            description="The write-ahead log is also emptied at this size in MiB, looked at after "
+            "each write.",
+        ),
     ] = 64
     synchronous: Annotated[
         Literal["full", "normal"],

@@ -54,6 +54,8 @@ def move(cursor: Cursor, era: int, step_ms: int) -> tuple[int, int]:
     :return: how many were moved; and how many were dropped, because another sample of that series
         and millisecond stands there already.
     """
+    # Made outside of the transaction, as Python has it; an earlier one may have been rolled back.
+    cursor.execute("DROP TABLE IF EXISTS temp.moved")
     cursor.execute("CREATE TEMP TABLE moved AS " + _OF_ERA.format("SELECT *"), (era,))
     cursor.execute(_OF_ERA.format("DELETE"), (era,))
     taken = cursor.rowcount
@@ -64,7 +66,7 @@ def move(cursor: Cursor, era: int, step_ms: int) -> tuple[int, int]:
         (step_ms,),
     )
     placed = cursor.rowcount
-    cursor.execute("DROP TABLE moved")
+    cursor.execute("DROP TABLE temp.moved")
     cursor.execute(
         "UPDATE clock_eras SET offset_ms = offset_ms + ? WHERE number = ?", (step_ms, era)
     )

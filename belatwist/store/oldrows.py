@@ -34,31 +34,29 @@ class OldRow(NamedTuple):
     device_id: bytes | None
     tags: bytes | None
 
-    def checked_value(self, encoding: str) -> float | str:
-        """Return the value, if it and the timestamp can be a sample's.
 
-        :raises OddRowError: otherwise.
-        """
-        if self.timestamp_ms is None or not -_TIME_LIMIT_MS < self.timestamp_ms < _TIME_LIMIT_MS:
-            raise OddRowError("the timestamp is no time in whole milliseconds")
-        if self.value_type == TEXT:
-            if self.value_text is None:
-                raise OddRowError("there is no text")
-            return _decoded(self.value_text, encoding)
-        if self.value_type != REAL:
-            raise OddRowError("the value is of no known type")
-        if self.value is None or not math.isfinite(self.value):
-            raise OddRowError("the value is no finite number")
-        return self.value
+def checked(row: OldRow, encoding: str) -> tuple[int, float | str]:
+    """Return timestamp and value of a row.
 
-    def own_priority(self) -> int:
-        """Return the priority, within the bounds of those that are ever sent."""
-        return DEFAULT_PRIORITY if self.priority is None else min(max(self.priority, 0), 3)
+    :param encoding: the database's (``UTF-8``).
+    :raises OddRowError: when they cannot be a sample's.
+    """
+    if row.timestamp_ms is None or not -_TIME_LIMIT_MS < row.timestamp_ms < _TIME_LIMIT_MS:
+        raise OddRowError("the timestamp is no time in whole milliseconds")
+    if row.value_type == TEXT:
+        if row.value_text is None:
+            raise OddRowError("there is no text")
+        return row.timestamp_ms, _decoded(row.value_text, encoding)
+    if row.value_type != REAL:
+        raise OddRowError("the value is of no known type")
+    if row.value is None or not math.isfinite(row.value):
+        raise OddRowError("the value is no finite number")
+    return row.timestamp_ms, row.value
 
 
-def is_text(row: OldRow) -> bool:
-    """Tell whether a row is one of the texts, which are never sent."""
-    return row.value_type == TEXT
+def priority(row: OldRow) -> int:
+    """Return the priority, within the bounds of those that are ever sent."""
+    return DEFAULT_PRIORITY if row.priority is None else min(max(row.priority, 0), 3)
 
 
 # Texts are read as bytes, because one that is not UTF-8 would keep all of the others from being

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from belatwist.model import TEXT, Sample, Series
+from belatwist.model import PRIORITIES, TEXT, Sample, Series
 from belatwist.store import Position, Row, Verdict
 from belatwist.store.schema import ID_BASE
 
@@ -50,11 +50,11 @@ ORDER BY priority, timestamp_ms, series_id
 LIMIT ?
 """
 
-# By the primary key, backwards: what is new is at its end, and hardly any of it is uploaded yet.
+# Of one priority: the index is in order of time within each.
 NEWEST = """
 SELECT timestamp_ms, series_id, value
-FROM samples NOT INDEXED
-WHERE checkpoint_id IS NULL AND timestamp_ms <= ?
+FROM samples INDEXED BY idx_uploaded
+WHERE checkpoint_id IS NULL AND priority = ? AND timestamp_ms <= ?
 ORDER BY timestamp_ms DESC, series_id DESC
 LIMIT ?
 """
@@ -67,9 +67,10 @@ WHERE timestamp_ms = ? AND series_id = ? AND checkpoint_id IS NULL
 """
 
 _CHECKPOINT = """
-INSERT INTO upload_checkpoints (batch_id, chunk_index, last_uploaded_id, last_uploaded_timestamp,
+INSERT INTO upload_checkpoints (batch_id, chunk_index, last_uploaded_id,
+                                first_uploaded_timestamp, last_uploaded_timestamp,
                                 upload_time, metrics_count, outcome, reason)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -128,8 +129,11 @@ def fetch(cursor: Cursor, limit: int, until_ms: int, after: Position | None = No
 
 def fetch_newest(cursor: Cursor, limit: int, until_ms: int) -> list[Row]:
     """Read the newest pending samples, the oldest of them first."""
-    cursor.execute(NEWEST, (until_ms, limit))
-    return cursor.fetchall()[::-1]
+    rows: list[Row] = []
+    for priority in PRIORITIES:
+        cursor.execute(NEWEST, (priority, until_ms, limit))
+        rows += cursor.fetchall()
+    return sorted(rows)[-limit:]
 
 
 def position(cursor: Cursor, row: Row) -> Position:
@@ -168,6 +172,7 @@ def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int) -> int:
                 verdict.batch_id,
                 verdict.chunk_index,
                 last_timestamp * ID_BASE + last_series,
+                min(verdict.rows)[0],
                 last_timestamp,
                 now_ms,
                 len(verdict.rows),

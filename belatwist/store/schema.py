@@ -52,6 +52,7 @@ CREATE TABLE upload_checkpoints (
     batch_id TEXT NOT NULL,
     chunk_index INTEGER NOT NULL,
     last_uploaded_id INTEGER,
+    first_uploaded_timestamp INTEGER,
     last_uploaded_timestamp INTEGER,
     upload_time INTEGER,
     metrics_count INTEGER,
@@ -132,6 +133,8 @@ def configure(
         "journal_mode": "wal",
         "synchronous": {"normal": 1, "full": 2}[synchronous],
         "temp_store": 2,
+        # Overwriting what is deleted with zeros makes more pages to write.
+        "secure_delete": 0,
         "mmap_size": mmap_mb * 1024 * 1024,
         "cache_size": -cache_mb * 1024,
     }
@@ -155,7 +158,8 @@ def version(connection: Connection) -> int:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         if "schema_version" in names:
             found = connection.execute("SELECT max(version) FROM schema_version").fetchone()[0]
-            return int(found or 0)
+            if found:
+                return int(found)
     except DatabaseError as error:
         raise StartError(f"cannot be read as a database: {error}") from error
     if "metrics" in names:
@@ -165,15 +169,20 @@ def version(connection: Connection) -> int:
     return 0
 
 
+def create_tables(connection: Connection) -> None:
+    """Create tables, indexes and the view, within the caller's transaction."""
+    for statement in _DDL.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+
+
 def create(connection: Connection, now: str) -> None:
     """Create the schema in an empty database, in one transaction, and make it durable at once.
 
     :param now: ISO 8601 time, recorded as ``applied_at``.
     """
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _DDL.split(";\n"):
-        if statement.strip():
-            connection.execute(statement)
+    create_tables(connection)
     connection.execute(
         "INSERT INTO schema_version (version, applied_at) VALUES (?, ?)", (VERSION, now)
     )

@@ -7,15 +7,19 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from cryptography.x509 import load_pem_x509_certificates
+from OpenSSL import SSL
 from OpenSSL.crypto import X509
+from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
 
-from belatwist.errors import BelaError
+from belatwist.errors import BelaError, ConfigError
+from belatwist.upload.answer import Answer, PlainAgent, header, printable
 from belatwist.upload.policy import Outcome, Retry, classify
 
 CONNECT_TIMEOUT = 10.0
@@ -27,7 +31,7 @@ IDLE_TIMEOUT = 50
 DATE_TIMEOUT = 5.0
 """Seconds until a request for the server's time is given up."""
 
-_EXCERPT_BYTES = 300
+_LONGEST = 300
 
 
 class ImportClient(Protocol):
@@ -79,14 +83,13 @@ class HTTPImportClient:
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = 1
         self._pool.cachedConnectionTimeout = IDLE_TIMEOUT
-        self._http = HTTPClient(
-            Agent(
-                reactor,
-                contextFactory=BrowserLikePolicyForHTTPS(_trust_root(ca_file)),
-                connectTimeout=CONNECT_TIMEOUT,
-                pool=self._pool,
-            )
+        agent = Agent(
+            reactor,
+            contextFactory=BrowserLikePolicyForHTTPS(_trust_root(ca_file)),
+            connectTimeout=CONNECT_TIMEOUT,
+            pool=self._pool,
         )
+        self._http = HTTPClient(PlainAgent(agent))
 
     @property
     def endpoint(self) -> str:
@@ -120,9 +123,8 @@ class HTTPImportClient:
                 unbuffered=True,
                 reactor=self._reactor,
             )
-            await response.collect(lambda _: None)
-            found: list[str | None] = response.headers.getRawHeaders("date", [None])
-            return found[0]
+            await self._read(response)
+            return header(response, b"date")
 
         try:
             return await Deferred.fromCoroutine(attempt()).addTimeout(DATE_TIMEOUT, self._reactor)
@@ -144,18 +146,25 @@ class HTTPImportClient:
                 unbuffered=True,
                 reactor=self._reactor,
             )
-            answer = _Answer()
-            await response.collect(answer.received)
+            answer = await self._read(response)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong on the way, the samples wait
             return Retry(describe(error))
-        retry_after = response.headers.getRawHeaders("retry-after", [None])[0]
         return classify(
             response.code,
-            retry_after=retry_after,
+            retry_after=header(response, b"retry-after"),
+            web_page=answer.too_long
+            or (header(response, b"content-type") or "").lower().startswith("text/html"),
             excerpt=answer.excerpt(),
             received_bytes=answer.size,
             now=time.time(),
         )
+
+    @staticmethod
+    async def _read(response: IResponse) -> Answer:
+        answer = Answer()
+        response.deliverBody(answer)
+        await answer.finished
+        return answer
 
     def _request_headers(self, more: Mapping[str, str]) -> Headers:
         headers = Headers({k: [v] for k, v in {**self._headers, **more}.items()})
@@ -164,37 +173,45 @@ class HTTPImportClient:
         return headers
 
 
-class _Answer:
-    """The beginning of an answer's body, and its length: what a server says is not kept whole."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._start = b""
-
-    def received(self, data: bytes) -> None:
-        self.size += len(data)
-        self._start += data[: _EXCERPT_BYTES - len(self._start)]
-
-    def excerpt(self) -> str:
-        text = self._start.decode("utf-8", "replace")
-        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def describe(error: BaseException | None) -> str:
     """Say in one line what went wrong, looking into Twisted's wrappers of several failures."""
+    if isinstance(error, VerificationError):
+        return "the server's certificate is for another host than that of remote.url"
+    if isinstance(error, SSL.Error):
+        return _describe_tls(error)
     # ResponseFailed has them as an attribute, others as their only argument.
     reasons = getattr(error, "reasons", None) or next(iter(getattr(error, "args", ())), None)
     if isinstance(reasons, list):
         inner = [describe(r.value) for r in reasons if isinstance(r, Failure)]
         if inner:
             return "; ".join(dict.fromkeys(inner))
-    text = " ".join(str(error).split())
+    text = printable(str(error))[:_LONGEST]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _describe_tls(error: SSL.Error) -> str:
+    # Its only argument lists (library, function, reason); the last of these is what one wants.
+    details = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    reasons = [str(detail[-1]) for detail in details]
+    if "certificate verify failed" in reasons:
+        # Which of these it is OpenSSL knows, and does not hand on.
+        return (
+            "the server's certificate is not trusted: it has expired, or is not valid yet by this"
+            " device's clock, or was signed by nobody known here (remote.tls_ca_file)"
+        )
+    return f"TLS: {'; '.join(reasons) or 'the connection failed'}"
+
+
 def _trust_root(ca_file: Path | None) -> Any:
-    """Return what to trust: the certificates of a file, or (``None``) the system's."""
+    """Return what to trust: the certificates of a file, or (``None``) the system's.
+
+    :raises ConfigError: when there are none that can be read.
+    """
     if ca_file is None:
         return None
-    found = load_pem_x509_certificates(ca_file.read_bytes())
+    try:
+        found = load_pem_x509_certificates(ca_file.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = printable(str(error))[:_LONGEST]
+        raise ConfigError(f"remote.tls_ca_file: {ca_file}: cannot be read: {reason}") from error
     return trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in found])

@@ -105,10 +105,18 @@ class Delivery:
         self._doubt = False
         self._failing_since: float | None = None
         self._failures = 0
+        self._not_before = 0.0
+        self._owed: list[Verdict] = []
         self._stopping = False
 
     async def run(self) -> None:
-        """Run a cycle: until nothing is left, or the server does not take it, or :meth:`stop`."""
+        """Run a cycle: until nothing is left, or the server does not take it, or :meth:`stop`.
+
+        Where the last one ended with a server that asked for time, none begins before that.
+        """
+        if self._reactor.seconds() < self._not_before:
+            return
+        await self._settle_owed()
         self._number += 1
         cycle = _Cycle(self._number, self._reactor.seconds())
         cycle.newest_at = cycle.began
@@ -135,6 +143,14 @@ class Delivery:
         """End the cycle: a wait at once, a request in flight when it is answered and recorded."""
         self._stopping = True
         self._chain.stop()
+
+    async def _settle_owed(self) -> None:
+        """Record what the server has taken. While the store cannot, nothing more is sent: it would
+        be the same samples again.
+        """
+        if self._owed:
+            await self._store.settle(self._owed, self._wall_ms())
+            self._owed = []
 
     async def _drain(self, cycle: _Cycle) -> None:
         """Send all that is pending, in order; then ask about what was set aside."""
@@ -273,8 +289,8 @@ class Delivery:
             if not isinstance(outcome, Rejected):
                 self._failed(outcome, cycle, "the server does not take samples")
             return outcome
-        verdict = Verdict(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks)
-        await self._store.settle([verdict], self._wall_ms())
+        self._owed.append(Verdict(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks))
+        await self._settle_owed()
         self._suspects.taken(rows)
         self._size.accepted()
         self.log.debug(
@@ -319,6 +335,8 @@ class Delivery:
     def _failed(self, outcome: policy.Outcome, cycle: _Cycle, what: str) -> None:
         """The cycle ends: everything else stays pending for the next one, which begins small."""
         self._size.failed()
+        if isinstance(outcome, Retry):
+            self._not_before = self._reactor.seconds() + outcome.after
         self._log_failure(
             "upload failed, {pending} samples wait; {what}: {error}", outcome, cycle, what=what
         )

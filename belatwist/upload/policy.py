@@ -81,7 +81,13 @@ class Backoff:
 
 
 def classify(
-    status: int, *, retry_after: str | None, excerpt: str, received_bytes: int, now: float
+    status: int,
+    *,
+    retry_after: str | None,
+    excerpt: str,
+    received_bytes: int,
+    now: float,
+    web_page: bool = False,
 ) -> Outcome:
     """Say what an HTTP answer means.
 
@@ -90,8 +96,12 @@ def classify(
     :param excerpt: the beginning of its body, for the log.
     :param received_bytes: its body's length.
     :param now: Unix time in seconds, to read a ``Retry-After`` that is a date.
+    :param web_page: whether the answer is one. An import endpoint has none, but the captive portal
+        of a modem or a hotel, which answers 200 to everything.
     """
     reason = f"HTTP {status}" + (f": {excerpt}" if excerpt else "")
+    if 200 <= status < 300 and web_page:
+        return Retry(f"a web page was the answer, of a captive portal perhaps: {reason}", status)
     if 200 <= status < 300:
         return Accepted(status, received_bytes)
     if status in {400, 413, 422}:

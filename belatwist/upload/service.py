@@ -42,6 +42,7 @@ class Uploader(Service):
         self._reactor = reactor
         self._interval = interval
         self._current: Deferred[None] | None = None
+        self._failure: str | None = None
         # It waits for what its function returns: there are never two cycles at a time.
         self._loop = LoopingCall(self._begin)
         self._loop.clock = reactor
@@ -82,7 +83,13 @@ class Uploader(Service):
             await self._delivery.run()
         except CancelledError:
             self.log.info("upload given up: stopping")
-        except Exception:  # noqa: BLE001 - a LoopingCall ends for good at the first failure
-            self.log.failure("upload cycle failed; the next one comes at its time")
+        except Exception as error:  # noqa: BLE001 - a LoopingCall ends for good at the first failure
+            if repr(error) == self._failure:
+                self.log.debug("upload cycle failed again: {error}", error=str(error))
+            else:
+                self.log.failure("upload cycle failed; the next one comes at its time")
+            self._failure = repr(error)
+        else:
+            self._failure = None
         finally:
             self._current = None

@@ -9,8 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import board, flash, harness, memory, report, server, stages
+from benchmarks import (
+    board,
+    flash,
+    harness,
+    memory,
+    migration,
+    report,
+    retention,
+    server,
+    stages,
+)
 from benchmarks.harness import Plan, Row, in_worker
+from tests.store import old
 
 NOW_MS = 1_767_225_600_000
 
@@ -103,6 +114,23 @@ def test_wear(tmp_path: Path) -> None:
     found = in_worker(flash.wear, None, str(tmp_path / "metrics.db"), 400, 10.0, 30.0, "")
     assert found["samples"] == 480
     assert 10 < found["file"] / found["samples"] < 1000
+
+
+def test_migration(tmp_path: Path) -> None:
+    """A database of version 2 is migrated in some time, of which a step is a part."""
+    path = tmp_path / "metrics.db"
+    old.version_2(path, old.mixed(100))
+    found = in_worker(migration.migrate, None, str(path))
+    assert 0 < found["longest"] < found["seconds"]
+
+
+def test_retention(tmp_path: Path) -> None:
+    """Most of what was settled is deleted, the file is smaller, and adding waits little for it."""
+    found = in_worker(retention.prune, None, str(tmp_path / "db"), 40_000, 0.02)
+    assert found["deleted"] > 0
+    assert found["after"] < found["before"]
+    assert found["longest"] > 0
+    assert found["turn"] > 0
 
 
 def test_worker_failure_is_told() -> None:

@@ -8,7 +8,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors import Collector
-from belatwist.collectors.scheduler import CollectorScheduler, Job
+from belatwist.collectors.scheduler import PATIENCE, CollectorScheduler, Job
 from belatwist.model import Sample, Series, sample
 from tests.logs import Captured
 
@@ -207,13 +207,33 @@ class SchedulerTests(SynchronousTestCase):
             self.scheduler((first, 10.0), (stuck, 10.0), (last, 10.0))
             hang.run_until_stuck(self.threads.kept.pop())
             self.threads.keep = False
-            self.clock.advance(5.0)
-        self.assertEqual([self.names(tick) for tick in self.ticks], [["first"], ["last"]])
+            self.clock.advance(PATIENCE)
+            self.assertEqual([self.names(tick) for tick in self.ticks], [["first"], ["last"]])
+            self.assertEqual(log.texts(LogLevel.error), [])
+            self.clock.advance(5.0 - PATIENCE)
         self.assertEqual(
             log.texts(LogLevel.error), ["collection of stuck failed: no answer within 5 s"]
         )
         self.clock.advance(5.0)
         self.assertEqual([self.names(t) for t in self.ticks[2:]], [["first", "last"]])
+
+    def test_a_slow_collector_does_not_hold_the_others_up(self) -> None:
+        """Those behind it go on soon, at their intervals, and carry the time when they are read."""
+        slow, last = FakeCollector("slow", self.clock), FakeCollector("last", self.clock)
+        hang = Hang(self)
+        slow.collect = hang.collect  # type: ignore[method-assign]
+        self.threads.keep = True
+        self.scheduler((slow, 1.0), (last, 1.0))
+        hang.run_until_stuck(self.threads.kept.pop())
+        self.threads.keep = False
+        self.clock.pump([PATIENCE] * 16)
+        self.assertEqual([self.names(tick) for tick in self.ticks], [["last"]] * 5)
+        stamps = [tick[0].timestamp_ms - round(self.start * 1000) for tick in self.ticks]
+        self.assertEqual(stamps, [250, 1000, 2000, 3000, 4000])
+        hang.let_go()
+        self.assertEqual(self.names(self.ticks[-1]), ["stale"])
+        self.clock.advance(1.0)
+        self.assertEqual(len(self.ticks), 7)
 
     def test_a_collector_that_comes_back_is_run_again(self) -> None:
         """What it read while it was given up is stale and dropped; its next run counts."""
@@ -224,7 +244,8 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler((stuck, 10.0))
         hang.run_until_stuck(self.threads.kept.pop())
         self.threads.keep = False
-        self.clock.advance(5.0)
+        self.clock.advance(PATIENCE)
+        self.clock.advance(5.0 - PATIENCE)
         self.clock.advance(5.0)
         self.assertEqual(self.ticks, [])
         stuck.collect = works  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from belatwist.errors import StartError
 from belatwist.store import schema
 from tests.fakes import inline_store
-from tests.store.databases import make_foreign, make_version, make_version_1, reading
+from tests.store.databases import make_foreign, make_version, reading
 from tests.store.stores import InFolder, sessions, threaded
 
 
@@ -56,31 +56,6 @@ class RefusalTests(InFolder):
         self.folder.chmod(0o500)
         self.addCleanup(self.folder.chmod, 0o700)
         self.assertEqual(self.refused(self.path), "unable to open database file")
-
-    def test_no_database(self) -> None:
-        """A file of something else."""
-        self.path.write_bytes(b"metrics, but not in a database\n" * 200)
-        self.assertEqual(
-            self.refused_untouched(), "cannot be read as a database: file is not a database"
-        )
-
-    def test_a_corrupt_database(self) -> None:
-        """A database whose pages, all but the first, are garbage."""
-        self.close(self.opened(self.path))
-        content = self.path.read_bytes()
-        self.path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
-        self.assertIn("malformed", self.refused(self.path))
-
-    def test_earlier_versions(self) -> None:
-        """Versions 1 and 2 are told apart, and kept."""
-        for make, version in ((make_version_1, 1), (lambda p: make_version(p, 2), 2)):
-            self.path.unlink(missing_ok=True)
-            make(self.path)
-            self.assertTrue(
-                self.refused_untouched().startswith(
-                    f"has schema version {version}, from an earlier program"
-                )
-            )
 
     def test_a_newer_version(self) -> None:
         """What a newer program wrote is not for this one to change."""

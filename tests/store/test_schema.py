@@ -169,7 +169,7 @@ def test_pragmas(connection: sqlite3.Connection, synchronous: str, number: int) 
         name: pragma(connection, name)
         for name in (
             *("journal_mode", "synchronous", "busy_timeout", "temp_store", "mmap_size"),
-            *("cache_size", "auto_vacuum"),
+            *("cache_size", "auto_vacuum", "secure_delete"),
         )
     }
     assert found == {
@@ -180,6 +180,7 @@ def test_pragmas(connection: sqlite3.Connection, synchronous: str, number: int) 
         "mmap_size": 16 * 1024 * 1024,
         "cache_size": -4 * 1024,
         "auto_vacuum": 2,
+        "secure_delete": 0,
     }
 
 

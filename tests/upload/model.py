@@ -9,6 +9,9 @@ from belatwist.upload import policy
 from belatwist.upload.policy import Accepted, Halted, Rejected, Retry
 from tests.upload.scripted import points
 
+ASKED = 7.0
+"""Seconds that a server asks for."""
+
 Point = tuple[str, int]
 """Name and time of a sample: what a sample is known by here."""
 
@@ -20,6 +23,7 @@ class Fault(Enum):
     LOST = "it never arrives"
     CUT = "it is taken, and the answer is lost"
     BUSY = "503"
+    ASKS = "503, and asks to be left alone for a while"
     SLOW = "400, though nothing is wrong with it: a proxy found it too slow"
     DENIED = "401"
 
@@ -57,6 +61,8 @@ class ModelServer:
                 return Retry("connection refused")
             case Fault.BUSY:
                 return Retry("HTTP 503", 503)
+            case Fault.ASKS:
+                return Retry("HTTP 503", 503, after=ASKED)
             case Fault.DENIED:
                 return Halted(401, "HTTP 401")
             case Fault.SLOW:

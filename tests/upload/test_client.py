@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
+from OpenSSL import SSL
+from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -110,7 +111,9 @@ def listening(factory: Factory[Any]) -> Iterator[str]:
 def client(url: str, **options: Any) -> HTTPImportClient:
     """Make a client with a time-out fit for a test."""
     return HTTPImportClient(
-        reactor, url, **{"headers": {"X-Device-ID": "d"}, "body_headers": {}, "timeout": 5.0, **options}
+        reactor,
+        url,
+        **{"headers": {"X-Device-ID": "d"}, "body_headers": {}, "timeout": 5.0, **options},
     )
 
 
@@ -133,7 +136,7 @@ def posting(answer: Callable[[Request], Any], **options: Any) -> "Deferred[tuple
     ("answer", "expected"),
     [
         (no_content, Accepted(204, 0)),
-        (status(200, b"ok"), Accepted(200, 2)),
+        (status(200, b"ok", Content_Type="text/plain"), Accepted(200, 2)),
         (status(400, b"cannot parse\nline"), Rejected(400, "HTTP 400: cannot parse line")),
         (status(413), Rejected(413, "HTTP 413")),
         (status(401, b"no"), Halted(401, "HTTP 401: no")),
@@ -243,6 +246,95 @@ def test_an_answer_is_not_kept_whole() -> "Generator[Deferred[Any], Any, None]":
     assert outcome.reason.startswith("HTTP 500: <html> [31mxxx")
 
 
+def stalled(request: Request) -> int:
+    """Answer 200, and a body that begins and does not go on."""
+    request.setHeader("content-length", "100000")
+    request.write(b"0")
+    return NOT_DONE_YET
+
+
+def endless(request: Request) -> int:
+    """Answer 200, and a body without an end."""
+
+    class Producer:
+        def resumeProducing(self) -> None:
+            request.write(b"x" * 65536)
+
+        def stopProducing(self) -> None:
+            pass
+
+    request.registerProducer(Producer(), False)
+    return NOT_DONE_YET
+
+
+class Counting(Site):
+    """Counts the connections that are open."""
+
+    open_now = 0
+
+    def buildProtocol(self, address: Any) -> Any:
+        protocol = super().buildProtocol(address)
+        lost = protocol.connectionLost
+        self.open_now += 1
+
+        def connectionLost(reason: Failure) -> None:
+            self.open_now -= 1
+            lost(reason)
+
+        protocol.connectionLost = connectionLost
+        return protocol
+
+
+@pytest.mark.parametrize(("answer", "words"), [(stalled, "no answer"), (endless, "web page")])
+@pytest_twisted.inlineCallbacks
+def test_an_abandoned_answer_leaves_no_connection(
+    answer: Callable[[Request], Any], words: str
+) -> "Generator[Deferred[Any], Any, None]":
+    """An answer that stalls or does not end is given up, and so is what it comes over."""
+    resource = Import()
+    resource.answer = answer
+    site = Counting(resource)
+    with listening(site) as url:
+        one = client(url, timeout=0.3)
+        for _ in range(3):
+            outcome = yield one.post(b"body")
+            assert isinstance(outcome, Retry)
+            assert words in outcome.reason
+        yield one.close()
+        yield task.deferLater(reactor, 0.05)
+        assert site.open_now == 0
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_packed_answer_is_not_unpacked() -> "Generator[Deferred[Any], Any, None]":
+    """Two megabytes of gzip that would be two thousand stay what they are; none is asked for."""
+    bomb = gzip.compress(b"0" * 40_000_000)
+    outcome, resource = yield posting(status(400, bomb, Content_Encoding="gzip"))
+    assert outcome.status == 400
+    assert "accept-encoding" not in resource.headers[0]
+
+
+@pytest_twisted.inlineCallbacks
+def test_headers_of_any_bytes() -> "Generator[Deferred[Any], Any, None]":
+    """A header that is no text in any encoding does not turn a success into a failure."""
+
+    def answer(request: Request) -> bytes:
+        request.responseHeaders.setRawHeaders(b"Retry-After", [b"\xff\xfe"])
+        return no_content(request)
+
+    outcome, _ = yield posting(answer)
+    assert outcome == Accepted(204, 0)
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_web_page_is_no_acceptance() -> "Generator[Deferred[Any], Any, None]":
+    """A captive portal answers 200 to everything; the samples are not delivered by that."""
+    page = status(200, b"<html>Please log in", Content_Type="text/html; charset=utf-8")
+    outcome, _ = yield posting(page)
+    assert isinstance(outcome, Retry)
+    assert "captive portal" in outcome.reason
+
+
 class NotHTTP(Protocol):
     """Speaks something else."""
 
@@ -282,3 +374,13 @@ def test_describe_looks_into_wrappers() -> None:
     wrapper = Exception([inner, inner])
     assert describe(wrapper) == "ConnectionRefusedError: connection refused"
     assert describe(ValueError()) == "ValueError"
+
+
+def test_describe_says_tls_failures_in_words() -> None:
+    """Of OpenSSL's triples of library, function and reason the reason is what is told."""
+    failed = SSL.Error([("SSL routines", "", "certificate verify failed")])
+    assert describe(failed).startswith("the server's certificate is not trusted: ")
+    other = SSL.Error([("SSL routines", "", "wrong version number")])
+    assert describe(Exception([Failure(other)])) == "TLS: wrong version number"
+    assert describe(SSL.Error(-1, "Unexpected EOF")) == "TLS: the connection failed"
+    assert describe(SSL.Error()) == "TLS: the connection failed"

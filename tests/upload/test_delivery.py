@@ -2,10 +2,11 @@
 
 import random
 from collections.abc import Iterable
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +19,7 @@ from belatwist.upload.policy import Backoff
 from belatwist.upload.suspects import UNIFORM
 from tests.fakes import MemoryStore
 from tests.logs import Captured
-from tests.upload.model import Fault, ModelServer, Point
+from tests.upload.model import ASKED, Fault, ModelServer, Point
 
 NOW_MS = 1_800_000_000_000
 NAMES = ("a", "b", "c", "d", "e")
@@ -77,6 +78,7 @@ class World:
             if not self.store.pending:
                 return
             self.collect([900_000 + i], names=["fresh"])
+            self.clock.advance(30.0)
             self.cycle()
 
     def rejected(self) -> set[Point]:
@@ -233,6 +235,21 @@ class DeliveryTests(SynchronousTestCase):
         world.cycle()
         self.assertEqual(len(world.accepted()), 10)
 
+    def test_a_server_that_asks_for_time_is_left_alone(self) -> None:
+        """Also where its wish came with the last try of a chain: the next cycle waits for it."""
+        world = World(attempts=2)
+        world.collect([1])
+        world.server.faults = [Fault.ASKS, Fault.ASKS]
+        world.cycle()
+        asked = len(world.server.sizes)
+        self.assertEqual(asked, 2)
+        world.clock.advance(ASKED - 2)
+        world.cycle()
+        self.assertEqual(len(world.server.sizes), asked)
+        world.clock.advance(2)
+        world.cycle()
+        self.assertEqual(world.store.pending, 0)
+
     def test_a_backlog_drains_in_one_cycle(self) -> None:
         """A cycle goes on while there is more, as long as chunks are accepted."""
         world = World(batch_size=50, chunk_size=5)
@@ -260,3 +277,25 @@ class DeliveryTests(SynchronousTestCase):
         self.assertGreater(len(order), 90)
         self.assertEqual(world.store.pending, 0)
         self.assertEqual(set(world.server.taken.values()), {1})
+
+    def test_a_verdict_that_cannot_be_recorded(self) -> None:
+        """The cycle ends; nothing is sent until what the server has taken is recorded.
+
+        With a full disk the same samples would be sent again at each interval.
+        """
+        world = World()
+        world.collect(range(10))
+        settle = world.store.settle
+        full = OSError("database or disk is full")
+        for _ in range(3):
+            with mock.patch.object(world.store, "settle", return_value=fail(full)):
+                failed: list[object] = []
+                Deferred.fromCoroutine(world.delivery.run()).addErrback(failed.append)
+            self.assertEqual(len(failed), 1)
+        self.assertEqual(len(world.server.sizes), 1)
+        self.assertEqual(world.store.pending, 50)
+        self.assertEqual(world.store.settle, settle)
+        world.cycle()
+        self.assertEqual(world.store.pending, 0)
+        self.assertEqual(set(world.server.taken.values()), {1})
+        self.assertEqual(world.accepted(), set(world.server.taken))

@@ -15,6 +15,12 @@ import pytest
 
 from tests.process import TIMEOUT, Lines, free_port
 
+Points = dict[tuple[tuple[str, str], ...], list[tuple[int, float]]]
+"""Milliseconds and values, by the labels of a series (``__name__`` among them), sorted."""
+
+DEDUPLICATING = "-dedup.minScrapeInterval=1ms"
+"""The flag that a server for this agent runs with: what is sent twice is there once."""
+
 PROGRAM = shutil.which("victoria-metrics")
 
 
@@ -28,14 +34,16 @@ def require() -> None:
 
 
 class VictoriaMetrics:
-    """A server on a free loopback port, its data in a folder; no deduplication, nothing held back.
+    """A server on a loopback port, its data in a folder; no deduplication, nothing held back.
 
     :param options: further flags.
+    :param port: where to listen; a free one if it is not given.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
         require()
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
             [
                 str(PROGRAM),
@@ -64,6 +72,10 @@ class VictoriaMetrics:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server in order: what it has acknowledged is on its disk afterwards."""
         self.process.terminate()
         self.process.wait()
         self.log.thread.join()
@@ -83,6 +95,14 @@ class VictoriaMetrics:
         """Make what was imported visible to queries."""
         self.get("/internal/force_flush")
 
+    def received(self) -> int:
+        """Return how many points were imported since the start. Unlike a query for series that are
+        not there yet, this leaves no memory of their absence.
+        """
+        name = 'vm_rows_inserted_total{type="vmimport"} '
+        lines = self.get("/metrics").decode().splitlines()
+        return sum(int(line.removeprefix(name)) for line in lines if line.startswith(name))
+
     def query(self, promql: str) -> list[dict[str, Any]]:
         """Run an instant query, now."""
         self.flush()
@@ -94,14 +114,22 @@ class VictoriaMetrics:
         assert isinstance(result, list)
         return result
 
-    def export(self, device_id: str) -> dict[tuple[tuple[str, str], ...], list[tuple[int, float]]]:
+    def counter(self, name: str) -> int:
+        """Return one of the server's own metrics, by its name and labels as ``/metrics`` has it."""
+        for line in self.get("/metrics").decode().splitlines():
+            key, _, value = line.rpartition(" ")
+            if key == name:
+                return int(float(value))
+        return 0
+
+    def export(self, device_id: str) -> Points:
         """Return every point that the server has of a device: by labels, in its order."""
         self.flush()
         text = self.get(
             "/api/v1/export",
             **{"match[]": f'{{device_id="{device_id}"}}', "start": "0", "end": "4000000000"},
         )
-        result: dict[tuple[tuple[str, str], ...], list[tuple[int, float]]] = {}
+        result: Points = {}
         for line in text.splitlines():
             one = json.loads(line)
             points = zip(one["timestamps"], one["values"], strict=True)

@@ -1,10 +1,7 @@
 """The main job on real input: ``/proc`` → SQLite → a real VictoriaMetrics → PromQL."""
 
-import json
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +10,8 @@ from typing import Any
 import pytest
 
 from belatwist.collectors.catalogue import CATALOGUE
-from belatwist.upload.names import labels, metric_name
 from tests.process import Twistd, write_config
+from tests.victoria.compare import assert_same, expected, rows
 from tests.victoria.server import VictoriaMetrics
 
 pytestmark = pytest.mark.victoria
@@ -93,33 +90,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(server, host, board, before)
 
 
-def rows(database: Path, where: str) -> list[tuple[Any, ...]]:
-    """Read name, tags, device, time and value of samples."""
-    with closing(sqlite3.connect(database)) as connection:
-        return connection.execute(
-            "SELECT metric_name, tags, device_id, timestamp_ms, metric_value FROM metrics"
-            f" WHERE {where} ORDER BY timestamp_ms"
-        ).fetchall()
-
-
 @pytest.mark.parametrize("device", [HOST_DEVICE, BOARD_DEVICE])
 def test_the_server_has_exactly_what_was_uploaded(world: World, device: str) -> None:
-    """Every uploaded sample is there once, to the millisecond; and nothing else.
-
-    Counts are exact. Of a fraction VictoriaMetrics itself keeps 12 significant digits or more.
-    """
+    """Every uploaded sample is there once, to the millisecond; and nothing else."""
     database = world.host if device == HOST_DEVICE else world.board
-    expected: dict[tuple[tuple[str, str], ...], list[tuple[int, float]]] = {}
-    for name, tags, device_id, timestamp, value in rows(database, "uploaded = 1"):
-        named = {"__name__": metric_name(name), **labels(device_id, json.loads(tags).items())}
-        expected.setdefault(tuple(sorted(named.items())), []).append((timestamp, value))
-    assert expected
-    exported = world.server.export(device)
-    assert exported.keys() == expected.keys()
-    for key, points in expected.items():
-        assert [at for at, _ in exported[key]] == [at for at, _ in points]
-        for (_, got), (_, sent) in zip(exported[key], points, strict=True):
-            assert got == (sent if sent.is_integer() else pytest.approx(sent, rel=1e-12, abs=0))
+    wanted = expected(database)
+    assert wanted
+    assert_same(world.server.export(device), wanted)
 
 
 def test_most_is_uploaded_and_nothing_rejected(world: World) -> None:

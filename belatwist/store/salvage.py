@@ -1,0 +1,298 @@
+"""Replaces a damaged database: it is moved aside, and what is pending is carried over.
+
+The new database is made beside the old one and takes its place when it is finished: killed at any
+moment, this begins anew, or is finished by :func:`adopt`. Only databases of the present version are
+read. What was uploaded already, and texts, which never are, stay in the old file.
+"""
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+from belatwist.errors import BelaError
+from belatwist.model import REAL, Series
+from belatwist.store import schema
+from belatwist.store.damaged import BROKEN, SMALL, Damaged
+
+PORTION = 5_000
+"""Rows of a transaction into the new database."""
+
+ROOM = 8 << 20
+"""Bytes that are left free on the disk, so that collection can go on; an eighth of a small disk."""
+
+_FILES = ("-wal", "-shm", "")  # The database itself last: without it the others mean nothing.
+_FRESH = ".new"
+_COPY = "-copy"
+
+
+class DamagedError(BelaError):
+    """The database is damaged, though SQLite has not said so by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """What became of a damaged database.
+
+    :ivar aside: where it is now.
+    :ivar carried: how many pending samples are in the new one.
+    :ivar listed: how many there were; ``None`` when the damaged one does not tell.
+    :ivar stopped: why not everything that can be read was carried over; ``None`` if it was.
+    """
+
+    aside: Path
+    carried: int
+    listed: int | None
+    stopped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The running session, which goes on in the new database."""
+
+    number: int
+    id: str
+    start_ms: int
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Tell whether an error, or what it came from, says that the database is damaged."""
+    while error is not None:
+        code = getattr(error, "sqlite_errorcode", None) or 0
+        if isinstance(error, DamagedError) or code & 0xFF in {
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        }:
+            return True
+        error = error.__cause__
+    return False
+
+
+def check_empty(connection: sqlite3.Connection) -> None:
+    """Look at a database without tables: is it a new one, or one whose first page was lost?
+
+    :raises DamagedError: when it has pages that belong to nothing.
+    """
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    if pages - free > 2:  # The header's, and with auto_vacuum a map of pages.
+        raise DamagedError(f"there are no tables, but {pages} pages")
+
+
+def check(connection: sqlite3.Connection) -> float | None:
+    """Look whether a database of the present version is whole.
+
+    All of it is read only when the last session did not end in order.
+
+    :return: how many seconds that has taken; ``None`` when it was not done.
+    :raises DamagedError: when it is not.
+    """
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    missing = {"series", "samples", "idx_uploaded", "metrics", "upload_checkpoints", *SMALL}
+    if missing := missing - names:
+        raise DamagedError(f"it lacks {', '.join(sorted(missing))}")
+    if connection.execute("SELECT 1 FROM sessions WHERE status = 'active'").fetchone() is None:
+        return None
+    began = time.monotonic()
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise DamagedError(" ".join(str(found).split()))
+    return time.monotonic() - began
+
+
+def adopt(path: Path) -> None:
+    """Finish what a kill interrupted between moving the old database and placing the new one."""
+    fresh = path.with_name(path.name + _FRESH)
+    if fresh.exists() and not path.exists():
+        fresh.rename(path)
+
+
+def replace(
+    path: Path,
+    now: datetime,
+    known: Mapping[int, Series],
+    session: Session | None = None,
+) -> Salvaged:
+    """Put a new database in the place of a damaged one, which nobody has open.
+
+    :param now: the time, in UTC.
+    :param known: series by their ids, as far as they are known without the database.
+    :param session: the running session, if there is one.
+    :raises OSError: when the disk does not take a new database; the old one is then in its place.
+    :raises sqlite3.Error: the same.
+    """
+    fresh = path.with_name(path.name + _FRESH)
+    _remove(fresh)
+    try:
+        carried, listed, stopped = _fill(fresh, path, now, known, session)
+        _sync(fresh)
+    except BaseException:
+        _remove(fresh)
+        raise
+    aside = _move_aside(path, now)
+    fresh.rename(path)
+    _sync(path.parent)
+    return Salvaged(aside, carried, listed, stopped)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _move_aside(path: Path, now: datetime) -> Path:
+    """Give a database, its log included, a name that no file has yet."""
+    stamp = f"{path.name}.corrupt-{now:%Y%m%dT%H%M%SZ}"
+    name, count = stamp, 1
+    while any(path.with_name(name + suffix).exists() for suffix in _FILES):
+        name, count = f"{stamp}.{count}", count + 1
+    for suffix in _FILES:
+        one = path.with_name(path.name + suffix)
+        if one.exists():
+            one.rename(path.with_name(name + suffix))
+    return path.with_name(name)
+
+
+def _fill(
+    fresh: Path,
+    path: Path,
+    now: datetime,
+    known: Mapping[int, Series],
+    session: Session | None,
+) -> tuple[int, int | None, str | None]:
+    """Make a new database, and carry over into it what can be read of the old one."""
+    with closing(sqlite3.connect(fresh)) as target:
+        target.execute("PRAGMA auto_vacuum = 2")
+        schema.create(target, now.isoformat(timespec="seconds"))
+        if session is not None:
+            with target:
+                target.execute(
+                    "INSERT INTO sessions (number, id, start_time, status)"
+                    " VALUES (?, ?, ?, 'active')",
+                    (session.number, session.id, session.start_ms),
+                )
+        listed = None
+        stopped: str | None
+        try:
+            with _opened(path, fresh, known) as source:
+                listed = source.listed()
+                stopped = _carry_over(source, target) or source.stopped
+        except (*BROKEN, OSError) as error:
+            stopped = str(error)
+        carried = target.execute("SELECT count(*) FROM samples").fetchone()[0]
+    return carried, listed, stopped
+
+
+@contextmanager
+def _opened(path: Path, fresh: Path, known: Mapping[int, Series]) -> Iterator[Damaged]:
+    """Open a damaged database; where its first page is lost, a copy that has a new one.
+
+    :param fresh: a new database. Where the tables begin is the same in all that were made so.
+    """
+    with closing(Damaged(path, known)) as source:
+        if source.has_tables():
+            yield source
+            return
+    copy = fresh.with_name(fresh.name + _COPY)
+    try:
+        if _has_room(path.parent, path.stat().st_size):
+            _copy_with_first_page(path, fresh, copy)
+        with closing(Damaged(copy if copy.exists() else path, known)) as source:
+            yield source
+    finally:
+        _remove(copy)
+
+
+def _copy_with_first_page(path: Path, fresh: Path, copy: Path) -> None:
+    """Copy a database, giving it another one's first page.
+
+    The header's fields: https://sqlite.org/fileformat2.html#the_database_header
+    """
+    with fresh.open("rb") as one:
+        page = bytearray(one.read(100))
+        size = int.from_bytes(page[16:18], "big")
+        page += one.read(size - 100)
+    pages = path.stat().st_size // size
+    page[18:20] = b"\2\2"  # There may be a write-ahead log.
+    page[28:32] = pages.to_bytes(4, "big")
+    page[32:40] = bytes(8)  # No free pages: it is only read.
+    page[92:96] = page[24:28]  # The number of pages is valid.
+    shutil.copyfile(path, copy)
+    log = path.with_name(path.name + "-wal")
+    if log.exists():
+        shutil.copyfile(log, copy.with_name(copy.name + "-wal"))
+    with copy.open("r+b") as other:
+        other.write(page)
+
+
+def _carry_over(source: Damaged, target: sqlite3.Connection) -> str | None:
+    """Insert what the source gives, in transactions of bounded size.
+
+    :return: why it ended early, if it did.
+    """
+    folder = Path(target.execute("PRAGMA database_list").fetchone()[2]).parent
+    series = source.series()
+    whole = {}
+    with target:
+        target.executemany(
+            "INSERT OR IGNORE INTO series (id, name, device_id, tags, value_type)"
+            " VALUES (?, ?, ?, ?, ?)",
+            [(number, *identity) for number, identity in series.items()],
+        )
+        for table, columns in SMALL.items():
+            rows, whole[table] = source.small(table)
+            places = ", ".join("?" for _ in columns.split(","))
+            target.executemany(
+                f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})",  # noqa: S608 - constants
+                rows,
+            )
+        if (number := source.last_checkpoint()) is not None:
+            target.execute(
+                "INSERT INTO upload_checkpoints"
+                " (id, batch_id, chunk_index, last_uploaded_timestamp, upload_time, metrics_count)"
+                " VALUES (?, 'replaced', 0, 0, 0, 0)",
+                (number,),
+            )
+    sessions = {row[0] for row in target.execute("SELECT number FROM sessions")}
+    eras = {row[0] for row in target.execute("SELECT number FROM clock_eras")}
+    real = {number for number, identity in series.items() if identity[3] == REAL}
+    samples = source.pending(real, sessions if whole["sessions"] else None)
+    while portion := list(islice(samples, PORTION)):
+        if not _has_room(folder):
+            return "the disk is nearly full"
+        lost = {row[4]: row[0] for row in portion if row[4] not in sessions}
+        sessions |= lost.keys()
+        with target:
+            target.executemany(
+                "INSERT INTO sessions (number, id, start_time, end_time, status)"
+                " VALUES (?1, 'lost-' || ?1, ?2, ?2, 'failed')",
+                lost.items(),
+            )
+            target.executemany(
+                "INSERT OR IGNORE INTO samples"
+                " (timestamp_ms, series_id, value, priority, session_number, era)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [(*row[:5], row[5] if row[5] in eras else None) for row in portion],
+            )
+    return None
+
+
+def _has_room(folder: Path, size: int = 0) -> bool:
+    """Tell whether so many bytes can be written, and collection can go on after that."""
+    disk = os.statvfs(folder)
+    total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+    return free - size > min(ROOM, total // 8)

@@ -1,0 +1,102 @@
+"""The answer of a server, read within bounds: whatever it sends, it costs little and it ends."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+MAX_BYTES = 64 * 1024
+"""A longer answer is cut off: the import endpoint answers with next to nothing."""
+
+_EXCERPT_BYTES = 300
+
+
+class Answer(Protocol):
+    """Receives a body, of which it keeps the beginning.
+
+    :ivar size: bytes received.
+    :ivar too_long: whether there was more than :data:`MAX_BYTES`, and the rest was cut off.
+    :ivar finished: fires when all of it is there, or enough; fails when the connection ends before;
+        cancelled, it closes the connection.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.too_long = False
+        self._start = b""
+        self.finished: Deferred[None] = Deferred(lambda _: self._cut())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        self.size += len(data)
+        self._start += data[: _EXCERPT_BYTES - len(self._start)]
+        if self.size > MAX_BYTES and not self.finished.called:
+            self.too_long = True
+            self.finished.callback(None)
+            self._cut()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Take note of the end of the body, or of the connection."""
+        if self.finished.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.finished.callback(None)
+        else:
+            self.finished.errback(reason)
+
+    def excerpt(self) -> str:
+        """Return the beginning as one printable line."""
+        return printable(self._start.decode("utf-8", "replace"))
+
+    def _cut(self) -> None:
+        transport: Any = self.transport
+        if transport is not None:
+            transport.loseConnection()
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, with spaces for what cannot be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def header(response: IResponse, name: bytes) -> str | None:
+    """Return the first header of a name, whatever bytes it holds; ``None`` if there is none."""
+    found = response.headers.getRawHeaders(name)
+    return found[0].decode("latin-1") if found else None
+
+
+@implementer(IAgent)
+class PlainAgent:
+    """An agent for treq that neither asks for compressed answers nor lets them be unpacked.
+
+    treq unpacks without a bound: two megabytes could become two thousand.
+
+    :param agent: makes the requests.
+    """
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> "Deferred[IResponse]":
+        """Make a request."""
+        if headers is not None:
+            headers.removeHeader(b"accept-encoding")
+
+        def plain(response: IResponse) -> IResponse:
+            response.headers.removeHeader(b"content-encoding")
+            return response
+
+        requested: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
+        return requested.addCallback(plain)

@@ -1,0 +1,104 @@
+"""What deleting costs: bytes written, and how long collection and the reactor wait meanwhile."""
+
+import time
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+from twisted.internet.task import LoopingCall, deferLater
+
+from belatwist.clock import wall_ms
+from belatwist.store import Outcome, Verdict
+from belatwist.store.maintenance import Checkpointer
+from belatwist.store.pruner import SETTLED, Pruner
+from benchmarks import board
+from benchmarks.harness import Plan, Row, filesystem, in_worker, workspace, written_bytes
+from benchmarks.stages import fill, open_store
+
+NAME = "retention"
+
+
+def measure(plan: Plan) -> list[Row]:
+    """Delete most of what is stored, once alone and once while samples are added."""
+    with workspace(plan) as where:
+        alone = in_worker(prune, None, str(where / "alone.db"), plan.samples, 0.0)
+        busy = in_worker(prune, None, str(where / "busy.db"), plan.samples, 0.02)
+        kind = filesystem(where)
+    note = f"{alone['deleted']:,.0f} settled samples, on {kind}"
+    during = "a tick of 80 every 20 ms during the deletion"
+    written = None if kind == "tmpfs" else alone["written"] / alone["deleted"]
+    return [
+        Row(NAME, "written for a deletion", written, "bytes / sample", f"{note}, file shrunk"),
+        Row(NAME, "file, before", alone["before"] / 2**20, "MiB", note),
+        Row(NAME, "file, after", alone["after"] / 2**20, "MiB", "the limit is 1 MiB"),
+        Row(NAME, "adding a tick, longest", busy["longest"], "ms", during),
+        Row(
+            NAME, "adding a tick, longest without", busy["idle"], "ms", "the same, nothing deleted"
+        ),
+        Row(NAME, "reactor's longest turn", busy["turn"], "ms", during),
+        Row(NAME, "checkpoint", busy["checkpoint"], "ms", "the last one, TRUNCATE"),
+    ]
+
+
+async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[str, float]:
+    """Store and settle samples, delete them, and add others meanwhile.
+
+    :param interval: seconds between two ticks that are added; 0 adds none.
+    """
+    database = open_store(reactor, path)
+    await database.open(str(uuid4()), wall_ms())
+    stored = await fill(database, samples, start_ms=wall_ms() - samples * 200, interval=10.0)
+    while database.pending:
+        batch = await database.fetch(2500, wall_ms())
+        await database.settle([Verdict(Outcome.ACCEPTED, batch.rows, "", 0)], wall_ms())
+    await database.checkpoint()
+    ticks = board.ticks(wall_ms(), 0.1)
+    waits: list[float] = []
+    turns: list[float] = []
+
+    async def add() -> None:
+        begun = time.monotonic()
+        await database.add(next(ticks))
+        waits.append(time.monotonic() - begun)
+        await deferLater(reactor, interval)
+
+    turning = LoopingCall(lambda: turns.append(time.monotonic()))
+    turning.clock = reactor
+    if interval:
+        for _ in range(200):
+            await add()
+    idle, waits[:] = max(waits, default=0.0), []
+    checkpointer = Checkpointer(database, reactor=reactor, interval=3600.0, limit=1 << 40)
+    pruner = Pruner(
+        database, checkpointer, reactor=reactor, wall_ms=wall_ms, keep=86400.0, limit=1 << 20
+    )
+    written = written_bytes()
+    before = (await database.maintain(_size)) + database.wal_bytes
+    turning.start(0.001)
+    pruner.startService()
+    while not pruner.pruned[SETTLED] or (await database.maintain(_size)) > 1 << 20:
+        await (add() if interval else deferLater(reactor, 0.02))
+        if pruner.pruned[SETTLED] and interval:
+            break  # What is added meanwhile is pending, and fills it again.
+    await pruner.stopService()
+    turning.stop()
+    await checkpointer.stopService()
+    written = written_bytes() - written
+    after = await database.maintain(_size)
+    await database.close(wall_ms())
+    last = checkpointer.last
+    return {
+        "stored": stored,
+        "deleted": pruner.pruned[SETTLED],
+        "written": written,
+        "before": before,
+        "after": after,
+        "idle": idle * 1000,
+        "longest": max(waits, default=0.0) * 1000,
+        "turn": max((b - a for a, b in pairwise(turns)), default=0.0) * 1000,
+        "checkpoint": last.duration_ms if last else 0.0,
+    }
+
+
+def _size(cursor: Any) -> int:
+    return int(cursor.execute("PRAGMA page_count").fetchone()[0]) * 4096

@@ -1,0 +1,401 @@
+"""The memory between the scheduler and the store: what waits, what is dropped, what is said."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+
+from belatwist.model import Sample, Series, sample
+from belatwist.store.intake import FAILURES, PATIENCE, PORTION, Intake
+from tests.logs import Captured
+from tests.store.databases import CORE, LOAD
+from tests.store.stores import InFolder, query
+
+FULL = sqlite3.OperationalError("database or disk is full")
+
+
+class ScriptedStore:
+    """Stores what it is given, unless it is told to fail or to hang.
+
+    :ivar stored: what was stored, in order.
+    :ivar calls: what it was asked to do, in order.
+    :ivar broken: makes every call fail.
+    :ivar bad: tells samples that make their transaction fail.
+    """
+
+    def __init__(self) -> None:
+        self.stored: list[Sample] = []
+        self.calls: list[str | int] = []
+        self.broken: Exception | None = None
+        self.bad: Callable[[Sample], bool] = lambda _: False
+        self.hanging: list[Deferred[None]] | None = None
+
+    def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
+        self.calls.append(len(samples))
+        return self._answer(lambda: self._add(samples))
+
+    def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
+        self.calls.append("enter")
+        return self._answer(lambda: True)
+
+    def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
+        self.calls.append("step")
+        return self._answer(lambda: (1, 2))
+
+    def trust_clock(self) -> "Deferred[None]":
+        self.calls.append("trust")
+        return self._answer(lambda: None)
+
+    def release(self) -> None:
+        """Let the calls that hang go on, and no more hang."""
+        hanging, self.hanging = self.hanging or [], None
+        for one in hanging:
+            one.callback(None)
+
+    def _add(self, samples: Sequence[Sample]) -> int:
+        if any(self.bad(one) for one in samples):
+            raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+        self.stored += samples
+        return len(samples)
+
+    def _answer(self, act: Callable[[], Any]) -> "Deferred[Any]":
+        def go(_: object) -> Any:
+            if self.broken is not None:
+                raise self.broken
+            return act()
+
+        if self.hanging is None:
+            return succeed(None).addCallback(go)
+        waiting: Deferred[None] = Deferred()
+        self.hanging.append(waiting)
+        return waiting.addCallback(go)
+
+
+def tick(at: int, count: int = 3) -> list[Sample]:
+    """Make a tick's samples."""
+    return [sample(LOAD, at * 1000 + n, n) for n in range(count)]
+
+
+class IntakeTests(SynchronousTestCase):
+    """One write at a time; what fails is tried again at the next tick."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.store = ScriptedStore()
+        self.intake = self.made()
+
+    def made(self, **options: Any) -> Intake:
+        """Make an intake on the store, running."""
+        intake = Intake(self.store, seconds=self.clock.seconds, **options)
+        intake.startService()
+        return intake
+
+    def test_a_tick_goes_straight_through(self) -> None:
+        """While all is well, a tick is one transaction, done at once, and nothing is said."""
+        with Captured() as log:
+            self.assertEqual(self.successResultOf(self.intake.add(tick(1))), 3)
+        self.assertEqual(self.store.stored, tick(1))
+        self.assertEqual(self.store.calls, [3])
+        self.assertEqual((self.intake.waiting, self.intake.error), (0, None))
+        self.assertEqual(log.events, [])
+
+    def test_a_full_disk(self) -> None:
+        """What cannot be stored waits; the next tick brings all of it, in order; each change of
+        state is said once.
+        """
+        self.store.broken = FULL
+        with Captured() as log:
+            for at in range(5):
+                self.assertEqual(self.successResultOf(self.intake.add(tick(at))), 0)
+                self.clock.advance(10)
+        self.assertEqual((self.intake.waiting, self.intake.error), (15, str(FULL)))
+        self.assertEqual(
+            log.texts(LogLevel.error),
+            ["samples cannot be stored and wait in memory: database or disk is full"],
+        )
+        self.assertEqual(len(log.texts(LogLevel.debug)), 4)
+        self.store.broken = None
+        with Captured() as log:
+            self.assertEqual(self.successResultOf(self.intake.add(tick(5))), 3)
+        self.assertEqual(self.store.stored, [one for at in range(6) for one in tick(at)])
+        self.assertEqual((self.intake.waiting, self.intake.error), (0, None))
+        self.assertEqual(
+            log.texts(LogLevel.info),
+            ["samples are stored again, after 50 s: 18 had waited, 0 were dropped"],
+        )
+
+    def test_every_failure_of_the_database_keeps_the_samples(self) -> None:
+        """Full, broken, locked, read-only, damaged: whatever SQLite says of itself."""
+        for error in (
+            sqlite3.OperationalError("disk I/O error"),
+            sqlite3.OperationalError("database is locked"),
+            sqlite3.OperationalError("attempt to write a readonly database"),
+            sqlite3.DatabaseError("database disk image is malformed"),
+        ):
+            self.store.broken = error
+            self.store.calls.clear()
+            self.intake.add(tick(1))
+            self.assertEqual(len(self.store.calls), 1)
+            self.assertEqual(self.intake.error, str(error))
+        self.assertEqual(self.intake.waiting, 12)
+
+    def test_the_oldest_are_dropped(self) -> None:
+        """Beyond the limit the oldest samples go, to the sample, and are counted."""
+        self.intake = self.made(limit=10)
+        self.store.broken = FULL
+        for at in range(5):
+            self.intake.add(tick(at))
+        self.assertEqual((self.intake.waiting, self.intake.dropped), (10, 5))
+        self.store.broken = None
+        with Captured() as log:
+            self.intake.add(tick(5))
+        everything = [one for at in range(6) for one in tick(at)]
+        self.assertEqual(self.store.stored, everything[-10:])
+        self.assertIn("10 had waited, 8 were dropped", log.texts(LogLevel.info)[0])
+        self.intake.add(tick(6, 25))
+        self.assertEqual(self.store.stored[10:], tick(6, 25)[-10:])
+
+    def test_ticks_pile_up_behind_a_slow_write(self) -> None:
+        """Only one write is in flight; what came meanwhile is written together after it."""
+        self.store.hanging = []
+        telling = [self.intake.add(tick(at)) for at in range(5)]
+        self.assertEqual(self.store.calls, [3])
+        self.assertEqual(self.intake.waiting, 15)
+        self.store.release()
+        self.assertEqual(self.store.calls, [3, 12])
+        self.assertEqual([self.successResultOf(one) for one in telling], [3] * 5)
+        self.assertEqual(self.store.stored, [one for at in range(5) for one in tick(at)])
+
+    def test_transactions_are_bounded(self) -> None:
+        """However much waits, a transaction takes a portion; a larger tick is cut."""
+        self.store.hanging = []
+        for at in range(40):
+            self.intake.add(tick(at, 200))
+        self.intake.add(tick(100, PORTION + 1))
+        self.store.release()
+        self.assertEqual(sum(c for c in self.store.calls if isinstance(c, int)), 8000 + PORTION + 1)
+        self.assertLessEqual(max(c for c in self.store.calls if isinstance(c, int)), PORTION)
+        self.assertEqual(self.store.stored[-1], tick(100, PORTION + 1)[-1])
+
+    def test_a_write_that_does_not_end(self) -> None:
+        """It counts as a failure after a while, until it ends; and memory stays bounded."""
+        self.intake = self.made(limit=12)
+        self.store.hanging = []
+        self.intake.add(tick(0))
+        with Captured() as log:
+            for at in range(1, 10):
+                self.clock.advance(PATIENCE / 4)
+                self.intake.add(tick(at))
+        self.assertEqual(len(log.texts(LogLevel.error)), 1)
+        self.assertIn("has not answered", self.intake.error or "")
+        self.assertEqual((self.intake.waiting, self.intake.dropped), (12, 18))
+        with Captured() as log:
+            self.store.release()
+        self.assertEqual((self.intake.waiting, self.intake.error), (0, None))
+        self.assertEqual(len(log.texts(LogLevel.info)), 1)
+
+    def test_a_sample_that_the_store_refuses(self) -> None:
+        """It is found, dropped and named; all others are stored, in their order."""
+        odd = Series.of("odd", "box", {"t": "\udcff"})
+        self.store.bad = lambda one: one.series is odd
+        samples = tick(1, 50)
+        samples[20] = sample(odd, 1, 1)
+        with Captured() as log:
+            self.assertEqual(self.successResultOf(self.intake.add(samples)), 49)
+        self.assertEqual(self.store.stored, samples[:20] + samples[21:])
+        self.assertEqual((self.intake.refused, self.intake.error), (1, None))
+        (said,) = log.texts(LogLevel.error)
+        self.assertIn("1 samples are dropped, the database refuses them: 'utf-8' codec", said)
+        self.assertIn("odd", said)
+        said.encode()
+
+    def test_a_store_that_refuses_everything(self) -> None:
+        """Then it is not the samples' fault: none is dropped, and attempts are bounded."""
+        self.store.bad = lambda _: True
+        self.intake.add(tick(1, 500))
+        self.assertEqual((self.intake.waiting, self.intake.refused), (500, 0))
+        self.assertLessEqual(len(self.store.calls), FAILURES + 1)
+        self.assertIn("codec", self.intake.error or "")
+        self.store.bad = lambda _: False
+        self.intake.add(tick(2))
+        self.assertEqual(self.store.stored, tick(1, 500) + tick(2))
+
+    def test_a_refused_sample_alone_waits_for_another(self) -> None:
+        """By itself it cannot be told from a store that refuses everything; with others it can."""
+        self.store.bad = lambda one: one.timestamp_ms == 1000
+        self.intake.add(tick(1, 1))
+        self.assertEqual((self.intake.waiting, self.intake.refused), (1, 0))
+        self.intake.add(tick(2, 1))
+        self.assertEqual((self.intake.waiting, self.intake.refused), (0, 1))
+        self.assertEqual(self.store.stored, tick(2, 1))
+        self.assertIsNone(self.intake.error)
+
+    def test_very_many_refused_samples(self) -> None:
+        """They are found over several ticks, and hold nobody up for ever."""
+        self.store.bad = lambda one: one.timestamp_ms % 2 == 0 and one.timestamp_ms < 2000
+        self.intake.add(tick(1, 300))
+        for at in range(2, 12):
+            self.intake.add(tick(at))
+        self.assertEqual((self.intake.waiting, self.intake.refused), (0, 150))
+        expected = [one for one in tick(1, 300) if not self.store.bad(one)]
+        self.assertEqual(self.store.stored[:150], expected)
+
+    def test_the_clock_keeps_its_turn(self) -> None:
+        """What becomes known of the clock is noted after what was stamped before it."""
+        self.store.broken = FULL
+        self.intake.add(tick(1))
+        stepping = self.intake.step_clock("boot", 5, 6)
+        self.intake.add(tick(2))
+        self.assertNoResult(stepping)
+        self.assertNotIn("step", self.store.calls)
+        self.store.broken = None
+        self.store.calls.clear()
+        trusting = self.intake.trust_clock()
+        self.assertEqual(self.store.calls, [3, "step", 3, "trust"])
+        self.assertEqual(self.successResultOf(stepping), (1, 2))
+        self.assertIsNone(self.successResultOf(trusting))
+        self.assertTrue(self.successResultOf(self.intake.enter_era("boot", 5)))
+
+    def test_a_note_that_fails_by_itself(self) -> None:
+        """It is its caller's to see, and holds nobody up."""
+        self.store.broken = ValueError("no")
+        self.failureResultOf(self.intake.trust_clock(), ValueError)
+        self.store.broken = None
+        self.assertEqual(self.successResultOf(self.intake.add(tick(1))), 3)
+
+    def test_stopping(self) -> None:
+        """A last attempt is made; what it stores is stored."""
+        self.store.broken = FULL
+        self.intake.add(tick(1))
+        self.store.broken = None
+        with Captured() as log:
+            self.successResultOf(self.intake.stopService())
+        self.assertEqual(self.store.stored, tick(1))
+        self.assertEqual(log.texts(LogLevel.error), [])
+
+    def test_stopping_in_vain(self) -> None:
+        """What cannot be stored at the end is counted in the log."""
+        self.store.broken = FULL
+        self.intake.add(tick(1))
+        with Captured() as log:
+            self.successResultOf(self.intake.stopService())
+        self.assertEqual(
+            log.texts(LogLevel.error),
+            ["3 samples are lost, they could not be stored: database or disk is full"],
+        )
+
+    def test_stopping_waits_for_the_write_in_flight(self) -> None:
+        """And for what waits behind it."""
+        self.store.hanging = []
+        self.intake.add(tick(1))
+        self.intake.add(tick(2))
+        stopping = self.intake.stopService()
+        self.assertNoResult(stopping)
+        self.store.release()
+        self.successResultOf(stopping)
+        self.assertEqual(self.store.stored, tick(1) + tick(2))
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(st.integers(1, 9), st.sampled_from(["", "full", "refuse", "hang", "go"])),
+            max_size=30,
+        ),
+        st.integers(5, 60),
+    )
+    def test_whatever_happens(self, steps: list[tuple[int, str]], limit: int) -> None:
+        """Every sample is stored once and in order, or counted: as dropped, as refused."""
+        store = ScriptedStore()
+        intake = Intake(store, seconds=Clock().seconds, limit=limit)
+        store.bad = lambda one: one.series is CORE
+        given_in = []
+        for at, (count, what) in enumerate(steps, start=1):
+            store.broken = FULL if what == "full" else None
+            if what == "hang" and store.hanging is None:
+                store.hanging = []
+            elif what == "go":
+                store.release()
+            samples = tick(at, count)
+            if what == "refuse":
+                samples[-1] = sample(CORE, at, 1)
+            given_in += samples
+            intake.add(samples)
+            self.assertLessEqual(intake.waiting, limit + 9)
+        store.release()
+        store.broken = None
+        intake.add(tick(1000, 1))
+        given_in += tick(1000, 1)
+        intake.stopService()
+        order = {one: n for n, one in enumerate(given_in)}
+        places = [order[one] for one in store.stored]
+        self.assertEqual(places, sorted(set(places)))
+        self.assertEqual(intake.waiting, 0)
+        self.assertEqual(len(store.stored) + intake.dropped + intake.refused, len(given_in))
+
+
+class OnDiskTests(InFolder):
+    """The intake on the real store."""
+
+    def test_a_name_that_sqlite_refuses(self) -> None:
+        """A lone surrogate in a tag costs its sample, and no other one."""
+        store = self.opened(self.path)
+        intake = Intake(store, seconds=Clock().seconds)
+        odd = Series.of("m", "box", {"t": "\udcff"})
+        self.assertEqual(
+            self.successResultOf(
+                intake.add([sample(CORE, 2, 2), sample(odd, 2, 2), sample(LOAD, 2, 3)])
+            ),
+            2,
+        )
+        self.assertEqual(query(self.path, "SELECT count(*) FROM metrics"), [(2,)])
+
+    def test_an_id_that_is_beyond_sqlite(self) -> None:
+        """A time that 64 bits cannot hold costs its sample, and no other one."""
+        store = self.opened(self.path)
+        intake = Intake(store, seconds=Clock().seconds)
+        intake.add([sample(CORE, 2, 2), sample(LOAD, 2**70, 2), sample(LOAD, 2, 3)])
+        self.assertEqual(query(self.path, "SELECT count(*) FROM metrics"), [(2,)])
+        self.assertEqual((intake.refused, store.pending), (1, 2))
+
+
+class FailingDiskTests(SynchronousTestCase):
+    """A disk that SQLite finds full."""
+
+    def test_page_limit(self) -> None:
+        """SQLite's own limit of pages fails as a full disk does; nothing is lost on the way."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "metrics.db"
+            connection = sqlite3.connect(path)
+            connection.execute("CREATE TABLE samples (at INTEGER, value BLOB)")
+            connection.execute("PRAGMA max_page_count = 20")
+
+            class Store(ScriptedStore):
+                def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
+                    try:
+                        with connection:
+                            connection.executemany(
+                                "INSERT INTO samples VALUES (?, zeroblob(2000))",
+                                [(one.timestamp_ms,) for one in samples],
+                            )
+                    except sqlite3.Error as error:
+                        return fail(error)
+                    return succeed(len(samples))
+
+            intake = Intake(Store(), seconds=Clock().seconds)
+            for at in range(30):
+                intake.add(tick(at))
+            self.assertEqual(intake.error, "database or disk is full")
+            self.assertGreater(intake.waiting, 0)
+            connection.execute("PRAGMA max_page_count = 2000")
+            intake.add(tick(30))
+            found = [row[0] for row in connection.execute("SELECT at FROM samples")]
+            connection.close()
+        self.assertEqual(found, [one.timestamp_ms for at in range(31) for one in tick(at)])

@@ -1,0 +1,240 @@
+"""The write-ahead log is kept short: on simulated time, and with a reader in the way."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from unittest import mock
+
+import pytest_twisted
+from constantly import NamedConstant
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+
+from belatwist.model import sample
+from belatwist.store import wal
+from belatwist.store.maintenance import RETRY, Checkpointer
+from tests.logs import Captured
+from tests.store.databases import LOAD, accept
+from tests.store.stores import InFolder, query, threaded
+from tests.store.suite import EVER
+from tests.store.test_sqlite import Steps
+
+HOUR = 3600.0
+
+
+class Reading:
+    """Another program that reads, and holds on to what it reads until it is told otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path)
+        self._connection.execute("BEGIN")
+        self._connection.execute("SELECT count(*) FROM samples").fetchall()
+
+    def end(self) -> None:
+        """Let go."""
+        self._connection.close()
+
+
+class CheckpointerTests(InFolder):
+    """When the log is written back, and what comes of it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = self.opened(self.path)
+        self.clock = Clock()
+        self.log = Captured()
+        self.log.__enter__()
+        self.addCleanup(self.log.__exit__, None, None, None)
+
+    def start(self, interval: float = HOUR, limit: int = 1 << 30) -> Checkpointer:
+        """Start; it is stopped after the test."""
+        service = Checkpointer(self.store, reactor=self.clock, interval=interval, limit=limit)
+        service.startService()
+        self.addCleanup(self.stop, service)
+        return service
+
+    def stop(self, service: Checkpointer) -> None:
+        """Stop; it must be done at once. What still runs after the test is stopped then."""
+        if service.running:
+            self.successResultOf(service.stopService())
+
+    def fill(self, ms: int = 1, count: int = 100) -> None:
+        """Store samples."""
+        self.successResultOf(self.store.add([sample(LOAD, ms + n, n) for n in range(count)]))
+
+    def texts(self, level: NamedConstant = LogLevel.info) -> list[str]:
+        """Return what was logged of the log."""
+        return [t for t in self.log.texts(level) if "write-ahead log" in t]
+
+    def test_at_its_interval(self) -> None:
+        """However small the log is, it is emptied once in each interval."""
+        service = self.start()
+        for _ in range(3):
+            self.fill(int(self.clock.seconds()) + 1)
+            assert wal.size(self.path) > 0
+            self.clock.advance(HOUR - 1)
+            assert wal.size(self.path) > 0
+            self.clock.advance(1)
+            assert wal.size(self.path) == 0
+        found = service.last
+        assert found is not None
+        assert not found.busy
+        assert found.bytes_reclaimed == found.old_size > 0
+        assert found.log_frames == found.frames_checkpointed > 0
+        assert found.duration_ms > 0
+        assert len(self.texts()) == 3
+        assert "to 0 bytes in" in self.texts()[0]
+
+    def test_when_it_is_large(self) -> None:
+        """The first write that finds it beyond its limit has it emptied, adding or settling."""
+        self.start(limit=100_000)
+        self.fill(count=5000)
+        assert wal.size(self.path) > 100_000
+        self.fill(10_000, count=1)
+        assert wal.size(self.path) == 0
+        rows = self.successResultOf(self.store.fetch(10_000, EVER)).rows
+        self.successResultOf(self.store.settle([accept(rows[:-1])], 1))
+        assert wal.size(self.path) > 100_000
+        self.successResultOf(self.store.settle([accept(rows[-1:])], 1))
+        assert wal.size(self.path) == 0
+        assert all("too large" in text for text in self.texts())
+        self.fill(20_000, count=1)
+        assert len(self.texts()) == 2
+
+    def test_it_begins_anew_after_each(self) -> None:
+        """After one for the size the next regular one comes an interval later."""
+        self.start(limit=100_000)
+        self.clock.advance(HOUR / 2)
+        self.fill(count=5000)
+        self.fill(10_000, count=1)
+        self.clock.advance(HOUR - 1)
+        assert len(self.texts()) == 1
+        self.clock.advance(1)
+        assert len(self.texts()) == 2
+        assert len(self.clock.getDelayedCalls()) == 1
+
+    def test_a_reader_in_the_way(self) -> None:
+        """It is not waited for; what it blocks is logged, and tried again, later each time."""
+        service = self.start()
+        self.fill()
+        reader = Reading(self.path)
+        self.addCleanup(reader.end)
+        self.fill(1000)
+        self.clock.advance(HOUR)
+        assert service.last is not None
+        assert service.last.busy
+        assert service.last.frames_checkpointed < service.last.log_frames
+        assert service.last.duration_ms < 1000
+        for waited in (RETRY, 2 * RETRY, 4 * RETRY):
+            (call,) = self.clock.getDelayedCalls()
+            assert call.getTime() - self.clock.seconds() == waited
+            self.clock.advance(waited)
+        assert len(self.texts(LogLevel.warn)) == 4
+        reader.end()
+        self.clock.advance(8 * RETRY)
+        assert not service.last.busy
+        assert wal.size(self.path) == 0
+        (call,) = self.clock.getDelayedCalls()
+        assert call.getTime() - self.clock.seconds() == HOUR
+
+    def test_a_large_log_that_is_blocked_is_not_tried_at_each_write(self) -> None:
+        """Only when its time has come."""
+        self.start(limit=100_000)
+        self.fill()
+        reader = Reading(self.path)
+        self.addCleanup(reader.end)
+        self.fill(1000, count=5000)
+        for n in range(5):
+            self.fill(10_000 + n, count=1)
+        assert len(self.texts(LogLevel.warn)) == 1
+        reader.end()
+        self.clock.advance(RETRY)
+        assert wal.size(self.path) == 0
+
+    def test_waiting_for_a_lock_is_as_before(self) -> None:
+        """A checkpoint waits for nobody, but a write does so again afterwards."""
+        self.successResultOf(self.store.checkpoint())
+        timeout = self.store.maintain(lambda c: c.execute("PRAGMA busy_timeout").fetchone()[0])
+        assert self.successResultOf(timeout) == 5000
+
+    def test_it_fails(self) -> None:
+        """A disk that fails is logged, and the next one comes soon."""
+        service = self.start()
+        broken = sqlite3.OperationalError("disk I/O error")
+        with mock.patch.object(self.store, "checkpoint", return_value=fail(broken)):
+            self.clock.advance(HOUR)
+        (text,) = self.texts(LogLevel.error)
+        assert "disk I/O error" in text
+        self.clock.advance(RETRY)
+        assert service.last is not None
+
+    def test_two_at_a_time(self) -> None:
+        """Whoever asks for one while one is under way waits for that one."""
+        service = self.start()
+        under_way: Deferred[wal.Checkpoint] = Deferred()
+        with mock.patch.object(self.store, "checkpoint", return_value=under_way):
+            self.clock.advance(HOUR)
+            waiting = Deferred.fromCoroutine(service.run("asked"))
+            self.store.wal_bytes = 1 << 40
+            self.fill()
+        self.assertNoResult(waiting)
+        under_way.callback(wal.Checkpoint(1.0, 10, 0, False, 1, 1))
+        self.successResultOf(waiting)
+        assert len(self.texts()) == 1
+
+    def test_stopping(self) -> None:
+        """The log is emptied, which is logged, and nothing is left to be done."""
+        service = self.start()
+        self.fill()
+        self.stop(service)
+        assert wal.size(self.path) == 0
+        assert "stopping" in self.texts()[-1]
+        assert self.clock.getDelayedCalls() == []
+        self.fill(1000)
+
+    def test_stopping_waits_for_the_one_under_way(self) -> None:
+        """And does its own after it."""
+        service = self.start()
+        under_way: Deferred[wal.Checkpoint] = Deferred()
+        with mock.patch.object(self.store, "checkpoint", return_value=under_way):
+            self.clock.advance(HOUR)
+            stopping = service.stopService()
+        self.assertNoResult(stopping)
+        under_way.callback(wal.Checkpoint(1.0, 10, 10, True, 1, 0))
+        self.successResultOf(stopping)
+        assert self.clock.getDelayedCalls() == []
+        assert "stopping" in self.texts()[-1]
+
+
+def test_a_database_without_a_log(tmp_path: Path) -> None:
+    """Its log's size is 0."""
+    assert wal.size(tmp_path / "none.db") == 0
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_reader_does_not_hold_up_collection(tmp_path: Path) -> Steps:
+    """With the real thread: a blocked checkpoint and the samples after it take no time."""
+    path = tmp_path / "metrics.db"
+    store = threaded(path)
+    yield Deferred.fromCoroutine(store.open("s1", 1000))
+    yield store.add([sample(LOAD, 1, 1)])
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM samples").fetchall() == [(1,)]
+        yield store.add([sample(LOAD, 2, 1)])
+        service = Checkpointer(store, reactor=reactor, interval=HOUR, limit=1)
+        service.startService()
+        adding = [store.add([sample(LOAD, ms, 1)]) for ms in range(3, 20)]
+        yield gatherResults(adding)
+        yield Deferred.fromCoroutine(service.run("now"))
+        assert service.last is not None
+        assert service.last.busy
+        assert service.last.duration_ms < 1000
+        assert reader.execute("SELECT count(*) FROM samples").fetchall() == [(1,)]
+    yield service.stopService()
+    assert not service.last.busy
+    assert wal.size(path) == 0
+    yield Deferred.fromCoroutine(store.close(2000))
+    assert query(path, "SELECT count(*) FROM samples") == [(19,)]

@@ -6,7 +6,7 @@ AGENT := $(VENV)/.agent
 TOOLS := $(VENV)/.tools
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench victoria clean
+.PHONY: help run test soak lint format bench victoria clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,6 +28,9 @@ test: $(TOOLS) ## run every test, under pytest and (those that are TestCases) un
 	$(BIN)/pytest
 	$(BIN)/trial --temp-directory=var/trial tests
 
+soak: $(TOOLS) ## the long fault tests against the real server: minutes of kills and bad networks
+	$(BIN)/pytest -m soak
+
 lint: $(TOOLS) ## ruff, its formatter, and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +45,7 @@ bench: $(TOOLS) ## measure speed, bytes and memory, here and now
 
 victoria: ## install VictoriaMetrics from Debian's packages, for the tests against the real server
 	apt-get update -qq
-	apt-get install -qq -y victoria-metrics sqlite3
+	apt-get install -qq -y victoria-metrics sqlite3 faketime
 
 clean: ## remove what the above has made
 	rm -rf $(VENV) var dist build

@@ -113,8 +113,10 @@ class Agent(MultiService):
                     await maybeDeferred(service.stopService)
                 except Exception:  # noqa: BLE001 - the database must be closed whatever a part does
                     self.log.failure("cannot stop {part} cleanly", part=service.name)
-        completed = await self._store.close(self._wall_ms())
-        self._lock.release()
+        try:
+            completed = await self._store.close(self._wall_ms())
+        finally:
+            self._lock.release()
         self.log.info("stopped: session completed" if completed else "stopped")
 
 

@@ -16,6 +16,11 @@ from belatwist.store.intake import Store
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
+HOPELESS_MS = 2 * 24 * 3600 * 1000
+"""A server drops what is stamped further ahead than this, and says that it has taken it; what is
+stamped by a clock that is as far behind may lie before its retention. Such samples wait for a step
+of the clock, however long."""
+
 DateOf = Callable[[str], Awaitable[str | None]]
 """Fetches a URL and returns the answer's ``Date`` header; fails in words."""
 
@@ -34,7 +39,8 @@ class Timekeeper(Service):
     :param ingest_url: where samples go, for the log.
     :param limit_ms: a clock that differs from the server's by more is not good.
     :param interval: seconds between two comparisons.
-    :param hold: seconds after which samples are sent all the same.
+    :param hold: seconds after which samples are sent all the same, unless the clock is known to be
+        so wrong that the server would drop them.
     :ivar steps: how often the clock was stepped.
     :ivar skew: the last comparison in milliseconds, positive when our clock is ahead; ``None``
         before there was one.
@@ -113,7 +119,7 @@ class Timekeeper(Service):
         if self.good:
             return None
         waited = self._reactor.seconds() - self._doubtful_since
-        if waited < self._hold:
+        if waited < self._hold or abs(self.skew or 0) > HOPELESS_MS:
             return self._reason()
         if not self._told_hold:
             self._told_hold = True

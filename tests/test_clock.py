@@ -247,6 +247,16 @@ class TimekeeperTests(SynchronousTestCase):
         held = [t for t in log.texts(LogLevel.warn) if "all the same" in t]
         self.assertEqual(len(held), 1)
 
+    def test_a_hopeless_clock_is_waited_for(self) -> None:
+        """What the server would drop while it says that it has it is not sent, however long."""
+        self.wrong_ms = 50 * 365 * 24 * HOUR_MS
+        self.run_keeper()
+        self.reactor.advance(10_000)
+        self.assertIn("differs", str(self.doubt()))
+        self.wrong_ms = 0
+        self.keeper.now_ms()
+        self.assertIsNone(self.doubt())
+
     def test_a_warning_names_both_urls(self) -> None:
         """Whoever reads it sees which clocks were compared."""
         self.wrong_ms = 5000

@@ -231,7 +231,10 @@ class Monitoring(Section, frozen=True, kw_only=True):
     ] = "http://localhost:8428/health"
     clock_hold: Annotated[
         Seconds,
-        Meta(description="How long samples wait at most for a clock that is known to be good."),
+        Meta(
+            description="How long samples wait at most for a clock that is known to be good. One "
+            "that is days away from the server's is waited for without end."
+        ),
     ] = 600.0
 
 

@@ -308,7 +308,7 @@ class SQLiteStore:
             )
 
     def _run(self, function: "Callable[..., T]", *args: object) -> "Deferred[T]":
-        running = self._pool.runInteraction(function, *args)
+        running = self._pool.runInteraction(_closing, function, *args)
         return cast("Deferred[T]", running.addErrback(self._failed))
 
     def _failed(self, failure: Failure) -> Failure:
@@ -436,6 +436,19 @@ class SQLiteStore:
         if missing:
             self._series.update(queries.series_of(cursor, missing))
         return self._series
+
+
+def _closing(cursor: Transaction, function: "Callable[..., T]", *args: object) -> T:
+    """Run a function, and close its cursor if it fails.
+
+    The failure's traceback would keep the cursor, until the garbage is collected, perhaps on the
+    reactor's thread; that one would then wait for the connection, busy as it may be for seconds.
+    """
+    try:
+        return function(cursor, *args)
+    except BaseException:
+        cursor.close()
+        raise
 
 
 def _vacuum(connection: Any, pages: int) -> None:

@@ -184,6 +184,17 @@ class FailingTransactionTests(InFolder):
         mend(self.path)
         self.assert_as_before()
 
+    def test_a_failure_holds_no_cursor(self) -> None:
+        """Kept by the traceback, it would be finalised later, and whoever does that may wait."""
+        seen: list[Any] = []
+
+        def fails(cursor: adbapi.Transaction) -> None:
+            seen.append(cursor)
+            raise sqlite3.OperationalError("database is locked")
+
+        self.failureResultOf(self.store.maintain(fails), sqlite3.OperationalError)
+        self.assertIsNone(seen[0]._cursor)
+
     def test_a_commit_fails(self) -> None:
         """Everything was written but the commit: nothing counts as stored."""
 

@@ -1,0 +1,146 @@
+"""What the network does to uploads, against a real server: nothing is lost, and nothing twice."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.proxy import Answer, Cut, Forward, Hang, Proxy, Reset
+from tests.faults.world import World
+from tests.victoria.server import DEDUPLICATING, VictoriaMetrics
+
+pytestmark = pytest.mark.victoria
+
+INTERVAL_MS = 500
+
+
+def test_refused_for_a_while(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
+    """While the port is closed collection goes on without a gap; afterwards everything arrives."""
+    world = World(tmp_path / "device", server, proxy, collect=f"{INTERVAL_MS}ms")
+    with world.run() as service:
+        service.expect_event("uploaded")
+        proxy.refuse()
+        service.expect_event("upload of a chunk failed")
+        world.collects(service, 6)
+        proxy.accept()
+        service.expect_event("the server takes samples again")
+        world.drains(service)
+        assert service.stop() == 0
+    account = world.finish()
+    assert account.delivered == account.collected
+    assert max(world.gaps()) < 2 * INTERVAL_MS
+
+
+def test_the_server_is_stopped_and_started(tmp_path: Path) -> None:
+    """The same with a server that ends and comes back, and no proxy in between."""
+    folder = tmp_path / "data"
+    with VictoriaMetrics(folder, DEDUPLICATING) as first, Proxy(first.port) as proxy:
+        url = first.import_url
+        world = World(tmp_path / "device", first, proxy, url=url, collect=f"{INTERVAL_MS}ms")
+        with world.run() as service:
+            service.expect_event("uploaded")
+            first.stop()
+            service.expect_event("upload of a chunk failed")
+            world.collects(service, 6)
+            with VictoriaMetrics(folder, DEDUPLICATING, port=first.port):
+                service.expect_event("the server takes samples again")
+                world.drains(service)
+                assert service.stop() == 0
+                account = world.finish()
+    assert account.delivered == account.collected
+    assert max(world.gaps()) < 2 * INTERVAL_MS
+
+
+@pytest.mark.parametrize("after", [0, 12], ids=["before its first byte", "in its first line"])
+def test_the_answer_is_cut(
+    server: VictoriaMetrics, proxy: Proxy, tmp_path: Path, after: int
+) -> None:
+    """The server took the body, nobody heard it say so: the same bytes are sent again."""
+    world = World(tmp_path / "device", server, proxy)
+    with world.run() as service:
+        proxy.wait_over(2)
+        proxy.script(Cut(after), Cut(after), Cut(after), Cut(after))
+        proxy.wait(lambda seen: sum(isinstance(o.action, Cut) for o in seen) == 4, "four cuts")
+        service.expect_event("the server takes samples again")
+        world.drains(service)
+        assert service.stop() == 0
+    account = world.finish()
+    assert account.delivered == account.collected
+    assert account.sent_again > 0
+    cut = [one for one in proxy.seen if isinstance(one.action, Cut)]
+    assert all(one.taken for one in cut)
+    # Three tries are a chain; the fourth began another cycle.
+    assert cut[0].request.sent == cut[1].request.sent == cut[2].request.sent
+
+
+def test_connections_are_reset(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
+    """Every other request ends in a reset: each is sent again."""
+    world = World(tmp_path / "device", server, proxy)
+    with world.run() as service:
+        for _ in range(5):
+            proxy.script(Reset())
+            proxy.wait_over(2)
+        world.drains(service)
+        assert service.stop() == 0
+    account = world.finish()
+    assert account.delivered == account.collected
+    assert account.sent_again == 0
+
+
+def test_accepts_and_never_answers(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
+    """It is given up after the time-out and tried again, on one connection at a time."""
+    world = World(tmp_path / "device", server, proxy, remote={"timeout": "500ms"})
+    with world.run() as service:
+        proxy.wait_over(1)
+        proxy.script(*[Hang()] * 4)
+        assert "no answer within 0.5 s" in service.expect_event("upload of a chunk failed")["error"]
+        service.expect_event("the server takes samples again")
+        world.drains(service)
+        assert service.stop() == 0
+    account = world.finish()
+    assert account.delivered == account.collected
+    assert proxy.most_open == 1
+
+
+def test_a_slow_link(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
+    """200 ms there and back, 20 kB a second: all arrives, and collection keeps its pace."""
+    proxy.round_trip, proxy.bandwidth = 0.2, 20_000
+    world = World(tmp_path / "device", server, proxy, collect=f"{INTERVAL_MS}ms")
+    with world.run() as service:
+        world.collects(service, 8)
+        world.drains(service)
+        assert service.stop() == 0
+    account = world.finish()
+    assert account.delivered == account.collected
+    assert max(world.gaps()) < 2 * INTERVAL_MS
+    assert proxy.most_open == 1
+
+
+def test_stopped_with_a_request_under_way(
+    server: VictoriaMetrics, proxy: Proxy, tmp_path: Path
+) -> None:
+    """Its answer is waited for and recorded: it is not sent again."""
+    world = World(tmp_path / "device", server, proxy)
+    slow = Forward(delay=1.0)
+    with world.run() as service:
+        proxy.wait_over(1)
+        proxy.script(slow)
+        proxy.wait(lambda seen: seen[-1].action == slow and not seen[-1].over, "a slow request")
+        assert service.stop() == 0
+    account = world.finish()
+    assert account.delivered == account.collected
+    assert account.sent_again == 0
+
+
+def test_stopped_while_it_waits(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
+    """A wait of a minute does not hold up the end."""
+    world = World(tmp_path / "device", server, proxy)
+    with world.run() as service:
+        proxy.wait_over(1)
+        proxy.script(Answer(503, {"Retry-After": "60"}))
+        service.expect_event("upload of a chunk failed")
+        began = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - began < 3
+    account = world.finish()
+    assert account.delivered == account.collected

@@ -237,13 +237,12 @@ def _uploader(
         store,
         RetryChain(client, backoff, reactor=reactor, random=rng.random),
         reactor=reactor,
-        wall_ms=timekeeper.now_ms,
+        clock=timekeeper,
         fresh_every=remote.upload_interval,
         batch_size=remote.batch_size,
         chunk_size=remote.chunk_size,
         compression_level=remote.compression_level if remote.compression else None,
         random=rng.random,
         endpoint=client.endpoint,
-        clock_doubt=timekeeper.doubt,
     )
     return Uploader(delivery, client, reactor=reactor, interval=remote.upload_interval)

@@ -80,7 +80,7 @@ class Timekeeper(Service):
         self._told_hold = False
         self._unreachable = False
         self._skewed = False
-        self._entered: Deferred[None] = Deferred()
+        self._noting = 0
         self._loop = LoopingCall(self._compare_now)
         self._loop.clock = reactor
 
@@ -89,7 +89,7 @@ class Timekeeper(Service):
         super().startService()
         _, self._offset_ms = self._clocks.read()
         self._doubtful_since = self._reactor.seconds()
-        self._entered = Deferred.fromCoroutine(self._enter())
+        Deferred.fromCoroutine(self._enter())
         if self._date_of is not None:
             self._loop.start(self._interval)
 
@@ -112,8 +112,9 @@ class Timekeeper(Service):
 
     async def doubt(self) -> str | None:
         """Say why samples should not be sent yet; ``None`` when nothing speaks against it."""
-        await self._wait_entered()
         self.now_ms()
+        if self._noting:
+            return "the store has not taken note of its state yet"
         if not self.good and self._date_of is not None:
             await self._compare()
         if self.good:
@@ -137,20 +138,21 @@ class Timekeeper(Service):
         return f"it differs from the server's by {self.skew / 1000:.1f} s"
 
     async def _enter(self) -> None:
+        steps = self.steps
+        self._noting += 1
         try:
             good = await self._store.enter_era(self._clocks.boot_id(), self._offset_ms)
         except Exception:  # noqa: BLE001 - the clock then counts as doubtful, which is safe
             self.log.failure("cannot look up what is known of this boot's clock")
             return
+        finally:
+            self._noting -= 1
+        if steps != self.steps:
+            return  # It says nothing of the clock as it is by now.
         if good:
             self._trust("this boot's clock was found good before")
         else:
             self._ask_kernel()
-
-    def _wait_entered(self) -> "Deferred[None]":
-        waiting: Deferred[None] = Deferred()
-        self._entered.addBoth(lambda _: waiting.callback(None))
-        return waiting
 
     def _ask_kernel(self) -> None:
         if self._clocks.synchronised():
@@ -174,16 +176,25 @@ class Timekeeper(Service):
             "the wall clock was stepped by {step_ms} ms", step_ms=step_ms, steps=self.steps
         )
 
-        def moved(result: tuple[int, int]) -> None:
-            if result[0]:
-                self.log.info(
-                    "moved {count} pending samples with the clock ({dropped} were there already)",
-                    count=result[0],
-                    dropped=result[1],
-                )
+        Deferred.fromCoroutine(self._note_step(offset_ms, step_ms))
 
-        noted = self._store.step_clock(self._clocks.boot_id(), offset_ms, step_ms)
-        noted.addCallback(moved).addErrback(self._not_noted)
+    async def _note_step(self, offset_ms: int, step_ms: int) -> None:
+        self._noting += 1
+        try:
+            moved, dropped = await self._store.step_clock(
+                self._clocks.boot_id(), offset_ms, step_ms
+            )
+        except Exception:  # noqa: BLE001 - whatever the store raises, stamping goes on
+            self.log.failure("cannot take note of the clock's step")
+            return
+        finally:
+            self._noting -= 1
+        if moved:
+            self.log.info(
+                "moved {count} pending samples with the clock ({dropped} were there already)",
+                count=moved,
+                dropped=dropped,
+            )
 
     def _not_noted(self, failure: Failure) -> None:
         self.log.failure("cannot take note of the clock's state", failure=failure)
@@ -195,8 +206,8 @@ class Timekeeper(Service):
         """Compare the clock with the server's. Never fails."""
         if self._date_of is None:
             return
-        sent_ms, _ = self._clocks.read()
-        sent = self._reactor.seconds()
+        sent_ms = self.now_ms()
+        sent, steps = self._reactor.seconds(), self.steps
         try:
             date = await self._date_of(self._url)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next comparison comes
@@ -209,6 +220,9 @@ class Timekeeper(Service):
             )
             return
         self._unreachable = False
+        self.now_ms()
+        if steps != self.steps:
+            return  # It says nothing of the clock as it is by now.
         round_trip_ms = (self._reactor.seconds() - sent) * 1000
         skew = skew_ms(date, sent_ms, round_trip_ms, self._limit_ms)
         if skew is None:

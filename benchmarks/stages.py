@@ -97,20 +97,27 @@ def open_uploader(
         store,
         RetryChain(client, once, reactor=reactor, random=lambda: 0.5),
         reactor=reactor,
-        wall_ms=wall,
+        clock=_GoodClock(wall),
         fresh_every=interval,
         batch_size=chunk or remote.batch_size,
         chunk_size=chunk or remote.chunk_size,
         compression_level=remote.compression_level,
         random=lambda: 0.5,
         endpoint=client.endpoint,
-        clock_doubt=_no_doubt,
     )
     return Uploader(delivery, client, reactor=reactor, interval=interval)
 
 
-async def _no_doubt() -> None:
-    """The benchmark's clock is good."""
+class _GoodClock:
+    """The benchmark's clock is good, and is not stepped."""
+
+    steps = 0
+
+    def __init__(self, now_ms: Any) -> None:
+        self.now_ms = now_ms
+
+    async def doubt(self) -> None:
+        """Nothing is wrong with it."""
 
 
 async def fill(store: SQLiteStore, samples: int, *, start_ms: int, interval: float) -> int:

@@ -148,13 +148,13 @@ class Remote(Section, frozen=True, kw_only=True):
         int, Meta(ge=1, le=9, description="gzip's level; 9 is the smallest and the slowest.")
     ] = 6
     batch_size: Annotated[
-        int, Meta(ge=1, le=50_000, description="The most samples of one batch, and of one chunk.")
+        int, Meta(ge=1, le=10_000, description="The most samples of one batch, and of one chunk.")
     ] = 2500
     chunk_size: Annotated[
         int,
         Meta(
             ge=1,
-            le=50_000,
+            le=10_000,
             description="Samples of the first chunk (one request); after each success the next "
             "may double, up to `batch_size`.",
         ),

@@ -63,7 +63,7 @@ _START: Position = (-1, 0, 0)
 
 _MARK = """
 UPDATE samples SET checkpoint_id = ?
-WHERE timestamp_ms = ? AND series_id = ? AND checkpoint_id IS NULL
+WHERE timestamp_ms = ? AND series_id = ? AND value = ? AND checkpoint_id IS NULL
 """
 
 _CHECKPOINT = """
@@ -181,7 +181,9 @@ def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int) -> int:
             ),
         )
         checkpoint = cursor.lastrowid
-        cursor.executemany(_MARK, [(checkpoint, row[0], row[1]) for row in verdict.rows])
+        # By its value as well: while it was under way the clock may have been stepped, and another
+        # sample of the series have come to stand in its place.
+        cursor.executemany(_MARK, [(checkpoint, *row) for row in verdict.rows])
         settled += cursor.rowcount
     return settled
 

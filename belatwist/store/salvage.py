@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -29,6 +29,7 @@ ROOM = 8 << 20
 
 _FILES = ("-wal", "-shm", "")  # The database itself last: without it the others mean nothing.
 _FRESH = ".new"
+_READY = ".ready"
 _COPY = "-copy"
 
 
@@ -108,9 +109,9 @@ def check(connection: sqlite3.Connection) -> float | None:
 
 def adopt(path: Path) -> None:
     """Finish what a kill interrupted between moving the old database and placing the new one."""
-    fresh = path.with_name(path.name + _FRESH)
-    if fresh.exists() and not path.exists():
-        fresh.rename(path)
+    ready = path.with_name(path.name + _READY)
+    if ready.exists():
+        _place(ready, path, datetime.now(UTC))
 
 
 def replace(
@@ -135,9 +136,15 @@ def replace(
     except BaseException:
         _remove(fresh)
         raise
-    aside = _move_aside(path, now)
-    fresh.rename(path)
+    # From here on it is the new one that counts, wherever a kill comes: see adopt().
+    ready = path.with_name(path.name + _READY)
+    fresh.rename(ready)
     _sync(path.parent)
+    try:
+        aside = _place(ready, path, now)
+    except OSError:
+        _remove(ready)
+        raise
     return Salvaged(aside, carried, listed, stopped)
 
 
@@ -152,6 +159,14 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _place(ready: Path, path: Path, now: datetime) -> Path:
+    """Move the old database aside, as far as it is there, and the new one in its place."""
+    aside = _move_aside(path, now)
+    ready.rename(path)
+    _sync(path.parent)
+    return aside
 
 
 def _move_aside(path: Path, now: datetime) -> Path:

@@ -183,7 +183,12 @@ class SQLiteStore:
         :param offset_ms: the wall clock's offset from the boot clock.
         :return: whether it is. If not, what is stored from now on may be moved later.
         """
-        return self._run(self._enter_era, boot_id, offset_ms)
+
+        def committed(result: tuple[bool, int]) -> bool:
+            self.pending -= result[1]
+            return result[0]
+
+        return self._in_era(self._enter_era, boot_id, offset_ms).addCallback(committed)
 
     def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
         """Take note that the clock was stepped: pending samples of an open era move with it.
@@ -196,11 +201,11 @@ class SQLiteStore:
             self.pending -= result[1]
             return result
 
-        return self._run(self._step_clock, boot_id, offset_ms, step_ms).addCallback(committed)
+        return self._in_era(self._step_clock, boot_id, offset_ms, step_ms).addCallback(committed)
 
     def trust_clock(self) -> "Deferred[None]":
         """Take note that the clock is known to be good: what is stored stays where it is."""
-        return self._run(self._trust_clock)
+        return self._in_era(self._trust_clock)
 
     def watch(self, written: Callable[[int], object] | None) -> None:
         """Have something called after each write, with the size of the write-ahead log in bytes.
@@ -400,25 +405,42 @@ class SQLiteStore:
     # The era is read and set on the database's thread alone: what was handed in before a step is
     # stored before it, and moves with it.
 
-    def _enter_era(self, cursor: Transaction, boot_id: str, offset_ms: int) -> bool:
-        self._era, stepped = eras.enter(cursor, boot_id, offset_ms)
-        if self._era is not None and stepped:
-            _, lost = eras.move(cursor, self._era, stepped)
-            self.pending -= lost
-        return self._era is None
+    def _in_era(
+        self, function: "Callable[..., tuple[int | None, T]]", *args: object
+    ) -> "Deferred[T]":
+        """Run a function that says which era it is from then on, once that is committed."""
+
+        def work(connection: Any) -> T:
+            cursor = connection.cursor()
+            try:
+                era, result = function(cursor, *args)
+                connection.commit()
+            finally:
+                cursor.close()
+            self._era = era
+            return result
+
+        running = self._pool.runWithConnection(work)
+        return cast("Deferred[T]", running.addErrback(self._failed))
+
+    def _enter_era(
+        self, cursor: queries.Cursor, boot_id: str, offset_ms: int
+    ) -> tuple[int | None, tuple[bool, int]]:
+        era, stepped = eras.enter(cursor, boot_id, offset_ms)
+        lost = eras.move(cursor, era, stepped)[1] if era is not None and stepped else 0
+        return era, (era is None, lost)
 
     def _step_clock(
-        self, cursor: Transaction, boot_id: str, offset_ms: int, step_ms: int
-    ) -> tuple[int, int]:
+        self, cursor: queries.Cursor, boot_id: str, offset_ms: int, step_ms: int
+    ) -> tuple[int | None, tuple[int, int]]:
         if self._era is not None:
-            return eras.move(cursor, self._era, step_ms)
-        self._era = eras.begin(cursor, boot_id, offset_ms)
-        return 0, 0
+            return self._era, eras.move(cursor, self._era, step_ms)
+        return eras.begin(cursor, boot_id, offset_ms), (0, 0)
 
-    def _trust_clock(self, cursor: Transaction) -> None:
+    def _trust_clock(self, cursor: queries.Cursor) -> tuple[None, None]:
         if self._era is not None:
             eras.close(cursor, self._era)
-            self._era = None
+        return None, None
 
     def _fetch(
         self, cursor: Transaction, limit: int, until_ms: int, after: Position | None

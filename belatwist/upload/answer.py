@@ -14,7 +14,8 @@ from zope.interface import implementer
 MAX_BYTES = 64 * 1024
 """A longer answer is cut off: the import endpoint answers with next to nothing."""
 
-_EXCERPT_BYTES = 300
+_KEPT_BYTES = 8 * 1024  # More than the excerpt, so that no secret is cut in two.
+_EXCERPT = 300
 
 
 class Answer(Protocol):
@@ -35,7 +36,7 @@ class Answer(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Take a piece of the body."""
         self.size += len(data)
-        self._start += data[: _EXCERPT_BYTES - len(self._start)]
+        self._start += data[: _KEPT_BYTES - len(self._start)]
         if self.size > MAX_BYTES and not self.finished.called:
             self.too_long = True
             self.finished.callback(None)
@@ -50,9 +51,13 @@ class Answer(Protocol):
         else:
             self.finished.errback(reason)
 
-    def excerpt(self) -> str:
-        """Return the beginning as one printable line."""
-        return printable(self._start.decode("utf-8", "replace"))
+    def excerpt(self, secret: str) -> str:
+        """Return the beginning as one printable line.
+
+        :param secret: what must not be in it, should the server repeat it; an empty text for none.
+        """
+        text = printable(self._start.decode("utf-8", "replace"))
+        return (text.replace(secret, "…") if secret else text)[:_EXCERPT]
 
     def _cut(self) -> None:
         transport: Any = self.transport

@@ -1,6 +1,6 @@
 """The retry chain: one body, tried until the server has said something final."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,6 +11,9 @@ from belatwist.upload.policy import Backoff, Outcome, Retry
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
+
+Check = Callable[[], Awaitable[str | None]]
+"""Says why a body should not be sent now; ``None`` when nothing speaks against it."""
 
 Retrying = Callable[[Retry, int, float], None]
 """Told of a try that failed and is followed by another: why, which one, seconds in between."""
@@ -40,14 +43,17 @@ class RetryChain:
         self._pause: Deferred[None] | None = None
         self._stopped = False
 
-    async def send(self, body: bytes, retrying: Retrying) -> Outcome:
+    async def send(self, body: bytes, retrying: Retrying, check: Check) -> Outcome:
         """Send a body.
 
+        :param check: asked before each try; what it says ends the chain.
         :return: the last try's outcome; :class:`Retry` when the tries were used up, or the chain
             was stopped.
         """
         attempt = 1
         while True:
+            if (reason := await check()) is not None:
+                return Retry(reason)
             outcome = await self._client.post(body)
             if not isinstance(outcome, Retry) or attempt >= self._backoff.attempts:
                 return outcome

@@ -118,7 +118,7 @@ class HTTPImportClient:
         async def attempt() -> str | None:
             response = await self._http.get(
                 url,
-                headers=self._request_headers({}) if own else None,
+                headers=self._request_headers(self._token() if own and self._token else "", {}),
                 allow_redirects=False,
                 unbuffered=True,
                 reactor=self._reactor,
@@ -138,10 +138,11 @@ class HTTPImportClient:
 
     async def _attempt(self, body: bytes) -> Outcome:
         try:
+            token = "" if self._token is None else self._token()
             response = await self._http.post(
                 self._url,
                 data=body,
-                headers=self._request_headers(self._body_headers),
+                headers=self._request_headers(token, self._body_headers),
                 allow_redirects=False,
                 unbuffered=True,
                 reactor=self._reactor,
@@ -154,7 +155,7 @@ class HTTPImportClient:
             retry_after=header(response, b"retry-after"),
             web_page=answer.too_long
             or (header(response, b"content-type") or "").lower().startswith("text/html"),
-            excerpt=answer.excerpt(),
+            excerpt=answer.excerpt(token),
             received_bytes=answer.size,
             now=time.time(),
         )
@@ -166,10 +167,10 @@ class HTTPImportClient:
         await answer.finished
         return answer
 
-    def _request_headers(self, more: Mapping[str, str]) -> Headers:
+    def _request_headers(self, token: str, more: Mapping[str, str]) -> Headers:
         headers = Headers({k: [v] for k, v in {**self._headers, **more}.items()})
-        if self._token is not None:
-            headers.setRawHeaders("Authorization", [f"Bearer {self._token()}"])
+        if token:
+            headers.setRawHeaders("Authorization", [f"Bearer {token}"])
         return headers
 
 

@@ -1,14 +1,13 @@
 """Upload cycles: everything pending goes to the server, whatever it says of parts of it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 from twisted.logger import Logger
 
-from belatwist.clock import WallClock
 from belatwist.store import Batch, Outcome, Row, SampleStore, Verdict
 from belatwist.upload import policy
 from belatwist.upload.chain import RetryChain
@@ -27,6 +26,26 @@ PROBES = 100
 """A probe is one of so many of the newest samples, picked at random."""
 
 
+class ClockState(Protocol):
+    """What is needed of the timekeeper.
+
+    :ivar steps: how often the clock was stepped: what was read before may have moved since.
+    """
+
+    @property
+    def steps(self) -> int:
+        """How often the clock was stepped: samples read before may have moved since."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return Unix time in milliseconds; takes note of a step."""
+        ...
+
+    async def doubt(self) -> str | None:
+        """Say why samples should not be sent now: their times may be wrong."""
+        ...
+
+
 class _Result(Enum):
     """How a step of a cycle ended."""
 
@@ -43,6 +62,7 @@ class _Cycle:
     :ivar began: seconds on the reactor's clock.
     :ivar batch_id: a UUID; with a chunk's index it names the chunk.
     :ivar aside: samples of suspected series, by series: they wait for the others.
+    :ivar steps: the clock's steps when the samples in hand were read.
     """
 
     number: int
@@ -54,6 +74,7 @@ class _Cycle:
     rejected: int = 0
     newest_at: float = 0.0
     aside: dict[int, list[Row]] = field(default_factory=dict)
+    steps: int = 0
 
 
 class Delivery:
@@ -68,7 +89,6 @@ class Delivery:
     :param compression_level: zlib's; ``None`` sends plain bodies.
     :param random: gives numbers from 0 to 1.
     :param endpoint: where bodies go, for the log.
-    :param clock_doubt: says why samples should not be sent yet, because their times may be wrong.
     """
 
     log = Logger()
@@ -79,25 +99,23 @@ class Delivery:
         chain: RetryChain,
         *,
         reactor: "IReactorTime",
-        wall_ms: WallClock,
+        clock: ClockState,
         fresh_every: float,
         batch_size: int,
         chunk_size: int,
         compression_level: int | None,
         random: Callable[[], float],
         endpoint: str,
-        clock_doubt: Callable[[], Awaitable[str | None]],
     ) -> None:
         self._store = store
         self._chain = chain
         self._reactor = reactor
-        self._wall_ms = wall_ms
+        self._clock = clock
         self._fresh_every = fresh_every
         self._batch_size = batch_size
         self._compression_level = compression_level
         self._random = random
         self._endpoint = endpoint
-        self._clock_doubt = clock_doubt
         self._encoder = Encoder()
         self._size = ChunkSize(chunk_size, batch_size)
         self._suspects = Suspects()
@@ -120,9 +138,8 @@ class Delivery:
         self._number += 1
         cycle = _Cycle(self._number, self._reactor.seconds())
         cycle.newest_at = cycle.began
-        if (reason := await self._clock_doubt()) is not None:
-            if self._store.pending:
-                self._failed(Retry(reason), cycle, "the clock is not known to be good")
+        if self._store.pending and (reason := await self._clock.doubt()) is not None:
+            self._failed(Retry(reason), "the clock is not known to be good", cycle)
             return
         if not self._doubt or await self._probe(cycle):
             await self._drain(cycle)
@@ -149,20 +166,22 @@ class Delivery:
         be the same samples again.
         """
         if self._owed:
-            await self._store.settle(self._owed, self._wall_ms())
+            await self._store.settle(self._owed, self._clock.now_ms())
             self._owed = []
 
     async def _drain(self, cycle: _Cycle) -> None:
         """Send all that is pending, in order; then ask about what was set aside."""
         after = None
         while not self._stopping:
-            batch = await self._store.fetch(self._batch_size, self._until_ms(), after)
+            until_ms = self._until_ms(cycle)
+            batch = await self._store.fetch(self._batch_size, until_ms, after)
             result = await self._send(batch, cycle)
             if result is _Result.DOUBT:
                 # Is it the sample, or would the server refuse anything?
                 if not await self._probe(cycle):
                     return
                 after = None
+                cycle.aside.clear()
                 continue
             if result is _Result.ENDED:
                 return
@@ -179,15 +198,18 @@ class Delivery:
         if now - cycle.newest_at < self._fresh_every:
             return True
         cycle.newest_at = now
-        batch = await self._store.fetch_newest(self._batch_size, self._until_ms())
-        return await self._send(batch, cycle) is _Result.DONE
+        batch = await self._store.fetch_newest(self._batch_size, self._until_ms(cycle))
+        return await self._send(batch, cycle, in_order=False) is _Result.DONE
 
-    async def _send(self, batch: Batch, cycle: _Cycle) -> _Result:
-        """Send a batch, chunk by chunk, but for samples of suspected series."""
+    async def _send(self, batch: Batch, cycle: _Cycle, *, in_order: bool = True) -> _Result:
+        """Send a batch, chunk by chunk, but for samples of suspected series.
+
+        :param in_order: whether it belongs to the pass that meets every sample, once.
+        """
         rows, unsendable = self._encoder.partition(batch.rows, batch.series)
         for reason, bad in unsendable.items():
             await self._reject(bad, reason, batch, cycle)
-        rows = self._set_aside(rows, cycle)
+        rows = self._set_aside(rows, cycle.aside if in_order else {})
         while rows and not self._stopping:
             chunk, body = cut(rows, self._size.samples, lambda part: self._build(part, batch))
             result = await self._deliver(chunk, body, batch, cycle)
@@ -196,14 +218,14 @@ class Delivery:
             rows = rows[len(chunk) :]
         return _Result.DONE
 
-    def _set_aside(self, rows: Sequence[Row], cycle: _Cycle) -> Sequence[Row]:
+    def _set_aside(self, rows: Sequence[Row], series: dict[int, list[Row]]) -> Sequence[Row]:
         if not any(self._suspects.watches(i) for i in {row[1] for row in rows}):
             return rows
         others = []
         for row in rows:
             if not self._suspects.watches(row[1]):
                 others.append(row)
-            elif len(aside := cycle.aside.setdefault(row[1], [])) < self._batch_size:
+            elif len(aside := series.setdefault(row[1], [])) < self._batch_size:
                 aside.append(row)
         return others
 
@@ -237,7 +259,7 @@ class Delivery:
 
         :return: whether it was taken.
         """
-        batch = await self._store.fetch_newest(PROBES, self._until_ms())
+        batch = await self._store.fetch_newest(PROBES, self._until_ms(cycle))
         rows, _ = self._encoder.partition(batch.rows, batch.series)
         unsuspected = [row for row in rows if not self._suspects.watches(row[1])]
         if not unsuspected or self._stopping:
@@ -246,7 +268,7 @@ class Delivery:
         outcome = await self._post(one, self._build(one, batch), cycle)
         self._doubt = isinstance(outcome, Rejected)
         if isinstance(outcome, Rejected):
-            self._failed(outcome, cycle, "the server refuses everything (is remote.url right?)")
+            self._failed(outcome, "the server refuses everything (is remote.url right?)", cycle)
         return isinstance(outcome, Accepted)
 
     async def _ask(self, batch: Batch, cycle: _Cycle) -> None:
@@ -284,10 +306,16 @@ class Delivery:
                 count=len(rows),
             )
 
-        outcome = await self._chain.send(body, retrying)
+        async def check() -> str | None:
+            if (reason := await self._clock.doubt()) is not None:
+                return f"the clock is not known to be good: {reason}"
+            stepped = self._clock.steps != cycle.steps
+            return "the clock was stepped, and the samples moved" if stepped else None
+
+        outcome = await self._chain.send(body, retrying, check)
         if not isinstance(outcome, Accepted):
             if not isinstance(outcome, Rejected):
-                self._failed(outcome, cycle, "the server does not take samples")
+                self._failed(outcome, "the server does not take samples", cycle)
             return outcome
         self._owed.append(Verdict(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks))
         await self._settle_owed()
@@ -321,7 +349,8 @@ class Delivery:
     async def _reject(self, rows: Sequence[Row], reason: str, batch: Batch, cycle: _Cycle) -> None:
         """Mark samples as rejected: they are kept here for inspection, and not sent again."""
         verdict = Verdict(Outcome.REJECTED, rows, cycle.batch_id, cycle.chunks, reason)
-        await self._store.settle([verdict], self._wall_ms())
+        self._owed.append(verdict)
+        await self._settle_owed()
         cycle.rejected += len(rows)
         first = batch.series[rows[0][1]]
         self.log.warn(
@@ -332,7 +361,7 @@ class Delivery:
             tags=first.tags_json[:200],
         )
 
-    def _failed(self, outcome: policy.Outcome, cycle: _Cycle, what: str) -> None:
+    def _failed(self, outcome: policy.Outcome, what: str, cycle: _Cycle) -> None:
         """The cycle ends: everything else stays pending for the next one, which begins small."""
         self._size.failed()
         if isinstance(outcome, Retry):
@@ -377,6 +406,11 @@ class Delivery:
         level = self._compression_level
         return body if level is None else compress(body, level)
 
-    def _until_ms(self) -> int:
-        # What the server would drop as too far ahead waits until the clock has come to it.
-        return self._wall_ms() + MAX_AHEAD_MS
+    def _until_ms(self, cycle: _Cycle) -> int:
+        """Return up to when to read samples, and remember which steps of the clock they have seen.
+
+        What the server would drop as too far ahead waits until the clock has come to it.
+        """
+        now_ms = self._clock.now_ms()
+        cycle.steps = self._clock.steps
+        return now_ms + MAX_AHEAD_MS

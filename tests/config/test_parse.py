@@ -95,7 +95,7 @@ REFUSALS = [
      ": remote.compression_level: 0: a whole number from 1 to 9"),
     (ID + "remote: {compression_level: 10}",
      ": remote.compression_level: 10: a whole number from 1 to 9"),
-    (ID + "remote: {batch_size: 0}", ": remote.batch_size: 0: a whole number from 1 to 50000"),
+    (ID + "remote: {batch_size: 0}", ": remote.batch_size: 0: a whole number from 1 to 10000"),
     (ID + "remote: {retry: {jitter_percent: 150}}",
      ": remote.retry.jitter_percent: 150: a whole number from 0 to 100"),
     (ID + "remote: {retry: {jitter_percent: -1}}",

@@ -1,5 +1,6 @@
 """Damaged databases: moved aside, replaced, and what can be believed of them carried over."""
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -80,6 +81,24 @@ def overwritten(*pages: int, garbage: bytes | None = None) -> bytes:
         fill = random.Random(page).randbytes(PAGE) if garbage is None else garbage * PAGE
         data[(page - 1) * PAGE : page * PAGE] = fill
     return bytes(data)
+
+
+class Killed(BaseException):
+    """The process is gone; nothing of ours runs any more."""
+
+
+def killed_at(number: int) -> Any:
+    """Make a rename that works until the so-manieth comes."""
+    rename = Path.rename
+    calls: list[Path] = []
+
+    def renamed(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == number:
+            raise Killed
+        return rename(path, target)
+
+    return renamed
 
 
 class ReplaceTests(InFolder):
@@ -183,27 +202,20 @@ class ReplaceTests(InFolder):
         return salvage.replace(self.path, NOW, {}).aside.name
 
     def test_an_interrupted_replacement_is_finished(self) -> None:
-        """Killed between the two renamings, the new database is found at the next start."""
-        self.path.write_bytes(overwritten(20))
-        with (
-            mock.patch.object(Path, "rename", self.killed_at_the_last()),
-            self.assertRaises(OSError),
-        ):
-            salvage.replace(self.path, NOW, {})
-        self.assertFalse(self.path.exists())
-        store = self.opened(self.path, "s2")
-        self.assertGreater(store.pending, 7000)
-
-    def killed_at_the_last(self) -> Any:
-        """Make a rename that works until the new database's turn comes, as if killed then."""
-        rename = Path.rename
-
-        def renamed(path: Path, target: Path) -> Path:
-            if path.suffix == ".new":
-                raise OSError("killed")
-            return rename(path, target)
-
-        return renamed
+        """Killed before any of the renamings, the next start has the pending rows all the same."""
+        for kill_at in range(1, 6):
+            with self.subTest(kill_at=kill_at):
+                self.setUp()
+                self.path.write_bytes(overwritten(20))
+                for suffix in ("-wal", "-shm"):
+                    Path(f"{self.path}{suffix}").write_bytes(b"")
+                with (
+                    mock.patch.object(Path, "rename", killed_at(kill_at)),
+                    contextlib.suppress(Killed),
+                ):
+                    salvage.replace(self.path, NOW, {})
+                store = self.opened(self.path, "s2")
+                self.assertGreater(store.pending, 7000)
 
     def test_a_killed_replacement_begins_anew(self) -> None:
         """Half a new database beside the damaged one is thrown away."""

@@ -54,3 +54,24 @@ def points(body: bytes) -> Iterable[tuple[str, int, float]]:
         one = json.loads(line)
         for at, value in zip(one["timestamps"], one["values"], strict=True):
             yield one["metric"]["__name__"], at, value
+
+
+class DeviceClock:
+    """The device's clock, as the uploader sees it.
+
+    :ivar wrong: why nothing should be sent; ``None`` while all is well.
+    :ivar steps: how often it was stepped.
+    """
+
+    def __init__(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self.wrong: str | None = None
+        self.steps = 0
+
+    def now_ms(self) -> int:
+        """It stands still."""
+        return self._now_ms
+
+    async def doubt(self) -> str | None:
+        """Say what the test says."""
+        return self.wrong

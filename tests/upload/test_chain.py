@@ -55,6 +55,7 @@ class ChainTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.client = ScriptedClient()
+        self.wrong: str | None = None
         self.told: list[tuple[str, int, float]] = []
         self.chain = RetryChain(self.client, BACKOFF, reactor=self.clock, random=lambda: 0.5)
 
@@ -64,7 +65,10 @@ class ChainTests(SynchronousTestCase):
         def retrying(outcome: Retry, attempt: int, wait: float) -> None:
             self.told.append((outcome.reason, attempt, wait))
 
-        return Deferred.fromCoroutine(self.chain.send(b"body", retrying))
+        async def check() -> str | None:
+            return self.wrong
+
+        return Deferred.fromCoroutine(self.chain.send(b"body", retrying, check))
 
     def test_final_answers_are_final(self) -> None:
         """Accepted, rejected and halted are not tried again."""
@@ -93,6 +97,19 @@ class ChainTests(SynchronousTestCase):
         done = self.send()
         self.clock.advance(5.0)
         self.assertEqual(self.successResultOf(done), Accepted(204))
+
+    def test_asked_before_each_try(self) -> None:
+        """What speaks against sending ends the chain, at once and after a wait alike."""
+        self.wrong = "the clock"
+        self.assertEqual(self.successResultOf(self.send()), Retry("the clock"))
+        self.assertEqual(self.client.bodies, [])
+        self.wrong = None
+        self.client.outcomes = [Retry("reset")]
+        done = self.send()
+        self.wrong = "the clock"
+        self.clock.advance(5.0)
+        self.assertEqual(self.successResultOf(done), Retry("the clock"))
+        self.assertEqual(len(self.client.bodies), 1)
 
     def test_retry_after(self) -> None:
         """The server's wish is waited for."""

@@ -327,6 +327,15 @@ def test_headers_of_any_bytes() -> "Generator[Deferred[Any], Any, None]":
 
 
 @pytest_twisted.inlineCallbacks
+def test_a_token_that_is_repeated_is_not_told() -> "Generator[Deferred[Any], Any, None]":
+    """A server that answers with what it was sent does not bring the token into the log."""
+    page = status(401, b"no such token: s3cret-token; really: s3cret-token")
+    outcome, resource = yield posting(page, token=lambda: "s3cret-token")
+    assert resource.headers[0]["authorization"] == "Bearer s3cret-token"
+    assert outcome == Halted(401, "HTTP 401: no such token: …; really: …")
+
+
+@pytest_twisted.inlineCallbacks
 def test_a_web_page_is_no_acceptance() -> "Generator[Deferred[Any], Any, None]":
     """A captive portal answers 200 to everything; the samples are not delivered by that."""
     page = status(200, b"<html>Please log in", Content_Type="text/html; charset=utf-8")

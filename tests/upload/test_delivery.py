@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from typing import Any
 from unittest import mock
 
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from belatwist.upload.suspects import UNIFORM
 from tests.fakes import MemoryStore
 from tests.logs import Captured
 from tests.upload.model import ASKED, Fault, ModelServer, Point
+from tests.upload.scripted import DeviceClock
 
 NOW_MS = 1_800_000_000_000
 NAMES = ("a", "b", "c", "d", "e")
@@ -32,6 +34,7 @@ class World:
         self.clock = Clock()
         self.store = MemoryStore()
         self.server = ModelServer()
+        self.device_clock = DeviceClock(NOW_MS)
         self.delivery = Delivery(
             self.store,
             RetryChain(
@@ -41,19 +44,14 @@ class World:
                 random=lambda: 0.5,
             ),
             reactor=self.clock,
-            wall_ms=lambda: NOW_MS,
+            clock=self.device_clock,
             fresh_every=30.0,
             batch_size=batch_size,
             chunk_size=chunk_size,
             compression_level=None,
             random=random.Random(0).random,
             endpoint=self.server.endpoint,
-            clock_doubt=self.clock_doubt,
         )
-
-    async def clock_doubt(self) -> str | None:
-        """Nothing is wrong with the clock."""
-        return None
 
     def collect(self, ticks: Iterable[int], names: Iterable[str] = NAMES) -> None:
         """Store a sample of each series at each tick."""
@@ -247,6 +245,44 @@ class DeliveryTests(SynchronousTestCase):
         world.cycle()
         self.assertEqual(len(world.server.sizes), asked)
         world.clock.advance(2)
+        world.cycle()
+        self.assertEqual(world.store.pending, 0)
+
+    def test_a_clock_that_goes_wrong_stops_the_cycle(self) -> None:
+        """In the middle of a drain, or of a chain's waits: not one more sample is sent."""
+        for fault in (Fault.NONE, Fault.BUSY):
+            with self.subTest(fault=fault):
+                world = World(batch_size=10, chunk_size=10, attempts=3)
+                world.collect(range(20))
+                post = world.server.post
+                world.server.faults = [fault] * 3
+
+                def goes_wrong(body: bytes, world: World = world, post: Any = post) -> Any:
+                    world.device_clock.wrong = "there is no server to compare with"
+                    return post(body)
+
+                world.server.post = goes_wrong  # type: ignore[method-assign]
+                world.cycle()
+                self.assertEqual(len(world.server.sizes), 1)
+                world.device_clock.wrong = None
+                world.server.faults = []
+                world.cycle()
+                self.assertEqual(world.store.pending, 80 if fault is Fault.NONE else 90)
+
+    def test_what_a_step_has_moved_is_read_anew(self) -> None:
+        """Samples that were read before a step are not sent with the times that they had."""
+        world = World(batch_size=50, chunk_size=10)
+        world.collect(range(10))
+        post = world.server.post
+
+        def steps(body: bytes) -> Any:
+            if len(world.server.sizes) == 1:
+                world.device_clock.steps += 1
+            return post(body)
+
+        world.server.post = steps  # type: ignore[method-assign]
+        world.cycle()
+        self.assertEqual(len(world.server.sizes), 2)
         world.cycle()
         self.assertEqual(world.store.pending, 0)
 

@@ -15,7 +15,7 @@ from belatwist.upload.policy import Accepted, Backoff, Halted, Retry
 from belatwist.upload.service import GRACE, Uploader
 from tests.fakes import MemoryStore
 from tests.logs import Captured
-from tests.upload.scripted import ScriptedClient
+from tests.upload.scripted import DeviceClock, ScriptedClient
 
 NOW_MS = 1_800_000_000_000
 INTERVAL = 30.0
@@ -34,7 +34,7 @@ class UploaderTests(SynchronousTestCase):
         self.clock = Clock()
         self.store = MemoryStore()
         self.client = ScriptedClient()
-        self.doubt: str | None = None
+        self.device_clock = DeviceClock(NOW_MS)
 
     def uploader(
         self,
@@ -51,22 +51,17 @@ class UploaderTests(SynchronousTestCase):
             self.store,
             RetryChain(self.client, backoff, reactor=self.clock, random=random),
             reactor=self.clock,
-            wall_ms=lambda: NOW_MS,
+            clock=self.device_clock,
             fresh_every=INTERVAL,
             batch_size=batch_size,
             chunk_size=chunk_size,
             compression_level=level,
             random=random,
             endpoint=self.client.endpoint,
-            clock_doubt=self.clock_doubt,
         )
         service = Uploader(delivery, self.client, reactor=self.clock, interval=INTERVAL)
         service.startService()
         return service
-
-    async def clock_doubt(self) -> str | None:
-        """Nothing is wrong with the clock, unless a test says so."""
-        return self.doubt
 
     def accepted(self) -> int:
         """How many samples were recorded as accepted."""
@@ -199,13 +194,13 @@ class UploaderTests(SynchronousTestCase):
     def test_a_doubtful_clock_holds_everything(self) -> None:
         """Nothing is sent while the clock is not known to be good; the log says why."""
         self.store.add(samples(3))
-        self.doubt = "it differs from the server's by 7200.0 s"
+        self.device_clock.wrong = "it differs from the server's by 7200.0 s"
         self.uploader()
         with Captured() as log:
             self.clock.advance(INTERVAL)
         self.assertEqual(self.client.bodies, [])
         self.assertIn("7200.0 s", log.texts(LogLevel.warn)[0])
-        self.doubt = None
+        self.device_clock.wrong = None
         self.clock.advance(INTERVAL)
         self.assertEqual(self.accepted(), 3)
 

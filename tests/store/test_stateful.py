@@ -1,0 +1,341 @@
+"""The real store against a model, through whatever operations hypothesis thinks of."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from twisted.internet.defer import Deferred
+
+from belatwist.clock import STEP_MS
+from belatwist.model import TEXT, Sample, Series
+from belatwist.store import Position, Row, retention
+from tests.fakes import inline_store
+from tests.store.databases import accept, reject
+
+BASE = 1_000_000_000
+ROWS = 3
+"""What retention deletes at once, here."""
+
+SERIES = [
+    *(Series.of("m", "box", {"n": str(n)}, priority=n % 3) for n in range(4)),
+    Series.of("state", "box", value_type=TEXT),
+]
+
+Place = tuple[int, int]
+"""A sample's time, and its series by its place in :data:`SERIES`."""
+
+TIMES = st.integers(0, 12).map(lambda n: BASE + 250 * n)
+SAMPLES = st.lists(
+    st.tuples(st.integers(0, len(SERIES) - 1), TIMES, st.integers(0, 10**6)), max_size=8
+)
+# Multiples of what lies between two samples, so that moved ones meet others.
+STEPS = st.sampled_from([-5000, -1250, -750, -500, 500, 1000, 1750, 5000])
+BOOTS = st.sampled_from(["one", "two", ""])
+
+
+@dataclass
+class Known:
+    """What the model knows of a sample; ``outcome`` as in the view ``metrics``."""
+
+    value: float
+    priority: int
+    era: int | None
+    outcome: int = 0
+
+
+class Failing:
+    """A connection whose next commit fails, as on a full disk."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.fail = False
+
+    def commit(self) -> None:
+        """Commit, or fail to."""
+        if self.fail:
+            self.fail = False
+            raise sqlite3.OperationalError("database or disk is full")
+        self.connection.commit()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+
+def result(deferred: "Deferred[Any]") -> Any:
+    """Return what a Deferred, which has fired, holds."""
+    found: list[Any] = []
+    deferred.addBoth(found.append)
+    assert found, "it has not fired"
+    value = found[0]
+    if hasattr(value, "raiseException"):
+        value.raiseException()
+    return value
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """The store, and next to it a dictionary that says what must be in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        self.path = Path(self.folder.name) / "metrics.db"
+        self.rows = mock.patch.object(retention, "ROWS", ROWS)
+        self.rows.start()
+        self.known: dict[Place, Known] = {}
+        self.texts: dict[Place, float] = {}
+        self.ids: dict[int, int] = {}
+        self.eras: list[list[Any]] = []  # boot, offset, whether it is closed
+        self.era: int | None = None
+        self.boot, self.offset = "one", 0
+        self.held: list[Sequence[Row]] = []
+        self.after: Position | None = None
+        self.fail_next = False
+        self.sessions = 0
+
+    @initialize()
+    def begin(self) -> None:
+        """Open a store for the first time."""
+        self.open()
+
+    def teardown(self) -> None:
+        """Close it, and let go of the folder."""
+        self.rows.stop()
+        result(Deferred.fromCoroutine(self.store.close(BASE)))
+        self.folder.cleanup()
+
+    def open(self) -> None:
+        """Open the database, as a start does."""
+        self.sessions += 1
+        self.store = inline_store(self.path)
+        result(Deferred.fromCoroutine(self.store.open(f"s{self.sessions}", BASE)))
+        self.held, self.after, self.era = [], None, None
+        self.enter()
+
+    def do(self, call: "Callable[[], Deferred[Any]]") -> Any:
+        """Do something; where its commit is to fail, it is done again, as the intake does."""
+        if self.fail_next:
+            self.fail_next = False
+            ((number, one),) = self.store._pool.connections.items()
+            failing = one if isinstance(one, Failing) else Failing(one)
+            self.store._pool.connections[number] = failing
+            failing.fail = True
+            try:
+                result(call())
+            except sqlite3.OperationalError:
+                pass
+            else:
+                raise AssertionError("it should have failed")
+        return result(call())
+
+    def enter(self) -> None:
+        """Find out about this boot's clock."""
+        found = None
+        for number, (boot, _, _) in enumerate(self.eras, start=1):
+            if boot == self.boot:
+                found = number
+        good = self.do(lambda: self.store.enter_era(self.boot, self.offset))
+        if found is not None and self.boot:
+            _, offset, closed = self.eras[found - 1]
+            stepped = self.offset - offset
+            if abs(stepped) < STEP_MS:
+                self.era = None if closed else found
+                assert good is closed
+                return
+            if not closed:
+                self.era = found
+                assert not good
+                self.move(found, stepped)
+                return
+        assert not good
+        self.eras.append([self.boot, self.offset, False])
+        self.era = len(self.eras)
+
+    def move(self, era: int, step: int) -> tuple[int, int]:
+        """Move the model's samples of an era."""
+        moving = {k: v for k, v in self.known.items() if v.era == era and not v.outcome}
+        for place in moving:
+            del self.known[place]
+        placed = 0
+        for (ms, n), one in moving.items():
+            if (ms + step, n) not in self.known:
+                self.known[ms + step, n] = one
+                placed += 1
+        self.eras[era - 1][1] += step
+        return placed, len(moving) - placed
+
+    # What happens.
+
+    @rule()
+    def disk_full(self) -> None:
+        """The next change cannot be committed at its first try."""
+        self.fail_next = True
+
+    @rule(samples=SAMPLES)
+    def add(self, samples: list[tuple[int, int, int]]) -> None:
+        """A tick comes."""
+        new = 0
+        made = [
+            Sample(SERIES[n], ms, str(v) if SERIES[n].value_type == TEXT else float(v))
+            for n, ms, v in samples
+        ]
+        for n, _, _ in samples:
+            self.ids.setdefault(n, len(self.ids) + 1)
+        for n, ms, v in samples:
+            if SERIES[n].value_type == TEXT:
+                self.texts.setdefault((ms, n), v)
+            elif (ms, n) not in self.known:
+                self.known[ms, n] = Known(v, SERIES[n].priority, self.era)
+                new += 1
+        assert self.do(lambda: self.store.add(made)) == new
+
+    def expected(self, until_ms: int, after: Position) -> list[tuple[Position, Row]]:
+        rows = [
+            ((one.priority, ms, self.ids[n]), (ms, self.ids[n], one.value))
+            for (ms, n), one in self.known.items()
+            if not one.outcome and ms <= until_ms
+        ]
+        return sorted(row for row in rows if row[0] > after)
+
+    @rule(limit=st.integers(1, 10), until=TIMES | st.just(2**50), go_on=st.booleans())
+    def fetch(self, limit: int, until: int, go_on: bool) -> None:
+        """The uploader reads a batch, and has it in flight from now on."""
+        after = self.after if go_on else None
+        batch = result(self.store.fetch(limit, until, after))
+        wanted = self.expected(until, after or (-1, 0, 0))[:limit]
+        assert list(batch.rows) == [row for _, row in wanted]
+        assert batch.last == (wanted[-1][0] if wanted else None)
+        for _, number, _ in batch.rows:
+            assert self.ids[SERIES.index(batch.series[number])] == number
+        self.after = batch.last
+        if batch.rows:
+            self.held.append(batch.rows)
+
+    @rule(limit=st.integers(1, 10), until=TIMES | st.just(2**50))
+    def fetch_newest(self, limit: int, until: int) -> None:
+        """The uploader reads the newest."""
+        batch = result(self.store.fetch_newest(limit, until))
+        wanted = sorted(row for _, row in self.expected(until, (-1, 0, 0)))[-limit:]
+        assert list(batch.rows) == wanted
+        if batch.rows:
+            self.held.append(batch.rows)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), good=st.booleans(), twice=st.booleans())
+    def settle(self, data: Any, good: bool, twice: bool) -> None:
+        """The server has answered, whatever has become of the rows meanwhile."""
+        rows = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        verdict = accept(rows) if good else reject(rows, "no")
+        places = {number: n for n, number in self.ids.items()}
+        for ms, number, value in rows:
+            one = self.known.get((ms, places[number]))
+            # After a step another sample may stand there: the server has not got that one.
+            if one is not None and not one.outcome and one.value == value:
+                one.outcome = 1 if good else 2
+        self.do(lambda: self.store.settle([verdict, verdict] if twice else [verdict], BASE))
+
+    @rule(step=STEPS)
+    def step(self, step: int) -> None:
+        """The clock is stepped."""
+        self.offset += step
+        found = self.do(lambda: self.store.step_clock(self.boot, self.offset, step))
+        if self.era is not None:
+            assert found == self.move(self.era, step)
+            return
+        assert found == (0, 0)
+        self.eras.append([self.boot, self.offset, False])
+        self.era = len(self.eras)
+
+    @rule()
+    def trust(self) -> None:
+        """The clock turns out to be good."""
+        self.do(self.store.trust_clock)
+        if self.era is not None:
+            self.eras[self.era - 1][2] = True
+            self.era = None
+
+    @rule()
+    def prune_pending(self) -> None:
+        """There is no room."""
+        deleted = self.do(self.store.delete_pending)
+        rows = self.expected(2**50, (-1, 0, 0))
+        lowest = [row for row in rows if row[0][0] == rows[-1][0][0]][:ROWS] if rows else []
+        places = {number: n for n, number in self.ids.items()}
+        for (_, ms, number), _ in lowest:
+            del self.known[ms, places[number]]
+        assert deleted.count == len(lowest)
+
+    @rule()
+    def prune_settled(self) -> None:
+        """What was delivered is old enough."""
+        checkpoint = result(self.store.maintain(retention.newest_checkpoint))
+        key, last = result(self.store.maintain(retention.span, checkpoint))
+        while key is not None:
+            after = key
+            deleted = result(self.store.maintain(retention.delete_settled, after, last, checkpoint))
+            key = deleted.after
+        while result(self.store.maintain(retention.delete_checkpoints, checkpoint)) == ROWS:
+            pass
+        self.known = {k: v for k, v in self.known.items() if not v.outcome}
+
+    @rule(crash=st.booleans(), boot=BOOTS, step=st.just(0) | STEPS)
+    def restart(self, crash: bool, boot: str, step: int) -> None:
+        """The agent ends, in order or not, and starts, in the same boot or another."""
+        if crash:
+            for one in self.store._pool.connections.values():
+                one.close()
+            self.store._pool.connections.clear()
+        else:
+            result(Deferred.fromCoroutine(self.store.close(BASE)))
+        self.boot, self.offset, self.fail_next = boot, self.offset + step, False
+        self.open()
+
+    @rule()
+    def salvage(self) -> None:
+        """The database is replaced. All of it can be read, so nothing that is pending goes."""
+        before = self.store.pending
+        result(Deferred.fromCoroutine(self.store._replace(sqlite3.DatabaseError("told to"))))
+        assert self.store.salvaged is not None
+        assert self.store.salvaged.carried == before
+        self.known = {k: v for k, v in self.known.items() if not v.outcome}
+        self.texts.clear()
+
+    @invariant()
+    def agrees(self) -> None:
+        """The database holds what the model says, and the count of what is pending is right."""
+        if not hasattr(self, "store"):
+            return
+        rows = result(
+            self.store.maintain(
+                lambda cursor: cursor.execute(
+                    "SELECT timestamp_ms, tags, metric_value, uploaded FROM metrics"
+                    " WHERE value_type = 0"
+                ).fetchall()
+            )
+        )
+        count = result(
+            self.store.maintain(
+                lambda c: c.execute("SELECT count(*) FROM metrics WHERE uploaded = 0").fetchone()
+            )
+        )[0]
+        assert self.store.pending == count, f"pending {self.store.pending}, in truth {count}"
+        wanted = [
+            (ms, SERIES[n].tags_json, float(one.value), one.outcome)
+            for (ms, n), one in self.known.items()
+        ]
+        assert sorted(rows) == sorted(wanted)
+
+
+TestStore = StoreMachine.TestCase
+TestStore.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

@@ -98,8 +98,6 @@ class Agent(MultiService):
             path=str(self._store.path),
             pending=self._store.pending,
         )
-        for listener in self._listeners:
-            self.log.info("{part} answers at {url}", part=listener.name, url=f"{listener.url}/")
         for service in self.services:
             service.startService()
 

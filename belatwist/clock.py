@@ -52,13 +52,16 @@ class _Timex(ctypes.Structure):
     )
 
 
+_adjtimex = ctypes.CDLL(None).adjtimex
+
+
 def kernel_synchronised() -> bool | None:
     """Ask the kernel whether somebody (NTP, PTP) keeps its clock right (adjtimex(2), read only).
 
     :return: ``None`` where the question is not allowed, as in some containers.
     """
     timex = _Timex()
-    if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex)) < 0:
+    if _adjtimex(ctypes.byref(timex)) < 0:
         return None
     return not timex.status & _STA_UNSYNC
 

@@ -7,6 +7,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
 
 from belatwist.errors import StartError
 
@@ -17,6 +18,8 @@ class Listener(Service):
     :param host: the address to listen on; ``0.0.0.0`` for all of IPv4, ``::`` for all.
     :param port: the port; 0 for any that is free.
     """
+
+    log = Logger()
 
     def __init__(self, reactor: Any, host: str, port: int, factory: Any, name: str) -> None:
         self.setName(name)
@@ -36,7 +39,7 @@ class Listener(Service):
         return f"http://{host}:{port}"
 
     def open(self) -> None:
-        """Listen.
+        """Listen, and say where.
 
         :raises StartError: when the port is taken or not allowed.
         """
@@ -49,6 +52,7 @@ class Listener(Service):
             raise StartError(
                 f"{self.name}: cannot listen on {self._host}:{self._port}: {reason}"
             ) from error
+        self.log.info("{part} answers at {url}", part=self.name, url=f"{self.url}/")
 
     def stopService(self) -> "Deferred[None] | None":
         """Stop listening."""

@@ -1,5 +1,6 @@
 """Watches the wall clock: notices when it jumps, and finds out whether it is right."""
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ from belatwist.store.intake import Store
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
+
+COMPARE_AGAIN = 1.0
+"""Seconds until a doubtful clock is compared again: it is asked about before each request, and a
+comparison is a request itself."""
 
 HOPELESS_MS = 2 * 24 * 3600 * 1000
 """A server drops what is stamped further ahead than this, and says that it has taken it; what is
@@ -81,6 +86,7 @@ class Timekeeper(Service):
         self._unreachable = False
         self._skewed = False
         self._noting = 0
+        self._compared_at = -math.inf
         self._loop = LoopingCall(self._compare_now)
         self._loop.clock = reactor
 
@@ -115,7 +121,7 @@ class Timekeeper(Service):
         self.now_ms()
         if self._noting:
             return "the store has not taken note of its state yet"
-        if not self.good and self._date_of is not None:
+        if not self.good and self._reactor.seconds() - self._compared_at >= COMPARE_AGAIN:
             await self._compare()
         if self.good:
             return None
@@ -172,6 +178,7 @@ class Timekeeper(Service):
         self.good = False
         self.skew = None
         self._skewed = False
+        self._compared_at = -math.inf
         self.log.warn(
             "the wall clock was stepped by {step_ms} ms", step_ms=step_ms, steps=self.steps
         )
@@ -208,6 +215,7 @@ class Timekeeper(Service):
             return
         sent_ms = self.now_ms()
         sent, steps = self._reactor.seconds(), self.steps
+        self._compared_at = sent
         try:
             date = await self._date_of(self._url)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next comparison comes

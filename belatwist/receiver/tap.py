@@ -4,7 +4,6 @@ from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from belatwist import logs
 from belatwist.errors import StartError
@@ -34,9 +33,7 @@ class Options(ServiceOptions):
 
 
 class _Started(Service):
-    """Opens the port when the service starts, and says where it answers."""
-
-    log = Logger("belatwist")
+    """Opens the port when the service starts."""
 
     def __init__(self, listener: Listener, reactor: Any) -> None:
         self._listener = listener
@@ -48,8 +45,6 @@ class _Started(Service):
             self._listener.open()
         except StartError as error:
             fail(self._reactor, str(error))
-        else:
-            self.log.info("receiver answers at {url}", url=f"{self._listener.url}/")
 
     def stopService(self) -> "Deferred[None] | None":
         super().stopService()

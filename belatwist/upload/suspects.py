@@ -68,11 +68,3 @@ class Suspects:
                 record.refused.pop((row[0], row[1]), None)
                 if not record.refused:
                     del self._series[row[1]]
-
-    def forget(self, row: Row) -> None:
-        """Take back a refusal that has turned out to say nothing about the sample."""
-        record = self._series.get(row[1])
-        if record is not None:
-            record.refused.pop((row[0], row[1]), None)
-            if not record.refused and not record.condemned:
-                del self._series[row[1]]

@@ -1,5 +1,6 @@
 """The composition root: a configuration becomes the tree of services, in their order."""
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from belatwist import __version__
 from belatwist.clock import Clocks, WallClock
 from belatwist.collectors import table
 from belatwist.collectors.scheduler import CollectorScheduler
+from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Config, Storage, read_token
 from belatwist.errors import BelaError
 from belatwist.listen import Listener
@@ -24,6 +26,7 @@ from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.telemetry import Telemetry
 from belatwist.timekeeper import Timekeeper
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import HTTPImportClient
@@ -37,9 +40,10 @@ class Agent(MultiService):
 
     A plain ``MultiService`` stops all of its children at once; here each waits for the one before.
 
+    :param session_id: a UUID for this run.
     :param lock: held as long as the agent runs.
     :param services: what runs on the store, in the order of starting and of stopping.
-    :param listeners: ports to open before anything is collected.
+    :param listeners: ports to open before the database, which may take minutes.
     :param failed: called with one line when the agent cannot start.
     """
 
@@ -48,6 +52,7 @@ class Agent(MultiService):
     def __init__(
         self,
         *,
+        session_id: str,
         lock: ProcessLock,
         store: SQLiteStore,
         listeners: Sequence[Listener],
@@ -56,6 +61,7 @@ class Agent(MultiService):
         failed: Callable[[str], None],
     ) -> None:
         super().__init__()
+        self._session_id = session_id
         self._lock = lock
         self._store = store
         self._listeners = listeners
@@ -78,10 +84,14 @@ class Agent(MultiService):
     async def _start(self) -> None:
         try:
             self._lock.acquire()
-            session = str(uuid4())
-            await self._store.open(session, self._wall_ms())
+            self.log.info(
+                "this is the only instance: process {pid} holds {lock}",
+                pid=os.getpid(),
+                lock=str(self._lock.path),
+            )
             for listener in self._listeners:
                 listener.open()
+            await self._store.open(self._session_id, self._wall_ms())
         except BelaError as error:
             self._failed(str(error))
             return
@@ -94,7 +104,7 @@ class Agent(MultiService):
         self.log.info(
             "belatwist {version}: session {session_id}, database {path}, {pending} samples pending",
             version=__version__,
-            session_id=session,
+            session_id=self._session_id,
             path=str(self._store.path),
             pending=self._store.pending,
         )
@@ -133,6 +143,8 @@ def build(
     :param listeners: ports to serve besides.
     """
     path = Path(config.storage.path)
+    session_id = str(uuid4())
+    telemetry = Telemetry()
     store = SQLiteStore(
         path,
         reactor,
@@ -147,6 +159,7 @@ def build(
         sysfs=Reader(config.paths.sysfs),
         rng=random.Random(),  # noqa: S311 - mock values
     )
+    own = SelfMetrics(config.device.id, telemetry), config.monitoring.self_metrics_interval
     intake = Intake(store, seconds=reactor.seconds)
     client = _client(config, reactor)
     monitoring = config.monitoring
@@ -163,13 +176,22 @@ def build(
     )
     services: list[Service] = [
         timekeeper,
-        CollectorScheduler(jobs, reactor=reactor, wall_ms=timekeeper.now_ms, sink=intake.add),
+        CollectorScheduler(
+            [*jobs, own],
+            reactor=reactor,
+            wall_ms=timekeeper.now_ms,
+            sink=intake.add,
+            telemetry=telemetry,
+            session_id=session_id,
+            verbose=config.logging.level == "debug",
+        ),
         intake,
     ]
     if config.remote.enabled:
         services.append(_uploader(config, store, client, timekeeper, reactor))
     services += _maintenance(config.storage, store, timekeeper, reactor)
     return Agent(
+        session_id=session_id,
         lock=ProcessLock(Path(f"{path}.lock")),
         store=store,
         listeners=listeners,

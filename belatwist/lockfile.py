@@ -39,6 +39,15 @@ class ProcessLock:
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         self._descriptor = descriptor
 
+    def held(self) -> bool:
+        """Tell whether this process keeps others off: a lock file that was deleted does not."""
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Give the lock back; does nothing where it is not held."""
         if self._descriptor is not None:

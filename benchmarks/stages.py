@@ -18,6 +18,7 @@ from belatwist.config import Remote, Storage
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import HTTPImportClient, ImportClient
 from belatwist.upload.delivery import Delivery
@@ -178,7 +179,13 @@ async def schedule(reactor: Any, ticks: int) -> dict[str, float]:
         return succeed(len(samples))
 
     scheduler = CollectorScheduler(
-        [(collector, 0.02) for collector, _ in jobs], reactor=reactor, wall_ms=wall_ms, sink=sink
+        [(collector, 0.02) for collector, _ in jobs],
+        reactor=reactor,
+        wall_ms=wall_ms,
+        sink=sink,
+        telemetry=Telemetry(),
+        session_id="",
+        verbose=False,
     )
     begun = time.process_time_ns()
     scheduler.startService()

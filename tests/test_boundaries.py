@@ -17,6 +17,9 @@ PACKAGE = Path(belatwist.__file__).parent
 MAY_IMPORT = {
     "belatwist.errors": set[str](),
     "belatwist.model": {"belatwist.errors"},
+    "belatwist.catalogue": set(),
+    "belatwist.telemetry": {"belatwist.catalogue"},
+    "belatwist.health": {"belatwist.catalogue", "belatwist.config", "belatwist.telemetry", "belatwist.model", "belatwist.upload.names", "belatwist.web"},
     "belatwist.procfs": {"belatwist.errors"},
     "belatwist.config": {"belatwist.errors", "belatwist.model"},
     "belatwist.collectors.table": {
@@ -31,6 +34,11 @@ MAY_IMPORT = {
         "belatwist.model",
         "belatwist.collectors",
         "belatwist.clock",
+        "belatwist.telemetry",
+    },
+    "belatwist.collectors.selfmetrics": {
+        "belatwist.model",
+        "belatwist.catalogue",
         "belatwist.telemetry",
     },
     "belatwist.collectors": {"belatwist.errors", "belatwist.model", "belatwist.procfs"},
@@ -65,7 +73,7 @@ PURE = (
     "belatwist.errors",
     "belatwist.config",
     "belatwist.procfs",
-    "belatwist.collectors.catalogue",
+    "belatwist.catalogue",
     "belatwist.upload.names",
     "belatwist.upload.jsonl",
     "belatwist.upload.chunks",

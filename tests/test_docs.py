@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from belatwist import __version__
-from belatwist.collectors.catalogue import CATALOGUE
+from belatwist.catalogue import CATALOGUE
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = [

@@ -45,3 +45,17 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartError, match=r"file/db\.lock: "):
         ProcessLock(tmp_path / "file" / "db.lock").acquire()
+
+
+def test_a_deleted_file_locks_nobody_out(tmp_path: Path) -> None:
+    """The owner can tell: a second instance would make, and lock, a file of its own."""
+    lock = ProcessLock(tmp_path / "db.lock")
+    assert not lock.held()
+    lock.acquire()
+    assert lock.held()
+    lock.path.unlink()
+    assert not lock.held()
+    lock.path.write_text("")
+    assert not lock.held()
+    lock.release()
+    assert not lock.held()

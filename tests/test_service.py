@@ -159,10 +159,11 @@ def test_first_run(tmp_path: Path) -> None:
     """
     text = (CHECKOUT / "configs" / "config.dev.yaml").read_text()
     port = free_port()
-    (tmp_path / "config.yaml").write_text(text.replace("9090", str(port)))
+    text = text.replace("9090", str(port)).replace("9100", str(free_port()))
+    (tmp_path / "config.yaml").write_text(text)
     with Twistd("bela", "--config", "config.yaml", "--with-receiver", cwd=tmp_path) as service:
         service.expect(f"receiver answers at http://127.0.0.1:{port}/")
-        service.expect("collected ")
+        service.expect("Metrics collected")
         service.expect("received ")
         uploaded = service.expect("uploaded ")
         health = get(f"http://127.0.0.1:{port}/health")

@@ -14,7 +14,9 @@ from twisted.python.failure import Failure
 
 from belatwist.clock import WallClock
 from belatwist.collectors import Collector
+from belatwist.errors import BelaError
 from belatwist.model import Sample, plausible_ms
+from belatwist.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -47,15 +49,29 @@ class Job:
 
     :ivar due_ns: when it is to run next, on the scheduler's clock.
     :ivar busy: whether a thread is in it; then it is left out, however often it is due.
-    :ivar failing: whether its last run failed, so that only the change is loud in the log.
+    :ivar error: in words, why its last run failed; ``None`` when it did not.
+    :ivar ran: whether it has run at all.
+    :ivar samples: what its last run has yielded; none when that failed.
+    :ivar collected_at: when it last yielded any, on the reactor's clock.
+    :ivar failing_since: when it began to fail, on the same clock.
+    :ivar failures: how often it has failed since then.
     """
 
-    def __init__(self, collector: Collector, interval: float) -> None:
+    def __init__(self, collector: Collector, interval: float, telemetry: Telemetry) -> None:
         self.collector = collector
         self.interval_ns = round(interval * _NS)
         self.due_ns = 0
         self.busy = False
-        self.failing = False
+        self.error: str | None = None
+        self.ran = False
+        self.samples: Sequence[Sample] = ()
+        self.collected_at: float | None = None
+        self.failing_since = 0.0
+        self.failures = 0
+        name = collector.name
+        self.collected = telemetry.metrics_collected.labels(name)
+        self.failed = telemetry.metrics_failed.labels(name)
+        self.duration = telemetry.collection_duration.labels(name)
 
     def advance(self, now_ns: int) -> None:
         """Move on to the interval's first multiple after ``now_ns``; missed ones are lost."""
@@ -108,7 +124,12 @@ class CollectorScheduler(Service):
 
     :param jobs: ``(collector, interval in seconds)``.
     :param sink: takes the samples of a tick; its failures are logged.
+    :param session_id: this run's, for the log.
+    :param verbose: log every collection, and not only each collector's first and its failures: an
+        event that nobody wants costs time as well.
     :param in_thread: runs a function off the reactor's thread.
+    :ivar jobs: the collectors, and how each is doing.
+    :ivar ran_at: when a collector last ended, on the reactor's clock, whatever came of it.
     """
 
     log = Logger()
@@ -121,27 +142,32 @@ class CollectorScheduler(Service):
         reactor: "Reactor",
         wall_ms: WallClock,
         sink: Callable[[Sequence[Sample]], "Deferred[int]"],
+        telemetry: Telemetry,
+        session_id: str,
+        verbose: bool,
         in_thread: Callable[[Callable[[], None]], None] = daemon_thread,
         deadline: float = DEADLINE,
     ) -> None:
-        self._jobs = [Job(collector, interval) for collector, interval in jobs]
+        self.jobs = [Job(collector, interval, telemetry) for collector, interval in jobs]
+        self.ran_at: float | None = None
         self._reactor = reactor
         self._wall_ms = wall_ms
         self._sink = sink
         self._in_thread = in_thread
+        self._session_id = session_id
+        self._verbose = verbose
         self._deadline = deadline
         self._timer: IDelayedCall | None = None
         self._timers: dict[_Run, IDelayedCall] = {}
         self._storing: set[Deferred[None]] = set()
-        self._stored_any = False
 
     def startService(self) -> None:
         """Run every collector at once, and then each at its interval."""
         super().startService()
         now_ns = self._now_ns()
-        for job in self._jobs:
+        for job in self.jobs:
             job.due_ns = now_ns
-        if self._jobs:
+        if self.jobs:
             self._tick()
 
     def stopService(self) -> "Deferred[None]":
@@ -165,10 +191,10 @@ class CollectorScheduler(Service):
 
     def _tick(self) -> None:
         now_ns = self._now_ns()
-        due = [job for job in self._jobs if job.due_ns <= now_ns + _SLACK_NS]
+        due = [job for job in self.jobs if job.due_ns <= now_ns + _SLACK_NS]
         for job in due:
             job.advance(now_ns)
-        next_ns = min(job.due_ns for job in self._jobs)
+        next_ns = min(job.due_ns for job in self.jobs)
         self._timer = self._reactor.callLater(max(next_ns - now_ns, 0) / _NS, self._tick)
         self._begin([job for job in due if not job.busy], self._wall_ms())
 
@@ -217,7 +243,7 @@ class CollectorScheduler(Service):
         run.given_up = True
         silent = Failure(TimeoutError(f"no answer within {self._deadline:g} s"))
         for job in run.unanswered:
-            self._report(job, silent, self._deadline)
+            self._report_failure(job, silent)
 
     def _hand_over(self, run: _Run) -> None:
         """Hand over what a run has yielded and is not handed over yet."""
@@ -230,9 +256,13 @@ class CollectorScheduler(Service):
             job.busy = False
             collectors += 1
             seconds += took
+            self.ran_at = self._reactor.seconds()
+            if isinstance(result, Failure):
+                self._report_failure(job, result)
+                continue
+            result = self._stamped(job, result, run.now_ms)
             self._report(job, result, took)
-            if not isinstance(result, Failure):
-                samples.extend(self._stamped(job, result, run.now_ms))
+            samples.extend(result)
         if samples:
             storing = Deferred.fromCoroutine(self._store(samples, collectors, seconds))
             self._storing.add(storing)
@@ -264,37 +294,59 @@ class CollectorScheduler(Service):
         except Exception:  # noqa: BLE001 - whatever the store raises, the next tick must come
             self.log.failure("cannot store {count} samples", count=len(samples))
             return
-        say = self.log.debug if self._stored_any else self.log.info
-        self._stored_any = True
-        say(
-            "collected {count} samples from {collectors} collectors in {duration_ms:.1f} ms,"
-            " stored {stored}",
-            count=len(samples),
-            collectors=collectors,
-            duration_ms=seconds * 1000,
-            stored=new,
-        )
-
-    def _report(self, job: Job, result: "Sequence[Sample] | Failure", seconds: float) -> None:
-        """Log how a collector did: loudly when that has changed, else quietly."""
-        name = job.collector.name
-        if isinstance(result, Failure):
-            say = self.log.debug if job.failing else self.log.error
-            job.failing = True
-            say(
-                "collection of {collector} failed: {error}",
-                collector=name,
-                error=result.getErrorMessage(),
-                error_type=type(result.value).__name__,
-                stack=result.getTraceback(),
+        if self._verbose:
+            self.log.debug(
+                "collected {count} samples from {collectors} collectors in {duration_ms} ms,"
+                " stored {stored}",
+                count=len(samples),
+                collectors=collectors,
+                duration_ms=round(seconds * 1000, 1),
+                stored=new,
             )
-            return
-        if job.failing:
-            job.failing = False
-            self.log.info("collection of {collector} works again", collector=name)
-        self.log.debug(
-            "collected {count} samples of {collector} in {duration_ms:.1f} ms",
-            collector=name,
-            count=len(result),
-            duration_ms=seconds * 1000,
-        )
+
+    def _report(self, job: Job, samples: Sequence[Sample], seconds: float) -> None:
+        """Take note of what a collector has yielded."""
+        now = self._reactor.seconds()
+        if job.error is not None:
+            job.error = None
+            self.log.info(
+                "collection of {collector} works again, after {seconds:.0f} s and {failures}"
+                " failures",
+                collector=job.collector.name,
+                seconds=now - job.failing_since,
+                failures=job.failures,
+            )
+        job.collected.inc(len(samples))
+        job.duration.observe(seconds)
+        job.samples = samples
+        if samples:
+            job.collected_at = now
+        if self._verbose or not job.ran:
+            (self.log.debug if job.ran else self.log.info)(
+                "Metrics collected",
+                collector=job.collector.name,
+                count=len(samples),
+                duration_ms=round(seconds * 1000, 1),
+                session_id=self._session_id,
+            )
+        job.ran = True
+
+    def _report_failure(self, job: Job, failure: Failure) -> None:
+        """Take note of a failure; it is loud in the log only when the last run had not failed."""
+        again = job.error is not None
+        if not again:
+            job.failing_since = self._reactor.seconds()
+            job.failures = 0
+        job.error = failure.getErrorMessage() or type(failure.value).__name__
+        job.ran = True
+        job.samples = ()
+        job.failures += 1
+        job.failed.inc()
+        fields = {
+            "collector": job.collector.name,
+            "error": job.error,
+            "error_type": type(failure.value).__name__,
+        }
+        if not isinstance(failure.value, BelaError | TimeoutError):
+            fields["stack"] = failure.getTraceback()
+        (self.log.debug if again else self.log.error)("Collection failed", **fields)

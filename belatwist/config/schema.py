@@ -236,6 +236,9 @@ class Monitoring(Section, frozen=True, kw_only=True):
             "that is days away from the server's is waited for without end."
         ),
     ] = 600.0
+    self_metrics_interval: Annotated[
+        Seconds, Meta(description="How often the agent's own metrics are stored.")
+    ] = 120.0
 
 
 class Paths(Section, frozen=True, kw_only=True):

@@ -9,7 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors import Collector
 from belatwist.collectors.scheduler import PATIENCE, CollectorScheduler, Job
+from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
+from belatwist.telemetry import Telemetry
 from tests.logs import Captured
 
 
@@ -63,6 +65,8 @@ class SchedulerTests(SynchronousTestCase):
         self.clock.advance(86400.123456789)
         self.start = self.clock.seconds()
         self.threads = Threads()
+        self.telemetry = Telemetry()
+        self.verbose = True
         self.ticks: list[Sequence[Sample]] = []
         self.sink: Callable[[Sequence[Sample]], Deferred[int]] = self.store
 
@@ -76,6 +80,9 @@ class SchedulerTests(SynchronousTestCase):
             reactor=self.clock,  # type: ignore[arg-type] # a Clock is all that is used of it
             wall_ms=lambda: round(self.clock.seconds() * 1000),
             sink=lambda samples: self.sink(samples),  # noqa: PLW0108 - tests replace self.sink
+            telemetry=self.telemetry,
+            session_id="run",
+            verbose=self.verbose,
             in_thread=self.threads,
             deadline=5.0,
         )
@@ -122,7 +129,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_missed_runs_are_not_made_up(self) -> None:
         """After a stop of the whole process a collector runs once, then keeps its interval."""
-        job = Job(FakeCollector("a", self.clock), 10.0)
+        job = Job(FakeCollector("a", self.clock), 10.0, self.telemetry)
         job.due_ns = 0
         job.advance(57 * 10**9)
         self.assertEqual(job.due_ns, 60 * 10**9)
@@ -153,15 +160,33 @@ class SchedulerTests(SynchronousTestCase):
         """It is tried again at each tick; the others' samples are stored all the same."""
         bad, good = FakeCollector("bad", self.clock), FakeCollector("good", self.clock)
         bad.raises = ValueError("no such sensor")
-        with Captured() as log:
-            self.scheduler((bad, 1.0), (good, 1.0))
-            self.clock.pump([1.0, 1.0])
+        self.scheduler((bad, 1.0), (good, 1.0))
+        self.clock.pump([1.0, 1.0])
         self.assertEqual(len(bad.at), 3)
         self.assertEqual([self.names(tick) for tick in self.ticks], [["good"]] * 3)
-        self.assertEqual(log.texts(LogLevel.error), ["collection of bad failed: no such sensor"])
+
+    def test_a_collection_is_an_event(self) -> None:
+        """Each one has its fields; it is loud the first time, and later not even made unless
+        somebody wants it.
+        """
+        for self.verbose in (True, False):
+            a = FakeCollector("a", self.clock)
+            with Captured() as log:
+                service = self.scheduler((a, 1.0))
+                self.clock.advance(1.0)
+            self.successResultOf(service.stopService())
+            events = [e for e in log.events if e["log_format"] == "Metrics collected"]
+            levels = [e["log_level"] for e in events]
+            self.assertEqual(levels, [LogLevel.info, LogLevel.debug][: 1 + self.verbose])
+            for event in events:
+                fields = {key: event[key] for key in ("collector", "count", "session_id")}
+                self.assertEqual(fields, {"collector": "a", "count": 1, "session_id": "run"})
+                self.assertIsInstance(event["duration_ms"], float)
 
     def test_failure_is_loud_once_and_so_is_recovery(self) -> None:
-        """The log tells of changes at ERROR and INFO, of repetitions at DEBUG."""
+        """The log tells of changes at ERROR and INFO, of repetitions at DEBUG; and how long it
+        lasted.
+        """
         bad = FakeCollector("bad", self.clock)
         bad.raises = ValueError("no such sensor")
         with Captured() as log:
@@ -169,10 +194,46 @@ class SchedulerTests(SynchronousTestCase):
             self.clock.pump([1.0, 1.0])
             bad.raises = None
             self.clock.advance(1.0)
-        self.assertEqual(len(log.texts(LogLevel.error)), 1)
-        self.assertIn("collection of bad works again", log.texts(LogLevel.info))
-        failed = [e for e in log.events if e.get("error_type") == "ValueError"]
-        self.assertEqual([e["collector"] for e in failed], ["bad"] * 3)
+        failed = [e for e in log.events if e["log_format"] == "Collection failed"]
+        levels = [e["log_level"] for e in failed]
+        self.assertEqual(levels, [LogLevel.error, LogLevel.debug, LogLevel.debug])
+        for event in failed:
+            self.assertEqual(event["collector"], "bad")
+            self.assertEqual(event["error"], "no such sensor")
+            self.assertEqual(event["error_type"], "ValueError")
+            self.assertIn("Traceback", event["stack"])
+        self.assertIn(
+            "collection of bad works again, after 3 s and 3 failures", log.texts(LogLevel.info)
+        )
+
+    def test_an_expected_failure_has_no_traceback(self) -> None:
+        """What a collector announces says enough: the traceback would only be long."""
+        bad = FakeCollector("bad", self.clock)
+        bad.raises = ParseError("/proc/stat", "is empty")
+        with Captured() as log:
+            self.scheduler((bad, 1.0))
+        (event,) = [e for e in log.events if e["log_format"] == "Collection failed"]
+        self.assertEqual(event["error"], "/proc/stat: is empty")
+        self.assertNotIn("stack", event)
+
+    def test_what_is_known_of_a_collector(self) -> None:
+        """Its last samples, when it yielded them, whether it fails and why; and what it counts."""
+        a = FakeCollector("a", self.clock)
+        service = self.scheduler((a, 1.0))
+        (job,) = service.jobs
+        self.clock.advance(1.0)
+        self.assertEqual(([s.value for s in job.samples], job.error), ([2], None))
+        self.assertEqual(job.collected_at, self.clock.seconds())
+        a.raises = ValueError("no such sensor")
+        self.clock.advance(1.0)
+        self.assertEqual((list(job.samples), job.error), ([], "no such sensor"))
+        self.assertEqual(job.collected_at, self.clock.seconds() - 1.0)
+        self.assertEqual(service.ran_at, self.clock.seconds())
+        values = {(name, labels): value for name, labels, value in self.telemetry.values()}
+        of_a = (("collector", "a"),)
+        self.assertEqual(values["collector_metrics_collected_total", of_a], 2)
+        self.assertEqual(values["collector_metrics_failed_total", of_a], 1)
+        self.assertEqual(values["collector_collection_duration_seconds_count", of_a], 2)
 
     def test_a_failing_store_does_not_end_the_ticks(self) -> None:
         """Samples that cannot be stored are reported, and the next tick comes."""
@@ -211,8 +272,10 @@ class SchedulerTests(SynchronousTestCase):
             self.assertEqual([self.names(tick) for tick in self.ticks], [["first"], ["last"]])
             self.assertEqual(log.texts(LogLevel.error), [])
             self.clock.advance(5.0 - PATIENCE)
+        (event,) = [e for e in log.events if e.get("log_level") is LogLevel.error]
         self.assertEqual(
-            log.texts(LogLevel.error), ["collection of stuck failed: no answer within 5 s"]
+            (event["collector"], event["error"], event["error_type"]),
+            ("stuck", "no answer within 5 s", "TimeoutError"),
         )
         self.clock.advance(5.0)
         self.assertEqual([self.names(t) for t in self.ticks[2:]], [["first", "last"]])

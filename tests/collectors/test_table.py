@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from belatwist import config
-from belatwist.collectors.catalogue import CATALOGUE
+from belatwist.catalogue import HOST
 from belatwist.collectors.table import COLLECTORS, build
 from belatwist.errors import BelaError
 from belatwist.model import REAL, Sample
@@ -89,14 +89,14 @@ def test_the_board_yields_the_catalogue() -> None:
     reports = everything(procfs("orangepi5plus"), sysfs("orangepi5plus"), limit=5)
     for collector, samples in reports.items():
         for s in samples:
-            entry = CATALOGUE[s.series.name]
+            entry = HOST[s.series.name]
             assert entry.collector == collector
             assert tuple(key for key, _ in s.series.tags) == entry.tags
             assert s.series.value_type == REAL
             assert s.series.device_id == "box"
             assert s.timestamp_ms == NOW_MS
     found = {s.series.name for samples in reports.values() for s in samples}
-    assert found == CATALOGUE.keys()
+    assert found == HOST.keys()
 
 
 def test_no_two_samples_of_a_round_are_one() -> None:
@@ -108,9 +108,9 @@ def test_no_two_samples_of_a_round_are_one() -> None:
 
 def test_the_names_of_the_catalogue() -> None:
     """Uploaded names suit PromQL and are different; counters, and only they, end in _total."""
-    uploaded = [entry.uploaded for entry in CATALOGUE.values()]
+    uploaded = [entry.uploaded for entry in HOST.values()]
     assert len(set(uploaded)) == len(uploaded)
-    for stored, entry in CATALOGUE.items():
+    for stored, entry in HOST.items():
         assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", entry.uploaded)
         assert entry.uploaded.removesuffix("_celsius") == stored.replace(".", "_")
         assert all(re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", tag) for tag in entry.tags)
@@ -127,7 +127,7 @@ def test_a_poor_machine_is_no_error(machine: str) -> None:
     metrics = [config.Metric(name=name, interval=1.0) for name in COLLECTORS]
     pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
     names = {s.series.name for collector, _ in pairs for s in collector.collect(NOW_MS)}
-    assert names <= CATALOGUE.keys()
+    assert names <= HOST.keys()
     assert not any(name.startswith(("thermal.", "cpu.", "disk.")) for name in names)
     assert "memory.used_bytes" in names
 
@@ -145,7 +145,7 @@ def test_damage_never_breaks_a_collector(text: bytes) -> None:
                 samples = collector.collect(NOW_MS)
             except BelaError:
                 continue
-            assert {s.series.name for s in samples} <= CATALOGUE.keys()
+            assert {s.series.name for s in samples} <= HOST.keys()
             assert len({s.series for s in samples}) == len(samples)
             for s in samples:
                 s.series.tags_json.encode()

@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import example, given
 
-from belatwist.collectors.catalogue import CATALOGUE
+from belatwist.catalogue import CATALOGUE
 from belatwist.model import Series
 from belatwist.upload.names import labels, metric_name
 from tests import strategies

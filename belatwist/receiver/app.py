@@ -15,11 +15,12 @@ from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
+from twisted.web.http import HTTPChannel
 from twisted.web.iweb import IRequest
 from twisted.web.server import Site
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException
 
-from belatwist.receiver.bounds import Body, BoundedRequest, BoundedSite, error_body
+from belatwist.receiver.bounds import LIMITS, MAX_BODIES_BYTES, Body, Budget, UploadRequest
 from belatwist.receiver.memory import Memory
 from belatwist.receiver.parse import (
     BadBodyError,
@@ -32,6 +33,7 @@ from belatwist.receiver.parse import (
     read_import,
     read_metrics,
 )
+from belatwist.web import BoundedRequest, BoundedSite, answer, error_body, no_route
 
 MAX_DESCRIBED = 1000
 """Most series of a request that are logged one by one."""
@@ -127,7 +129,7 @@ class Receiver:
     @app.route("/", methods=["GET"])
     def index(self, request: IRequest) -> bytes:
         """Say which addresses there are."""
-        return _answer(request, http.OK, _PAGE, b"text/plain; charset=utf-8")
+        return answer(request, http.OK, _PAGE, b"text/plain; charset=utf-8")
 
     @app.route("/health", methods=["GET"])
     def health(self, request: IRequest) -> bytes:
@@ -141,14 +143,14 @@ class Receiver:
             "rejected_requests": self._rejected_requests,
             "uptime_seconds": round(self._clock.seconds() - self._started, 3),
         }
-        return _answer(request, http.OK, msgspec.json.encode(status))
+        return answer(request, http.OK, msgspec.json.encode(status))
 
     @app.route("/api/v1/series", methods=["GET"])
     def series(self, request: IRequest) -> bytes:
         """Describe the series held, least recently updated first."""
         names = request.args.get(b"name")
         name = names[0].decode("utf-8", "replace") if names else None
-        return _answer(request, http.OK, msgspec.json.encode(list(self.memory.series(name))))
+        return answer(request, http.OK, msgspec.json.encode(list(self.memory.series(name))))
 
     @app.route("/api/v1/import", methods=["POST"])
     async def import_lines(self, request: IRequest) -> bytes:
@@ -162,7 +164,7 @@ class Receiver:
         """Take the older format. Its Go client wants ``success`` in the answer."""
         upload = await self._take(request, read_metrics)
         counts = {"accepted": upload.samples, "received": upload.samples, "success": True}
-        return _answer(request, http.OK, msgspec.json.encode(counts))
+        return answer(request, http.OK, msgspec.json.encode(counts))
 
     @app.handle_errors(BadBodyError)
     def bad_body(self, request: IRequest, failure: Failure) -> bytes:
@@ -172,22 +174,13 @@ class Receiver:
             request.close_afterwards()
         if isinstance(error, UnknownEncodingError):
             request.setHeader(b"Accept-Encoding", b"gzip")
-        return _answer(request, error.status, error_body(error.reason, error.line))
+        more = {} if error.line is None else {"line": error.line}
+        return answer(request, error.status, error_body(error.reason, **more))
 
     @app.handle_errors(HTTPException)
     def no_route(self, request: IRequest, failure: Failure) -> bytes:
         """Say that there is no such address, or that it takes other methods."""
-        if isinstance(failure.value, MethodNotAllowed):
-            allowed = ", ".join(sorted(failure.value.valid_methods or ()))
-            request.setHeader(b"Allow", allowed.encode())
-            return _answer(request, http.NOT_ALLOWED, error_body(f"only {allowed} here"))
-        return _answer(request, http.NOT_FOUND, error_body("no such address"))
-
-    @app.handle_errors(Exception)
-    def failed(self, request: IRequest, failure: Failure) -> bytes:
-        """Log an unexpected error; the client learns no details."""
-        self._log.failure("a request failed", failure=failure)
-        return _answer(request, http.INTERNAL_SERVER_ERROR, error_body("internal error"))
+        return no_route(request, failure)
 
     def _take(self, request: IRequest, read: Reader) -> Deferred[_Upload]:
         """Check a body and keep its samples.
@@ -196,7 +189,7 @@ class Receiver:
         """
         self._requests += 1
         headers = request.requestHeaders
-        body = cast("BoundedRequest", request).take_body()
+        body = cast("UploadRequest", request).take_body()
         upload = _Upload(
             read,
             self._requests,
@@ -261,13 +254,9 @@ class Receiver:
 
 def site(receiver: Receiver, reactor: IReactorTime) -> Site:
     """Serve a receiver, with every bound on what clients may send."""
-    return BoundedSite(receiver.app.resource(), receiver.refused, reactor)
+    budget = Budget(MAX_BODIES_BYTES)
 
+    def request(channel: HTTPChannel, queued: object) -> UploadRequest:
+        return UploadRequest(channel, budget, receiver.refused)
 
-def _answer(
-    request: IRequest, status: int, body: bytes, content_type: bytes = b"application/json"
-) -> bytes:
-    request.setResponseCode(status)
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Content-Length", b"%d" % len(body))
-    return body
+    return BoundedSite(receiver.app.resource(), LIMITS, reactor, request)

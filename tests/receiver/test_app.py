@@ -10,16 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.receiver.app import MAX_DESCRIBED
 from belatwist.receiver.bounds import (
-    IDLE_SECONDS,
-    LINGER_SECONDS,
+    LIMITS,
     MAX_BODIES_BYTES,
     MAX_BODY_BYTES,
-    MAX_CONNECTIONS,
-    REQUEST_SECONDS,
     RETRY_AFTER_SECONDS,
 )
 from belatwist.receiver.memory import Memory
 from belatwist.receiver.parse import MAX_LINES, PIECE_BYTES, Line
+from belatwist.web import LINGER_SECONDS
 
 from .wire import Turns, Wire
 
@@ -519,9 +517,9 @@ class SharedBoundTests(SynchronousTestCase):
         self.wire.lose()
         for head in (b"POST /api/v1/import HTTP/1.1\r\nContent-Length: 99\r\n\r\n", b"G"):
             wire = Wire(beside=self.wire)
-            self.wire.clock.advance(IDLE_SECONDS - 1)
+            self.wire.clock.advance(LIMITS.idle - 1)
             wire.send(head)
-            for _ in range(REQUEST_SECONDS // 10 - 1):
+            for _ in range(int(LIMITS.request) // 10 - 1):
                 self.wire.clock.advance(10)
                 wire.send(b"x")
             self.wire.clock.advance(9)
@@ -534,7 +532,7 @@ class SharedBoundTests(SynchronousTestCase):
     def test_each_request_has_time_of_its_own(self) -> None:
         """A connection that is used now and then lives for as long as it is."""
         for _ in range(10):
-            self.wire.clock.advance(IDLE_SECONDS - 1)
+            self.wire.clock.advance(LIMITS.idle - 1)
             self.wire.send(self.HEALTH)
         assert self.statuses([self.wire]) == [200] * 10
         assert not self.wire.transport.disconnecting
@@ -545,7 +543,7 @@ class SharedBoundTests(SynchronousTestCase):
         """The time goes on after an answer that ends the connection, until that has ended."""
         self.wire.send(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert self.statuses([self.wire]) == [200]
-        self.wire.clock.advance(REQUEST_SECONDS)
+        self.wire.clock.advance(LIMITS.request)
         assert self.wire.transport.disconnected
 
     def test_no_more_is_answered_than_the_client_takes(self) -> None:
@@ -559,7 +557,7 @@ class SharedBoundTests(SynchronousTestCase):
     def test_connections_are_bounded(self) -> None:
         """The newest is closed at once while there are too many; one log line says so."""
         site = self.wire.site
-        wires = [Wire(beside=self.wire) for _ in range(MAX_CONNECTIONS - 1)]
+        wires = [Wire(beside=self.wire) for _ in range(LIMITS.connections - 1)]
         assert self.logged() == []
         for _ in range(3):
             assert [site.buildProtocol(None) for _ in range(3)] == [None] * 3

@@ -1,0 +1,310 @@
+"""An HTTP site that no client can wear down, and answers in JSON whatever goes wrong.
+
+:class:`twisted.web.server.Request` takes a body of any size before the resource sees it, so the
+bounds have to sit where the bytes come in. What Twisted bounds by itself is left to it: a request
+line of 16 KiB, a head of 16 KiB and of 500 lines; it closes the connection on more.
+
+Importing this module does not install the reactor.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.http import RESPONSES, HTTPChannel
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+LINGER_SECONDS = 2.0
+"""How long a refused body is read and thrown away. Closing at once would reset the connection, and
+with it destroy the answer that the client has not read yet."""
+
+JSON = b"application/json"
+
+# Every answer is of this moment, and is what it says it is.
+_ALWAYS = {b"Cache-Control": [b"no-store"], b"X-Content-Type-Options": [b"nosniff"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients may take of a site.
+
+    :ivar connections: most connections at the same time; any more are closed at once.
+    :ivar idle: seconds for which a connection may be silent.
+    :ivar request: seconds that a request may take, from its first byte to the end of its answer.
+    """
+
+    connections: int
+    idle: float
+    request: float
+
+
+def answer(request: IRequest, status: int, body: bytes, content_type: bytes = JSON) -> bytes:
+    """Set the head of an answer.
+
+    :return: the body, for a route to return.
+    """
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", content_type)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    return body
+
+
+def error_body(reason: str, **more: int) -> bytes:
+    """Encode an error as JSON: ``error``, and what else is known of it."""
+    return msgspec.json.encode({"error": reason, **more})
+
+
+def no_route(request: IRequest, failure: Failure) -> bytes:
+    """Answer that there is no such address (404), or that it takes other methods (405).
+
+    :param failure: what Klein's routes raised: an ``HTTPException``.
+    """
+    error = cast("HTTPException", failure.value)
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        request.setHeader(b"Allow", allowed.encode())
+        return answer(request, http.NOT_ALLOWED, error_body(f"only {allowed} here"))
+    return answer(request, http.NOT_FOUND, error_body("no such address"))
+
+
+class BoundedRequest(Request):
+    """A request that takes no body: it answers one with 413 before the body has arrived.
+
+    After that the connection is closed: the body is still on its way.
+    """
+
+    _log = Logger()
+
+    def __init__(self, channel: HTTPChannel, queued: object = None) -> None:
+        super().__init__(channel)
+        self.responseHeaders = Headers(_ALWAYS)
+        self.refused = False
+        self._linger: IDelayedCall | None = None
+
+    def gotLength(self, length: int | None) -> None:
+        """Refuse a body.
+
+        :param length: the ``Content-Length``; ``None`` for a chunked body.
+        """
+        self.content = BytesIO()
+        if length != 0:
+            self.refuse(http.REQUEST_ENTITY_TOO_LARGE, "no body is taken here")
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Throw a piece of a body away."""
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Process the complete request, or close the connection if it was refused."""
+        if self.refused:
+            self.channel.loseConnection()
+        else:
+            super().requestReceived(command, path, version)
+
+    def process(self) -> None:
+        """Hand the request to Klein, without what Klein answers with a page or a traceback."""
+        # Klein binds its routes to the host, and fails on one that is no valid domain name.
+        self.requestHeaders.removeHeader(b"Host")
+        try:
+            unquote_to_bytes(self.path).decode()
+        except UnicodeDecodeError:
+            self._finish(http.BAD_REQUEST, "the path is not UTF-8")
+            return
+        if self.path == b"*":  # Twisted has an answer of its own for "OPTIONS *".
+            self._finish(http.NOT_FOUND, "no such address")
+        else:
+            super().process()
+
+    def write(self, data: bytes) -> None:
+        """Write a part of the answer, whose head does not tell the version of Twisted."""
+        self.responseHeaders.removeHeader(b"Server")
+        super().write(data)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Log what went wrong and answer 500 as JSON; the client learns no details."""
+        self._log.failure("a request failed", failure=reason)
+        self._finish(http.INTERNAL_SERVER_ERROR, "internal error")
+        return reason
+
+    def close_afterwards(self) -> None:
+        """Close the connection when the answer is sent."""
+        self.setHeader(b"Connection", b"close")
+        self.channel.persistent = False
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Stop waiting for the client to go away."""
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        super().connectionLost(reason)
+
+    def refuse(
+        self, status: int, reason: str, more: Mapping[bytes, list[bytes]] | None = None
+    ) -> None:
+        """Answer, close our half of the connection, and read the rest for a short while.
+
+        The answer does not go through :meth:`finish`, which would make the channel take what is
+        left of the body for the next request.
+
+        :param more: further headers.
+        """
+        self.refused = True
+        # Otherwise the channel, when this returns, invites the client to send the body.
+        self.requestHeaders.removeHeader(b"Expect")
+        body = error_body(reason)
+        headers = Headers(
+            {
+                **_ALWAYS,
+                b"Content-Type": [JSON],
+                b"Content-Length": [b"%d" % len(body)],
+                b"Connection": [b"close"],
+                **(more or {}),
+            }
+        )
+        self.channel.writeHeaders(b"HTTP/1.1", b"%d" % status, RESPONSES[status], headers)
+        self.channel.write(body)
+        transport: Any = self.transport
+        transport.loseWriteConnection()
+        self._linger = self.channel.callLater(LINGER_SECONDS, transport.abortConnection)
+
+    def _finish(self, status: int, reason: str) -> None:
+        self.write(answer(self, status, error_body(reason)))
+        self.finish()
+
+
+class BoundedChannel(HTTPChannel):
+    """A connection that is cut when a request takes too long.
+
+    Twisted's own timeout bounds only silence: one byte now and then keeps a request alive.
+    """
+
+    _log = Logger()
+    _deadline: IDelayedCall | None = None
+    site: "BoundedSite"
+
+    def connectionMade(self) -> None:
+        """Count the connection."""
+        super().connectionMade()
+        self.site.connections += 1
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes; the first ones of a request start its time."""
+        if self._deadline is None:
+            self._deadline = self.callLater(self.site.limits.request, self._cut)
+        super().dataReceived(data)
+
+    def requestDone(self, request: Request) -> None:
+        """Go on to the next request, with time of its own.
+
+        After the last one the time goes on: Twisted has no timeout of its own then, and would
+        wait for ever for a client that does not take its answer.
+        """
+        if self.persistent:
+            self._stop_deadline()
+        super().requestDone(request)
+
+    def pauseProducing(self) -> None:
+        """Stop reading and answering while the client does not take its answers.
+
+        Twisted's channel goes on answering the requests that it has read already.
+        """
+        self.paused = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read and answer again."""
+        self.paused = False
+        super().resumeProducing()
+        super().dataReceived(b"")
+
+    def timeoutConnection(self) -> None:
+        """Close a silent connection, and cut it when the client does not let that happen.
+
+        Twisted's channel logs a line besides: one for each visit of a client that comes seldom.
+        """
+        if self._deadline is None:
+            self._deadline = self.callLater(self.site.limits.request, self._cut)
+        self.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Count the connection no longer."""
+        self._stop_deadline()
+        self.site.connection_lost()
+        super().connectionLost(reason)
+
+    def _cut(self) -> None:
+        self._deadline = None
+        seconds = f"{self.site.limits.request:g}"
+        self._log.debug("cut a request that took over {seconds} s", seconds=seconds)
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class BoundedSite(Site):
+    """A site of bounded connections and requests, without an access log.
+
+    :param request: makes a request of a channel.
+    :param reactor: times the connections and requests.
+    :ivar connections: how many there are now.
+    """
+
+    protocol: Any = BoundedChannel
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        resource: IResource,
+        limits: Limits,
+        reactor: IReactorTime,
+        request: Callable[[HTTPChannel, object], BoundedRequest] = BoundedRequest,
+    ) -> None:
+        super().__init__(
+            resource,
+            requestFactory=request,
+            # A body is read by who wants it, also when curl calls it a form.
+            parsePOSTFormSubmission=False,
+            timeout=limits.idle,
+            reactor=reactor,
+        )
+        self.limits = limits
+        self.connections = 0
+        self._full = False
+
+    def startFactory(self) -> None:
+        """Do nothing: Twisted's wakes the reactor each second for the time in the access log."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Take a connection, or have it closed when there are too many."""
+        if self.connections < self.limits.connections:
+            return super().buildProtocol(addr)
+        if not self._full:
+            self._full = True
+            self._log.warn("{n} connections: more are closed at once", n=self.connections)
+        return None
+
+    def connection_lost(self) -> None:
+        """Count a connection no longer."""
+        self.connections -= 1
+        # Well below the bound, so that clients which come and go at it do not fill the log.
+        if self._full and self.connections <= self.limits.connections // 2:
+            self._full = False
+            self._log.info("{n} connections: more are taken again", n=self.connections)
+
+    def log(self, request: object) -> None:
+        """Log nothing."""

@@ -10,7 +10,8 @@ from twisted.internet.task import LoopingCall, deferLater
 from belatwist.clock import wall_ms
 from belatwist.store import Outcome, Verdict
 from belatwist.store.maintenance import Checkpointer
-from belatwist.store.pruner import SETTLED, Pruner
+from belatwist.store.pruner import Pruner
+from belatwist.telemetry import Telemetry
 from benchmarks import board
 from benchmarks.harness import Plan, Row, filesystem, in_worker, workspace, written_bytes
 from benchmarks.stages import fill, open_store
@@ -69,16 +70,27 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
             await add()
     idle, waits[:] = max(waits, default=0.0), []
     checkpointer = Checkpointer(database, reactor=reactor, interval=3600.0, limit=1 << 40)
+    telemetry = Telemetry()
     pruner = Pruner(
-        database, checkpointer, reactor=reactor, wall_ms=wall_ms, keep=86400.0, limit=1 << 20
+        database,
+        checkpointer,
+        reactor=reactor,
+        wall_ms=wall_ms,
+        keep=86400.0,
+        limit=1 << 20,
+        telemetry=telemetry,
     )
+
+    def pruned() -> float:
+        return telemetry.registry.get_sample_value("storage_metrics_pruned_total") or 0.0
+
     written = written_bytes()
     before = (await database.maintain(_size)) + database.wal_bytes
     turning.start(0.001)
     pruner.startService()
-    while not pruner.pruned[SETTLED] or (await database.maintain(_size)) > 1 << 20:
+    while not pruned() or (await database.maintain(_size)) > 1 << 20:
         await (add() if interval else deferLater(reactor, 0.02))
-        if pruner.pruned[SETTLED] and interval:
+        if pruned() and interval:
             break  # What is added meanwhile is pending, and fills it again.
     await pruner.stopService()
     turning.stop()
@@ -89,7 +101,7 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
     last = checkpointer.last
     return {
         "stored": stored,
-        "deleted": pruner.pruned[SETTLED],
+        "deleted": pruned(),
         "written": written,
         "before": before,
         "after": after,

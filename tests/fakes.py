@@ -12,6 +12,7 @@ from twisted.python import threadpool
 from belatwist.model import TEXT, Sample, Series
 from belatwist.store import Batch, Position, Row, Verdict
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.telemetry import Telemetry
 
 T = TypeVar("T")
 Key = tuple[int, int]
@@ -52,7 +53,9 @@ class InlineThreadPool:
         done.addCallbacks(lambda value: result(True, value), lambda error: result(False, error))
 
 
-def inline_store(path: Path, *, busy_timeout_ms: int = 5000) -> SQLiteStore:
+def inline_store(
+    path: Path, *, busy_timeout_ms: int = 5000, telemetry: Telemetry | None = None
+) -> SQLiteStore:
     """Make the real store on a real file, without a thread: its Deferreds have already fired."""
     with mock.patch.object(threadpool, "ThreadPool", InlineThreadPool):
         return SQLiteStore(
@@ -61,6 +64,7 @@ def inline_store(path: Path, *, busy_timeout_ms: int = 5000) -> SQLiteStore:
             synchronous="full",
             cache_mb=8,
             mmap_mb=0,
+            telemetry=telemetry or Telemetry(),
             busy_timeout_ms=busy_timeout_ms,
         )
 

@@ -11,7 +11,7 @@ import math
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ WHERE checkpoint_id IS NULL AND priority = ? ORDER BY timestamp_ms {} LIMIT 1
 _SERIES = "SELECT id, name, device_id, tags, value_type FROM series "
 SMALL = {
     "sessions": "number, id, start_time, end_time, status, metadata",
-    "clock_eras": "number, boot_id, offset_ms, synchronised",
+    "clock_eras": "number, boot_id, offset_ms, synchronised, moves_to",
 }
 
 Key = tuple[int, int]
@@ -66,10 +66,13 @@ class Damaged:
     """A damaged database, read with caution. It is not changed.
 
     :param known: series by their ids, as far as they are known without the database.
+    :param is_left: tells whether to give up; then all reading soon ends as if at damage.
     :ivar stopped: why reading ended before everything was tried; ``None`` if it did not.
     """
 
-    def __init__(self, path: Path, known: Mapping[int, Series]) -> None:
+    def __init__(
+        self, path: Path, known: Mapping[int, Series], is_left: Callable[[], bool]
+    ) -> None:
         self._known = {
             number: (one.name, one.device_id, one.tags_json, one.value_type)
             for number, one in known.items()
@@ -77,6 +80,7 @@ class Damaged:
         self.stopped: str | None = None
         self._sessions: set[int] | None = None
         self._top = _LATEST
+        self._is_left = is_left
         self._until = time.monotonic() + SECONDS
         self._connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
@@ -84,7 +88,7 @@ class Damaged:
         self._connection.text_factory = bytes
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LENGTH)
         # A tree that is damaged may have no end.
-        self._connection.set_progress_handler(lambda: time.monotonic() > self._until, 100_000)
+        self._connection.set_progress_handler(self._is_over, 100_000)
         # With it a table is found though another one's definition is damaged, or pages are missing.
         self._connection.execute("PRAGMA writable_schema = 1")
         self._connection.execute("PRAGMA cell_size_check = 1")
@@ -167,7 +171,7 @@ class Damaged:
         for _ in range(PROBES):
             if not gaps:
                 return
-            if time.monotonic() > self._until:
+            if self._is_over():
                 self.stopped = f"that would have taken longer than {SECONDS:.0f} s"
                 return
             low, high = gaps.popleft()
@@ -178,6 +182,9 @@ class Damaged:
             if down is not None and down[0] - up[0] > 1:
                 middle = ((up[0] + down[0]) // 2, 0)
                 gaps += [(up, middle), (middle, down)]
+
+    def _is_over(self) -> bool:
+        return self._is_left() or time.monotonic() > self._until
 
     def _walk(
         self, start: Key, end: Key, series: set[int], *, up: bool

@@ -2,23 +2,85 @@
 
 An era begins when the agent starts in a boot whose clock nobody has vouched for yet, or when the
 clock is stepped. Samples stored meanwhile carry its number; others carry none. When the clock is
-stepped again, the pending samples of the era move with it, so that they land where they happened.
-Once the clock is known to be good the era is closed, and its samples stay where they are.
+stepped again, a new era begins, and the pending samples of the one before are moved into it, with
+the step, so that they land where they happened. Once the clock is known to be good the era is
+closed, and its samples stay where they are.
+
+There may be a million of them, so that they are moved in portions, each a transaction in which they
+change era and time at once: whatever ends the agent, none is moved twice, and none is lost.
 """
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 from belatwist.clock import STEP_MS
+from belatwist.model import PRIORITIES
 from belatwist.store.queries import Cursor
+from belatwist.store.retention import EVER, FIRST, Key
+from belatwist.store.schema import ID_BASE
 
-_OF_ERA = "{} FROM samples INDEXED BY idx_uploaded WHERE checkpoint_id IS NULL AND era = ?"
+ROWS = 2500
+"""How many rows of each priority one portion looks at, at most."""
+
+# Every sample's place is taken from or given to another one by a step, unless that one was moved
+# before: so the latest go first when the clock was set forward, and the earliest when back.
+_PORTION = """
+SELECT timestamp_ms, series_id, value, priority, session_number, era
+FROM samples INDEXED BY idx_uploaded
+WHERE checkpoint_id IS NULL AND priority = ?
+  AND (timestamp_ms, series_id) > (?, ?) AND (timestamp_ms, series_id) < (?, ?)
+ORDER BY timestamp_ms {0}, series_id {0} LIMIT ?
+"""
+_UP = _PORTION.format("DESC")
+_DOWN = _PORTION.format("ASC")
+
+_LAST: Key = (EVER, ID_BASE)
 
 
-def enter(cursor: Cursor, boot_id: str, offset_ms: int) -> tuple[int | None, int]:
+class Move(NamedTuple):
+    """Samples to be moved.
+
+    :ivar era: those of this era,
+    :ivar to: into this one,
+    :ivar step_ms: by so much.
+    """
+
+    era: int
+    to: int
+    step_ms: int
+
+
+class Place(NamedTuple):
+    """How far a move has come: everything beyond this key is moved."""
+
+    era: int
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What one call moved.
+
+    :ivar count: how many samples.
+    :ivar dropped: how many others were deleted, because another sample of that series and
+        millisecond stands where they should go.
+    :ivar place: where the next call begins; ``None`` when that is anywhere.
+    :ivar more: whether anything is left to be moved.
+    """
+
+    count: int
+    dropped: int
+    place: Place | None
+    more: bool
+
+
+def enter(cursor: Cursor, boot_id: str, offset_ms: int) -> int | None:
     """Find the era in which this boot's clock is, beginning one where there is none.
 
     :param boot_id: tells this boot from others.
-    :param offset_ms: the wall clock's offset from the boot clock.
-    :return: the open era's number, or ``None`` when the clock is known to be good already; and by
-        how much the clock was stepped since, while an era was open and the agent was not running.
+    :param offset_ms: the wall clock's offset from the boot clock. If it was stepped while an era
+        was open and the agent was not running, that is taken note of now.
+    :return: the open era's number, or ``None`` when the clock is known to be good already.
     """
     cursor.execute(
         "SELECT number, offset_ms, synchronised FROM clock_eras WHERE boot_id = ?"
@@ -31,10 +93,10 @@ def enter(cursor: Cursor, boot_id: str, offset_ms: int) -> tuple[int | None, int
         number, offset, synchronised = found
         stepped = offset_ms - offset
         if abs(stepped) < STEP_MS:
-            return (None if synchronised else number), 0
+            return None if synchronised else number
         if not synchronised:
-            return number, stepped
-    return begin(cursor, boot_id, offset_ms), 0
+            return step(cursor, number, stepped)
+    return begin(cursor, boot_id, offset_ms)
 
 
 def begin(cursor: Cursor, boot_id: str, offset_ms: int) -> int:
@@ -45,34 +107,84 @@ def begin(cursor: Cursor, boot_id: str, offset_ms: int) -> int:
     return int(cursor.lastrowid or 0)
 
 
-def move(cursor: Cursor, era: int, step_ms: int) -> tuple[int, int]:
-    """Move the pending samples of an open era by a step of the clock.
+def step(cursor: Cursor, era: int, step_ms: int) -> int:
+    """Take note of a step while an era is open: its samples are to be moved into a new one.
 
-    The key of a sample holds its time, so they are taken out and put back: moved in place, one
-    could come to stand where another has not left yet.
-
-    :return: how many were moved; and how many were dropped, because another sample of that series
-        and millisecond stands there already.
+    :return: the new era's number.
     """
-    # Made outside of the transaction, as Python has it; an earlier one may have been rolled back.
-    cursor.execute("DROP TABLE IF EXISTS temp.moved")
-    cursor.execute("CREATE TEMP TABLE moved AS " + _OF_ERA.format("SELECT *"), (era,))
-    cursor.execute(_OF_ERA.format("DELETE"), (era,))
-    taken = cursor.rowcount
-    cursor.execute(
-        "INSERT INTO samples (timestamp_ms, series_id, value, priority, session_number, era)"
-        " SELECT timestamp_ms + ?, series_id, value, priority, session_number, era"
-        " FROM moved WHERE true ON CONFLICT (timestamp_ms, series_id) DO NOTHING",
-        (step_ms,),
-    )
-    placed = cursor.rowcount
-    cursor.execute("DROP TABLE temp.moved")
-    cursor.execute(
-        "UPDATE clock_eras SET offset_ms = offset_ms + ? WHERE number = ?", (step_ms, era)
-    )
-    return placed, taken - placed
+    cursor.execute("SELECT boot_id, offset_ms FROM clock_eras WHERE number = ?", (era,))
+    boot_id, offset_ms = cursor.fetchone()
+    number = begin(cursor, boot_id, offset_ms + step_ms)
+    cursor.execute("UPDATE clock_eras SET moves_to = ? WHERE number = ?", (number, era))
+    return number
 
 
 def close(cursor: Cursor, era: int) -> None:
     """Close an era: the clock is known to be good, and its samples are where they belong."""
     cursor.execute("UPDATE clock_eras SET synchronised = 1 WHERE number = ?", (era,))
+
+
+def unfinished(cursor: Cursor) -> Move | None:
+    """Find what is to be moved next: that of the earliest step, so that each era is whole then."""
+    cursor.execute(
+        "SELECT a.number, b.number, b.offset_ms - a.offset_ms"
+        " FROM clock_eras a JOIN clock_eras b ON b.number = a.moves_to ORDER BY a.number LIMIT 1"
+    )
+    found = cursor.fetchone()
+    return None if found is None else Move(*found)
+
+
+def move(cursor: Cursor, place: Place | None) -> Moved:
+    """Move the next samples that are to be moved.
+
+    :param place: where the last call has come to; ``None`` where that is not known.
+    """
+    task = unfinished(cursor)
+    if task is None:
+        return Moved(0, 0, None, more=False)
+    begin_at = place.key if place is not None and place.era == task.era else None
+    rows, end = _portion(cursor, begin_at, up=task.step_ms > 0)
+    rows = [row for row in rows if row[5] == task.era]
+    cursor.executemany(
+        "DELETE FROM samples WHERE timestamp_ms = ? AND series_id = ?", [row[:2] for row in rows]
+    )
+    cursor.executemany(
+        "INSERT INTO samples (timestamp_ms, series_id, value, priority, session_number, era)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (timestamp_ms, series_id) DO NOTHING",
+        [(row[0] + task.step_ms, *row[1:5], task.to) for row in rows],
+    )
+    count = cursor.rowcount if rows else 0
+    if end is not None:
+        return Moved(count, len(rows) - count, Place(task.era, end), more=True)
+    # Closed, because there is nothing of it that a later step could move.
+    cursor.execute(
+        "UPDATE clock_eras SET moves_to = NULL, synchronised = 1 WHERE number = ?", (task.era,)
+    )
+    return Moved(count, len(rows) - count, None, more=unfinished(cursor) is not None)
+
+
+def _portion(
+    cursor: Cursor, after: Key | None, *, up: bool
+) -> tuple[list[tuple[int, int, float, int, int, int | None]], Key | None]:
+    """Read the next pending samples in the order in which they can be moved, of whatever era.
+
+    :param up: whether the latest go first.
+    :return: the samples, and behind which one to go on; ``None`` when these are all.
+    """
+    first, last = (FIRST, after or _LAST) if up else (after or FIRST, _LAST)
+    found = []
+    end = None
+    for priority in PRIORITIES:
+        cursor.execute(_UP if up else _DOWN, (priority, *first, *last, ROWS))
+        rows = cursor.fetchall()
+        found += rows
+        if len(rows) == ROWS:
+            # There may be more of this priority behind it: nothing else is moved from there yet.
+            end = rows[-1][:2]
+            if up:
+                first = (end[0], end[1] - 1)
+            else:
+                last = (end[0], end[1] + 1)
+    if end is not None:
+        found = [row for row in found if (row[:2] >= end if up else row[:2] <= end)]
+    return found, end

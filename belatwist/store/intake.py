@@ -16,6 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from belatwist.model import Sample
+from belatwist.store.eras import Moved
+from belatwist.telemetry import Telemetry
 
 T = TypeVar("T")
 
@@ -34,7 +36,23 @@ FAILURES = 64
 
 
 class Store(Protocol):
-    """What is needed of the store behind."""
+    """What becomes known of the clock is told to this; an :class:`Intake` is one."""
+
+    def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
+        """Find out whether this boot's clock is known to be good."""
+        ...
+
+    def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
+        """Take note that the clock was stepped, and move samples with it."""
+        ...
+
+    def trust_clock(self) -> "Deferred[None]":
+        """Take note that the clock is known to be good."""
+        ...
+
+
+class Behind(Protocol):
+    """What is needed of the store behind; see :class:`~belatwist.store.sqlite.SQLiteStore`."""
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
         """Store samples in one transaction."""
@@ -44,12 +62,16 @@ class Store(Protocol):
         """Find out whether this boot's clock is known to be good."""
         ...
 
-    def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
+    def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[None]":
         """Take note that the clock was stepped."""
         ...
 
     def trust_clock(self) -> "Deferred[None]":
         """Take note that the clock is known to be good."""
+        ...
+
+    def move_samples(self) -> "Deferred[Moved]":
+        """Move the next portion of what is to be moved with the clock."""
         ...
 
 
@@ -99,22 +121,29 @@ class Intake(Service):
     It never fails. When a write does, the next tick tries again, with everything that waits.
 
     :param seconds: a monotonic clock.
+    :param telemetry: counts writes that failed, and samples that are lost.
     :param limit: how many samples may wait; beyond it the oldest are dropped.
-    :ivar dropped: how many samples were dropped because too many waited.
-    :ivar refused: how many samples were dropped because the store refuses them.
     :ivar error: in words, why samples wait; ``None`` while all is well.
+    :ivar lost_at: when samples were last lost, in seconds on that clock; ``None`` when none were.
     """
 
     log = Logger()
     name = "intake"
 
-    def __init__(self, store: Store, *, seconds: Callable[[], float], limit: int = LIMIT) -> None:
+    def __init__(
+        self,
+        store: Behind,
+        *,
+        seconds: Callable[[], float],
+        telemetry: Telemetry,
+        limit: int = LIMIT,
+    ) -> None:
         self._store = store
         self._seconds = seconds
+        self._telemetry = telemetry
         self._limit = limit
-        self.dropped = 0
-        self.refused = 0
         self.error: str | None = None
+        self.lost_at: float | None = None
         self._queue: deque[_Tick | _Call] = deque()
         self._count = 0
         self._in_flight = 0
@@ -122,8 +151,9 @@ class Intake(Service):
         self._idle: list[Deferred[None]] = []
         self._began = 0.0
         self._failing_since = 0.0
-        self._dropped_before = 0
+        self._dropped = 0
         self._caught_up = 0
+        self._stopping = False
 
     @property
     def waiting(self) -> int:
@@ -133,6 +163,7 @@ class Intake(Service):
     def stopService(self) -> "Deferred[None]":
         """Try a last time to store what waits; fires when that has come to an end."""
         super().stopService()
+        self._stopping = True
         return Deferred.fromCoroutine(self._last())
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
@@ -151,16 +182,43 @@ class Intake(Service):
         return told
 
     def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
-        """As the store's, in its turn."""
-        return self._in_turn(lambda: self._store.enter_era(boot_id, offset_ms))
+        """As the store's, in its turn; fires when what an earlier run has left is moved."""
+
+        async def enter() -> bool:
+            good = await self._in_turn(lambda: self._store.enter_era(boot_id, offset_ms))
+            await self._move()
+            return good
+
+        return Deferred.fromCoroutine(enter())
 
     def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
-        """As the store's, in its turn: what was added before is stored before, and moves."""
-        return self._in_turn(lambda: self._store.step_clock(boot_id, offset_ms, step_ms))
+        """As the store's, in its turn: what was added before is stored before, and moves.
+
+        What is added after it need not wait for that.
+
+        :return: when all are moved, how many were, and how many were dropped as duplicates.
+        """
+
+        async def step() -> tuple[int, int]:
+            await self._in_turn(lambda: self._store.step_clock(boot_id, offset_ms, step_ms))
+            return await self._move()
+
+        return Deferred.fromCoroutine(step())
 
     def trust_clock(self) -> "Deferred[None]":
         """As the store's, in its turn."""
         return self._in_turn(self._store.trust_clock)
+
+    async def _move(self) -> tuple[int, int]:
+        """Move samples, a portion at a time; whatever waits by then comes before the next one.
+
+        When the service stops, the rest is left to the next start: the store gives none out before.
+        """
+        count, dropped, more = 0, 0, True
+        while more and not self._stopping:
+            moved = await self._in_turn(self._store.move_samples)
+            count, dropped, more = count + moved.count, dropped + moved.dropped, moved.more
+        return count, dropped
 
     def _in_turn(self, function: "Callable[[], Deferred[T]]") -> "Deferred[T]":
         told: Deferred[T] = Deferred()
@@ -258,6 +316,7 @@ class Intake(Service):
             try:
                 await self._store.add(begin)
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not end collection
+                self._telemetry.write_failures.inc()
                 writing.error = error
                 failures += 1
                 if _is_general(error) or failures > FAILURES:
@@ -275,7 +334,7 @@ class Intake(Service):
                 writing.parts.append(part[len(begin) :])
 
     def _drop_refused(self, writing: _Writing) -> None:
-        self.refused += len(writing.refused)
+        self._lose(len(writing.refused))
         first = writing.refused[0]
         self.log.error(
             "{count} samples are dropped, the database refuses them: {error}; the first is"
@@ -297,20 +356,24 @@ class Intake(Service):
             lost = min(excess, len(item.samples))
             excess -= lost
             self._count -= lost
-            self.dropped += lost
+            self._dropped += lost
+            self._lose(lost)
             if lost == len(item.samples):
                 self._queue.remove(item)
                 item.tell(0)
             else:
                 item.samples = item.samples[lost:]
 
+    def _lose(self, count: int) -> None:
+        self._telemetry.metrics_dropped.inc(count)
+        self.lost_at = self._seconds()
+
     def _fail(self, reason: str, error: Exception | None = None) -> None:
         """Say why samples wait: loudly when it begins, quietly while it goes on."""
         say = self.log.error if self.error is None else self.log.debug
         if self.error is None:
             self._failing_since = self._seconds()
-            self._dropped_before = self.dropped
-            self._caught_up = 0
+            self._dropped = self._caught_up = 0
         self.error = reason
         say(
             "samples cannot be stored and wait in memory: {error}",
@@ -318,7 +381,7 @@ class Intake(Service):
             error_type=type(error).__name__,
             sqlite_error=getattr(error, "sqlite_errorname", None),
             waiting=self.waiting,
-            dropped=self.dropped - self._dropped_before,
+            dropped=self._dropped,
         )
 
     def _works(self) -> None:
@@ -331,7 +394,7 @@ class Intake(Service):
             " {dropped} were dropped",
             seconds=self._seconds() - self._failing_since,
             waited=self._caught_up,
-            dropped=self.dropped - self._dropped_before,
+            dropped=self._dropped,
         )
 
     async def _last(self) -> None:
@@ -341,6 +404,7 @@ class Intake(Service):
             self._idle.append(idle)
             await idle
         if self.waiting:
+            self._lose(self.waiting)
             self.log.error(
                 "{count} samples are lost, they could not be stored: {error}",
                 count=self.waiting,

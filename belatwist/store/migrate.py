@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from sqlite3 import Connection, Error
+from sqlite3 import SQLITE_INTERRUPT, Connection, Error
 
 from belatwist.errors import StartError
 from belatwist.store import queries, schema
@@ -218,6 +218,8 @@ def _shrink(connection: Connection) -> str | None:
         connection.execute("PRAGMA temp_store=1")
         connection.execute("VACUUM")
     except Error as error:
+        if error.sqlite_errorcode == SQLITE_INTERRUPT:
+            raise  # It is left, and taken up again at the next start.
         return str(error)
     finally:
         connection.execute(f"PRAGMA temp_store={before}")

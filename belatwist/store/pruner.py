@@ -18,6 +18,7 @@ from belatwist.store import retention
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.retention import Ages, Deleted, Key, Mark, Size
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -38,7 +39,7 @@ SPARE = 8 << 20
 """A file that is too large becomes smaller than it must by this many bytes, at most, so that it is
 not too large again at once; and a file's free pages are kept up to half of this."""
 
-SETTLED, TEXTS, PENDING = KINDS = ("settled samples", "texts", "pending samples")
+SETTLED, TEXTS, PENDING = ("settled samples", "texts", "pending samples")
 """What is deleted, in this order."""
 
 
@@ -52,7 +53,9 @@ class Pruner(Service):
     :param reactor: the timers' clock, monotonic.
     :param keep: seconds that a sample is kept after it was settled.
     :param limit: the largest size in bytes of the database with its write-ahead log.
-    :ivar pruned: how many rows of each of :data:`KINDS` were deleted in this run.
+    :param telemetry: counts what is deleted.
+    :ivar lost_at: when pending samples were last deleted, in seconds on the reactor's clock;
+        ``None`` when none were in this run.
     """
 
     log = Logger()
@@ -67,14 +70,16 @@ class Pruner(Service):
         wall_ms: WallClock,
         keep: float,
         limit: int,
+        telemetry: Telemetry,
     ) -> None:
-        self.pruned = dict.fromkeys(KINDS, 0)
+        self.lost_at: float | None = None
         self._store = store
         self._checkpointer = checkpointer
         self._reactor = reactor
         self._wall_ms = wall_ms
         self._keep = keep
         self._limit = limit
+        self._telemetry = telemetry
         self._expiry_every = min(max(keep / 24, 1.0), 3600.0)
         self._next_expiry = self._next_tidying = 0.0
         self._ages: Ages | None = None
@@ -231,11 +236,11 @@ class Pruner(Service):
                 after = found.after
                 if found.count:
                     count += found.count
+                    self._count(kind, found.count)
                     first_ms = min(first_ms, found.first_ms)
                     last_ms = max(last_ms, found.last_ms)
                 await self._pause()
         finally:
-            self.pruned[kind] += count
             if count:
                 self.log.emit(
                     LogLevel.warn if kind == PENDING else LogLevel.info,
@@ -247,6 +252,12 @@ class Pruner(Service):
                     why=why,
                 )
         return after
+
+    def _count(self, kind: str, count: int) -> None:
+        self._telemetry.metrics_pruned.inc(count)
+        if kind == PENDING:
+            self._telemetry.metrics_dropped.inc(count)
+            self.lost_at = self._reactor.seconds()
 
     async def _tidy(self, before_ms: int) -> None:
         """Delete sessions and series that no sample is of, when there are many."""

@@ -196,6 +196,13 @@ def count_pending(cursor: Cursor) -> int:
     return int(cursor.fetchone()[0])
 
 
+def oldest(cursor: Cursor) -> int | None:
+    """Return the time of the oldest sample, settled ones included; ``None`` when there is none."""
+    cursor.execute("SELECT timestamp_ms FROM samples ORDER BY timestamp_ms, series_id LIMIT 1")
+    row = cursor.fetchone()
+    return None if row is None else int(row[0])
+
+
 def begin_session(
     cursor: Cursor, session_id: str, now_ms: int, metadata: str
 ) -> tuple[int, list[str]]:

@@ -6,10 +6,9 @@ read. What was uploaded already, and texts, which never are, stay in the old fil
 """
 
 import os
-import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,12 +19,16 @@ from belatwist.errors import BelaError
 from belatwist.model import REAL, Series
 from belatwist.store import schema
 from belatwist.store.damaged import BROKEN, SMALL, Damaged
+from belatwist.store.pulse import LeftError
 
 PORTION = 5_000
 """Rows of a transaction into the new database."""
 
 ROOM = 8 << 20
 """Bytes that are left free on the disk, so that collection can go on; an eighth of a small disk."""
+
+BLOCK = 1 << 20
+"""Bytes that are copied at once."""
 
 _FILES = ("-wal", "-shm", "")  # The database itself last: without it the others mean nothing.
 _FRESH = ".new"
@@ -119,19 +122,22 @@ def replace(
     now: datetime,
     known: Mapping[int, Series],
     session: Session | None = None,
+    is_left: Callable[[], bool] = lambda: False,
 ) -> Salvaged:
     """Put a new database in the place of a damaged one, which nobody has open.
 
     :param now: the time, in UTC.
     :param known: series by their ids, as far as they are known without the database.
     :param session: the running session, if there is one.
+    :param is_left: tells whether to give up; asked often.
     :raises OSError: when the disk does not take a new database; the old one is then in its place.
     :raises sqlite3.Error: the same.
+    :raises LeftError: when it was given up; the same.
     """
     fresh = path.with_name(path.name + _FRESH)
     _remove(fresh)
     try:
-        carried, listed, stopped = _fill(fresh, path, now, known, session)
+        carried, listed, stopped = _fill(fresh, path, now, known, session, is_left=is_left)
         _sync(fresh)
     except BaseException:
         _remove(fresh)
@@ -188,6 +194,8 @@ def _fill(
     now: datetime,
     known: Mapping[int, Series],
     session: Session | None,
+    *,
+    is_left: Callable[[], bool],
 ) -> tuple[int, int | None, str | None]:
     """Make a new database, and carry over into it what can be read of the old one."""
     with closing(sqlite3.connect(fresh)) as target:
@@ -203,36 +211,40 @@ def _fill(
         listed = None
         stopped: str | None
         try:
-            with _opened(path, fresh, known) as source:
+            with _opened(path, fresh, known, is_left) as source:
                 listed = source.listed()
                 stopped = _carry_over(source, target) or source.stopped
         except (*BROKEN, OSError) as error:
             stopped = str(error)
+        if is_left():
+            raise LeftError
         carried = target.execute("SELECT count(*) FROM samples").fetchone()[0]
     return carried, listed, stopped
 
 
 @contextmanager
-def _opened(path: Path, fresh: Path, known: Mapping[int, Series]) -> Iterator[Damaged]:
+def _opened(
+    path: Path, fresh: Path, known: Mapping[int, Series], is_left: Callable[[], bool]
+) -> Iterator[Damaged]:
     """Open a damaged database; where its first page is lost, a copy that has a new one.
 
     :param fresh: a new database. Where the tables begin is the same in all that were made so.
     """
-    with closing(Damaged(path, known)) as source:
+    with closing(Damaged(path, known, is_left)) as source:
         if source.has_tables():
             yield source
             return
     copy = fresh.with_name(fresh.name + _COPY)
     try:
         if _has_room(path.parent, path.stat().st_size):
-            _copy_with_first_page(path, fresh, copy)
-        with closing(Damaged(copy if copy.exists() else path, known)) as source:
+            _copy_with_first_page(path, fresh, copy, is_left)
+        with closing(Damaged(copy if copy.exists() else path, known, is_left)) as source:
             yield source
     finally:
         _remove(copy)
 
 
-def _copy_with_first_page(path: Path, fresh: Path, copy: Path) -> None:
+def _copy_with_first_page(path: Path, fresh: Path, copy: Path, is_left: Callable[[], bool]) -> None:
     """Copy a database, giving it another one's first page.
 
     The header's fields: https://sqlite.org/fileformat2.html#the_database_header
@@ -246,12 +258,20 @@ def _copy_with_first_page(path: Path, fresh: Path, copy: Path) -> None:
     page[28:32] = pages.to_bytes(4, "big")
     page[32:40] = bytes(8)  # No free pages: it is only read.
     page[92:96] = page[24:28]  # The number of pages is valid.
-    shutil.copyfile(path, copy)
+    _copy(path, copy, is_left)
     log = path.with_name(path.name + "-wal")
     if log.exists():
-        shutil.copyfile(log, copy.with_name(copy.name + "-wal"))
+        _copy(log, copy.with_name(copy.name + "-wal"), is_left)
     with copy.open("r+b") as other:
         other.write(page)
+
+
+def _copy(source: Path, target: Path, is_left: Callable[[], bool]) -> None:
+    with source.open("rb") as one, target.open("wb") as other:
+        while block := one.read(BLOCK):
+            if is_left():
+                raise LeftError
+            other.write(block)
 
 
 def _carry_over(source: Damaged, target: sqlite3.Connection) -> str | None:

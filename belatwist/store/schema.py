@@ -45,7 +45,8 @@ CREATE TABLE clock_eras (
     number INTEGER PRIMARY KEY,
     boot_id TEXT NOT NULL,
     offset_ms INTEGER NOT NULL,
-    synchronised INTEGER NOT NULL DEFAULT 0
+    synchronised INTEGER NOT NULL DEFAULT 0,
+    moves_to INTEGER REFERENCES clock_eras (number)
 );
 CREATE TABLE upload_checkpoints (
     id INTEGER PRIMARY KEY,

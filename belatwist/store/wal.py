@@ -34,9 +34,19 @@ class Checkpoint:
 
 def size(database: Path) -> int:
     """Return the size of a database's log in bytes; 0 when it has none."""
+    return _size(f"{database}-wal")
+
+
+def sizes(database: Path) -> tuple[int, int]:
+    """Return the sizes in bytes of a database's file and of its log; 0 for what is not there."""
+    name = str(database)
+    return _size(name), _size(f"{name}-wal")
+
+
+def _size(name: str) -> int:
     try:
-        return os.stat(f"{database}-wal").st_size  # noqa: PTH116 - a path object costs ten times this
-    except FileNotFoundError:
+        return os.stat(name).st_size  # noqa: PTH116 - a path object costs ten times this
+    except OSError:
         return 0
 
 

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.telemetry import Telemetry
 from tests.fakes import inline_store
 from tests.store.databases import reading
 
@@ -27,9 +28,16 @@ def sessions(path: Path) -> Sessions:
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
-def threaded(path: Path) -> SQLiteStore:
+def counted(telemetry: Telemetry, name: str) -> float:
+    """Read a metric of the agent's own, by its uploaded name."""
+    return telemetry.registry.get_sample_value(name) or 0.0
+
+
+def threaded(path: Path, telemetry: Telemetry | None = None) -> SQLiteStore:
     """Make a store as the agent does: on the reactor, with a thread."""
-    return SQLiteStore(path, reactor, synchronous="full", cache_mb=8, mmap_mb=0)
+    return SQLiteStore(
+        path, reactor, synchronous="full", cache_mb=8, mmap_mb=0, telemetry=telemetry or Telemetry()
+    )
 
 
 class InFolder(SynchronousTestCase):

@@ -14,11 +14,14 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.model import Sample, Series, sample
+from belatwist.store.eras import Moved
 from belatwist.store.intake import FAILURES, PATIENCE, PORTION, Intake
+from belatwist.telemetry import Telemetry
 from tests.logs import Captured
 from tests.store.databases import CORE, LOAD
-from tests.store.stores import InFolder, query
+from tests.store.stores import InFolder, counted, query
 
+NOTHING_MOVED = Moved(0, 0, None, more=False)
 FULL = sqlite3.OperationalError("database or disk is full")
 
 
@@ -29,6 +32,7 @@ class ScriptedStore:
     :ivar calls: what it was asked to do, in order.
     :ivar broken: makes every call fail.
     :ivar bad: tells samples that make their transaction fail.
+    :ivar moves: what each portion of what is to be moved comes to.
     """
 
     def __init__(self) -> None:
@@ -37,6 +41,7 @@ class ScriptedStore:
         self.broken: Exception | None = None
         self.bad: Callable[[Sample], bool] = lambda _: False
         self.hanging: list[Deferred[None]] | None = None
+        self.moves: list[Moved] = []
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
         self.calls.append(len(samples))
@@ -46,9 +51,13 @@ class ScriptedStore:
         self.calls.append("enter")
         return self._answer(lambda: True)
 
-    def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
+    def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[None]":
         self.calls.append("step")
-        return self._answer(lambda: (1, 2))
+        return self._answer(lambda: None)
+
+    def move_samples(self) -> "Deferred[Moved]":
+        self.calls.append("move")
+        return self._answer(lambda: self.moves.pop(0) if self.moves else NOTHING_MOVED)
 
     def trust_clock(self) -> "Deferred[None]":
         self.calls.append("trust")
@@ -94,9 +103,18 @@ class IntakeTests(SynchronousTestCase):
 
     def made(self, **options: Any) -> Intake:
         """Make an intake on the store, running."""
-        intake = Intake(self.store, seconds=self.clock.seconds, **options)
+        self.telemetry = Telemetry()
+        intake = Intake(self.store, seconds=self.clock.seconds, telemetry=self.telemetry, **options)
         intake.startService()
         return intake
+
+    def lost(self) -> float:
+        """Return how many samples were lost, as the agent's own metrics have it."""
+        return counted(self.telemetry, "storage_metrics_dropped_total")
+
+    def failures(self) -> float:
+        """Return how many writes failed, as the agent's own metrics have it."""
+        return counted(self.telemetry, "storage_write_failures_total")
 
     def test_a_tick_goes_straight_through(self) -> None:
         """While all is well, a tick is one transaction, done at once, and nothing is said."""
@@ -117,6 +135,7 @@ class IntakeTests(SynchronousTestCase):
                 self.assertEqual(self.successResultOf(self.intake.add(tick(at))), 0)
                 self.clock.advance(10)
         self.assertEqual((self.intake.waiting, self.intake.error), (15, str(FULL)))
+        self.assertEqual((self.failures(), self.lost(), self.intake.lost_at), (5, 0, None))
         self.assertEqual(
             log.texts(LogLevel.error),
             ["samples cannot be stored and wait in memory: database or disk is full"],
@@ -152,8 +171,10 @@ class IntakeTests(SynchronousTestCase):
         self.intake = self.made(limit=10)
         self.store.broken = FULL
         for at in range(5):
+            self.clock.advance(1)
             self.intake.add(tick(at))
-        self.assertEqual((self.intake.waiting, self.intake.dropped), (10, 5))
+        self.assertEqual((self.intake.waiting, self.lost()), (10, 5))
+        self.assertEqual((self.failures(), self.intake.lost_at), (5, 5.0))
         self.store.broken = None
         with Captured() as log:
             self.intake.add(tick(5))
@@ -196,7 +217,7 @@ class IntakeTests(SynchronousTestCase):
                 self.intake.add(tick(at))
         self.assertEqual(len(log.texts(LogLevel.error)), 1)
         self.assertIn("has not answered", self.intake.error or "")
-        self.assertEqual((self.intake.waiting, self.intake.dropped), (12, 18))
+        self.assertEqual((self.intake.waiting, self.lost()), (12, 18))
         with Captured() as log:
             self.store.release()
         self.assertEqual((self.intake.waiting, self.intake.error), (0, None))
@@ -211,7 +232,7 @@ class IntakeTests(SynchronousTestCase):
         with Captured() as log:
             self.assertEqual(self.successResultOf(self.intake.add(samples)), 49)
         self.assertEqual(self.store.stored, samples[:20] + samples[21:])
-        self.assertEqual((self.intake.refused, self.intake.error), (1, None))
+        self.assertEqual((self.lost(), self.intake.error), (1, None))
         (said,) = log.texts(LogLevel.error)
         self.assertIn("1 samples are dropped, the database refuses them: 'utf-8' codec", said)
         self.assertIn("odd", said)
@@ -221,7 +242,7 @@ class IntakeTests(SynchronousTestCase):
         """Then it is not the samples' fault: none is dropped, and attempts are bounded."""
         self.store.bad = lambda _: True
         self.intake.add(tick(1, 500))
-        self.assertEqual((self.intake.waiting, self.intake.refused), (500, 0))
+        self.assertEqual((self.intake.waiting, self.lost()), (500, 0))
         self.assertLessEqual(len(self.store.calls), FAILURES + 1)
         self.assertIn("codec", self.intake.error or "")
         self.store.bad = lambda _: False
@@ -232,9 +253,9 @@ class IntakeTests(SynchronousTestCase):
         """By itself it cannot be told from a store that refuses everything; with others it can."""
         self.store.bad = lambda one: one.timestamp_ms == 1000
         self.intake.add(tick(1, 1))
-        self.assertEqual((self.intake.waiting, self.intake.refused), (1, 0))
+        self.assertEqual((self.intake.waiting, self.lost()), (1, 0))
         self.intake.add(tick(2, 1))
-        self.assertEqual((self.intake.waiting, self.intake.refused), (0, 1))
+        self.assertEqual((self.intake.waiting, self.lost()), (0, 1))
         self.assertEqual(self.store.stored, tick(2, 1))
         self.assertIsNone(self.intake.error)
 
@@ -244,7 +265,7 @@ class IntakeTests(SynchronousTestCase):
         self.intake.add(tick(1, 300))
         for at in range(2, 12):
             self.intake.add(tick(at))
-        self.assertEqual((self.intake.waiting, self.intake.refused), (0, 150))
+        self.assertEqual((self.intake.waiting, self.lost()), (0, 150))
         expected = [one for one in tick(1, 300) if not self.store.bad(one)]
         self.assertEqual(self.store.stored[:150], expected)
 
@@ -259,10 +280,66 @@ class IntakeTests(SynchronousTestCase):
         self.store.broken = None
         self.store.calls.clear()
         trusting = self.intake.trust_clock()
-        self.assertEqual(self.store.calls, [3, "step", 3, "trust"])
-        self.assertEqual(self.successResultOf(stepping), (1, 2))
+        self.assertEqual(self.store.calls, [3, "step", 3, "trust", "move"])
+        self.assertEqual(self.successResultOf(stepping), (0, 0))
         self.assertIsNone(self.successResultOf(trusting))
         self.assertTrue(self.successResultOf(self.intake.enter_era("boot", 5)))
+
+    def test_samples_are_moved_in_portions(self) -> None:
+        """What was collected meanwhile is stored between two of them; all told is their sum."""
+        self.store.moves = [
+            Moved(7, 1, None, more=True),
+            Moved(4, 0, None, more=True),
+            Moved(2, 3, None, more=False),
+        ]
+        self.store.hanging = []
+        stepping = self.intake.step_clock("boot", 5, 6)
+        for at in range(7):
+            if at % 2 == 0:
+                self.intake.add(tick(at, 1))
+            self.assertNoResult(stepping)
+            self.store.hanging.pop(0).callback(None)
+        self.assertEqual(self.store.calls[:7], ["step", 1, "move", 1, "move", 1, "move"])
+        self.assertEqual(self.successResultOf(stepping), (13, 4))
+        self.store.release()
+
+    def test_what_an_earlier_run_has_left_is_moved_first(self) -> None:
+        """The boot's clock is looked up, and only known when nothing stands at a wrong time."""
+        self.store.moves = [Moved(1, 0, None, more=True)]
+        self.store.hanging = []
+        entering = self.intake.enter_era("boot", 5)
+        for _ in range(3):
+            self.assertNoResult(entering)
+            self.store.hanging.pop(0).callback(None)
+        self.assertEqual(self.store.calls, ["enter", "move", "move"])
+        self.assertTrue(self.successResultOf(entering))
+
+    def test_a_portion_that_fails_is_tried_again(self) -> None:
+        """At the next tick, as everything else; nobody is told before it is done."""
+        self.store.hanging = []
+        stepping = self.intake.step_clock("boot", 5, 6)
+        self.store.hanging.pop(0).callback(None)
+        self.store.broken = FULL
+        self.store.release()
+        self.intake.add(tick(1))
+        self.assertEqual(self.store.calls, ["step", "move", "move"])
+        self.assertNoResult(stepping)
+        self.store.broken = None
+        self.intake.add(tick(2))
+        self.assertEqual(self.store.calls[3:], ["move", 6])
+        self.assertEqual(self.successResultOf(stepping), (0, 0))
+
+    def test_stopping_leaves_what_is_not_moved(self) -> None:
+        """However much there is, the present portion is the last one; what waits is stored."""
+        self.store.moves = [Moved(1, 0, None, more=True) for _ in range(100)]
+        self.store.hanging = []
+        self.intake.step_clock("boot", 5, 6)
+        self.store.hanging.pop(0).callback(None)
+        self.intake.add(tick(1))
+        stopping = self.intake.stopService()
+        self.store.release()
+        self.successResultOf(stopping)
+        self.assertEqual(self.store.calls, ["step", "move", 3])
 
     def test_a_note_that_fails_by_itself(self) -> None:
         """It is its caller's to see, and holds nobody up."""
@@ -291,6 +368,7 @@ class IntakeTests(SynchronousTestCase):
             log.texts(LogLevel.error),
             ["3 samples are lost, they could not be stored: database or disk is full"],
         )
+        self.assertEqual((self.lost(), self.intake.lost_at), (3, 0.0))
 
     def test_stopping_waits_for_the_write_in_flight(self) -> None:
         """And for what waits behind it."""
@@ -314,7 +392,8 @@ class IntakeTests(SynchronousTestCase):
     def test_whatever_happens(self, steps: list[tuple[int, str]], limit: int) -> None:
         """Every sample is stored once and in order, or counted: as dropped, as refused."""
         store = ScriptedStore()
-        intake = Intake(store, seconds=Clock().seconds, limit=limit)
+        telemetry = Telemetry()
+        intake = Intake(store, seconds=Clock().seconds, telemetry=telemetry, limit=limit)
         store.bad = lambda one: one.series is CORE
         given_in = []
         for at, (count, what) in enumerate(steps, start=1):
@@ -338,7 +417,9 @@ class IntakeTests(SynchronousTestCase):
         places = [order[one] for one in store.stored]
         self.assertEqual(places, sorted(set(places)))
         self.assertEqual(intake.waiting, 0)
-        self.assertEqual(len(store.stored) + intake.dropped + intake.refused, len(given_in))
+        lost = counted(telemetry, "storage_metrics_dropped_total")
+        self.assertEqual(len(store.stored) + lost, len(given_in))
+        self.assertEqual(intake.lost_at is not None, lost > 0)
 
 
 class OnDiskTests(InFolder):
@@ -347,7 +428,7 @@ class OnDiskTests(InFolder):
     def test_a_name_that_sqlite_refuses(self) -> None:
         """A lone surrogate in a tag costs its sample, and no other one."""
         store = self.opened(self.path)
-        intake = Intake(store, seconds=Clock().seconds)
+        intake = Intake(store, seconds=Clock().seconds, telemetry=Telemetry())
         odd = Series.of("m", "box", {"t": "\udcff"})
         self.assertEqual(
             self.successResultOf(
@@ -360,10 +441,12 @@ class OnDiskTests(InFolder):
     def test_an_id_that_is_beyond_sqlite(self) -> None:
         """A time that 64 bits cannot hold costs its sample, and no other one."""
         store = self.opened(self.path)
-        intake = Intake(store, seconds=Clock().seconds)
+        telemetry = Telemetry()
+        intake = Intake(store, seconds=Clock().seconds, telemetry=telemetry)
         intake.add([sample(CORE, 2, 2), sample(LOAD, 2**70, 2), sample(LOAD, 2, 3)])
         self.assertEqual(query(self.path, "SELECT count(*) FROM metrics"), [(2,)])
-        self.assertEqual((intake.refused, store.pending), (1, 2))
+        lost = counted(telemetry, "storage_metrics_dropped_total")
+        self.assertEqual((lost, store.pending), (1, 2))
 
 
 class FailingDiskTests(SynchronousTestCase):
@@ -389,7 +472,7 @@ class FailingDiskTests(SynchronousTestCase):
                         return fail(error)
                     return succeed(len(samples))
 
-            intake = Intake(Store(), seconds=Clock().seconds)
+            intake = Intake(Store(), seconds=Clock().seconds, telemetry=Telemetry())
             for at in range(30):
                 intake.add(tick(at))
             self.assertEqual(intake.error, "database or disk is full")

@@ -3,6 +3,7 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest_twisted
@@ -22,6 +23,14 @@ from tests.store.suite import EVER
 from tests.store.test_sqlite import Steps
 
 HOUR = 3600.0
+TWISTED = {
+    *("log_level", "log_format", "log_namespace", "log_source", "log_logger", "log_time"),
+    *("log_legacy", "log_system", "log_text", "log_failure"),
+    *("message", "time", "system", "format", "isError", "failure"),
+}
+"""Keys of an event that are not its own."""
+COMPLETED = "WAL checkpoint completed"
+AGAIN = "WAL checkpoint works again"
 
 
 class Reading:
@@ -64,9 +73,21 @@ class CheckpointerTests(InFolder):
         """Store samples."""
         self.successResultOf(self.store.add([sample(LOAD, ms + n, n) for n in range(count)]))
 
-    def texts(self, level: NamedConstant = LogLevel.info) -> list[str]:
-        """Return what was logged of the log."""
-        return [t for t in self.log.texts(level) if "write-ahead log" in t]
+    def logged(self, text: str) -> list[tuple[NamedConstant, dict[str, Any]]]:
+        """Return level and fields of each event with a text."""
+        return [
+            (event["log_level"], {k: v for k, v in event.items() if k not in TWISTED})
+            for event in self.log.events
+            if event.get("log_format") == text
+        ]
+
+    def whys(self) -> list[str]:
+        """Return why each checkpoint was made that was completed."""
+        return [fields["why"] for _, fields in self.logged(COMPLETED)]
+
+    def levels(self, text: str) -> list[NamedConstant]:
+        """Return the level of each event with a text."""
+        return [level for level, _ in self.logged(text)]
 
     def test_at_its_interval(self) -> None:
         """However small the log is, it is emptied once in each interval."""
@@ -84,39 +105,79 @@ class CheckpointerTests(InFolder):
         assert found.bytes_reclaimed == found.old_size > 0
         assert found.log_frames == found.frames_checkpointed > 0
         assert found.duration_ms > 0
-        assert len(self.texts()) == 3
-        assert "to 0 bytes in" in self.texts()[0]
+        assert self.whys() == ["its time has come"] * 3
+        assert not service.blocked
+
+    def test_what_is_said(self) -> None:
+        """The events of a quiet life, each with all of its fields, and nothing else."""
+        service = self.start(interval=HOUR, limit=64 << 20)
+        assert self.logged("WAL checkpoint routine started") == [
+            (LogLevel.info, {"interval": HOUR, "size_limit_mb": 64.0})
+        ]
+        self.fill(count=5000)
+        size = wal.size(self.path)
+        self.clock.advance(HOUR)
+        sizes = {"wal_size_mb": round(size / 2**20, 1), "wal_size_bytes": size, "limit_mb": 64.0}
+        assert self.logged("WAL size check") == [(LogLevel.debug, sizes)]
+        found = service.last
+        assert found is not None
+        expected = {
+            "duration_ms": round(found.duration_ms, 1),
+            "old_size_mb": round(size / 2**20, 1),
+            "new_size_mb": 0.0,
+            "bytes_reclaimed": size,
+            "reduction_percent": 100.0,
+            "busy": False,
+            "log_frames": found.log_frames,
+            "frames_checkpointed": found.log_frames,
+            "why": "its time has come",
+        }
+        assert self.logged(COMPLETED) == [(LogLevel.info, expected)]
+        self.stop(service)
+        assert self.logged("Running final WAL checkpoint before shutdown") == [(LogLevel.info, {})]
+        assert self.logged(COMPLETED)[1][1]["reduction_percent"] == 0.0
+        assert len(self.log.events) == 5
+
+    def test_it_is_said_that_the_log_is_large(self) -> None:
+        """With its size and the limit, before it is written back."""
+        self.start(limit=1 << 20)
+        self.fill(count=40_000)
+        ((level, fields),) = self.logged("WAL size exceeds threshold, running checkpoint")
+        assert level is LogLevel.info
+        (_, completed) = self.logged(COMPLETED)[0]
+        assert fields == {
+            "wal_size_mb": completed["old_size_mb"],
+            "wal_size_bytes": completed["bytes_reclaimed"],
+            "limit_mb": 1.0,
+        }
+        assert fields["wal_size_bytes"] > 1 << 20
 
     def test_when_it_is_large(self) -> None:
         """The first write that finds it beyond its limit has it emptied, adding or settling."""
         self.start(limit=100_000)
-        self.fill(count=5000)
-        assert wal.size(self.path) > 100_000
-        self.fill(10_000, count=1)
+        self.fill(count=100)
+        assert wal.size(self.path) > 0
+        self.fill(1000, count=5000)
         assert wal.size(self.path) == 0
         rows = self.successResultOf(self.store.fetch(10_000, EVER)).rows
-        self.successResultOf(self.store.settle([accept(rows[:-1])], 1))
-        assert wal.size(self.path) > 100_000
-        self.successResultOf(self.store.settle([accept(rows[-1:])], 1))
+        self.successResultOf(self.store.settle([accept(rows)], 1))
         assert wal.size(self.path) == 0
-        assert all("too large" in text for text in self.texts())
         self.fill(20_000, count=1)
-        assert len(self.texts()) == 2
+        assert self.whys() == ["too large"] * 2
 
     def test_it_begins_anew_after_each(self) -> None:
         """After one for the size the next regular one comes an interval later."""
         self.start(limit=100_000)
         self.clock.advance(HOUR / 2)
         self.fill(count=5000)
-        self.fill(10_000, count=1)
         self.clock.advance(HOUR - 1)
-        assert len(self.texts()) == 1
+        assert len(self.whys()) == 1
         self.clock.advance(1)
-        assert len(self.texts()) == 2
+        assert len(self.whys()) == 2
         assert len(self.clock.getDelayedCalls()) == 1
 
     def test_a_reader_in_the_way(self) -> None:
-        """It is not waited for; what it blocks is logged, and tried again, later each time."""
+        """It is not waited for; what it blocks is said once, and tried again, later each time."""
         service = self.start()
         self.fill()
         reader = Reading(self.path)
@@ -125,16 +186,23 @@ class CheckpointerTests(InFolder):
         self.clock.advance(HOUR)
         assert service.last is not None
         assert service.last.busy
+        assert service.blocked
         assert service.last.frames_checkpointed < service.last.log_frames
         assert service.last.duration_ms < 1000
         for waited in (RETRY, 2 * RETRY, 4 * RETRY):
             (call,) = self.clock.getDelayedCalls()
             assert call.getTime() - self.clock.seconds() == waited
             self.clock.advance(waited)
-        assert len(self.texts(LogLevel.warn)) == 4
+        assert self.levels(COMPLETED) == [LogLevel.warn, *[LogLevel.debug] * 3]
+        assert [fields["busy"] for _, fields in self.logged(COMPLETED)] == [True] * 4
+        assert self.logged(AGAIN) == []
         reader.end()
         self.clock.advance(8 * RETRY)
         assert not service.last.busy
+        assert not service.blocked
+        assert self.levels(COMPLETED)[-1] is LogLevel.info
+        said = {"seconds": 15 * RETRY, "failures": 4}
+        assert self.logged(AGAIN) == [(LogLevel.info, said)]
         assert wal.size(self.path) == 0
         (call,) = self.clock.getDelayedCalls()
         assert call.getTime() - self.clock.seconds() == HOUR
@@ -148,7 +216,7 @@ class CheckpointerTests(InFolder):
         self.fill(1000, count=5000)
         for n in range(5):
             self.fill(10_000 + n, count=1)
-        assert len(self.texts(LogLevel.warn)) == 1
+        assert self.levels(COMPLETED) == [LogLevel.warn]
         reader.end()
         self.clock.advance(RETRY)
         assert wal.size(self.path) == 0
@@ -160,15 +228,46 @@ class CheckpointerTests(InFolder):
         assert self.successResultOf(timeout) == 5000
 
     def test_it_fails(self) -> None:
-        """A disk that fails is logged, and the next one comes soon."""
+        """A disk that fails is said once, and the next one comes soon."""
         service = self.start()
         broken = sqlite3.OperationalError("disk I/O error")
-        with mock.patch.object(self.store, "checkpoint", return_value=fail(broken)):
+        with mock.patch.object(self.store, "checkpoint", side_effect=lambda: fail(broken)):
             self.clock.advance(HOUR)
-        (text,) = self.texts(LogLevel.error)
-        assert "disk I/O error" in text
-        self.clock.advance(RETRY)
+            self.clock.advance(RETRY)
+        said = {
+            "error": "disk I/O error",
+            "error_type": "OperationalError",
+            "why": "its time has come",
+        }
+        failed = self.logged("WAL checkpoint failed")
+        assert failed == [(LogLevel.error, said), (LogLevel.debug, said)]
+        self.clock.advance(2 * RETRY)
         assert service.last is not None
+        assert self.logged(AGAIN) == [(LogLevel.info, {"seconds": 3 * RETRY, "failures": 2})]
+
+    def test_it_fails_in_a_way_of_its_own(self) -> None:
+        """What is not the disk's doing is said with where it came from."""
+        self.start()
+        with mock.patch.object(self.store, "checkpoint", side_effect=lambda: fail(ValueError("x"))):
+            self.clock.advance(HOUR)
+        (failure,) = self.flushLoggedErrors(ValueError)
+        assert self.logged("WAL checkpoint failed")[0][1]["error_type"] == "ValueError"
+        assert failure.getErrorMessage() == "x"
+
+    def test_blocked_and_then_failing(self) -> None:
+        """What goes wrong in another way is said, too."""
+        self.start()
+        self.fill()
+        reader = Reading(self.path)
+        self.addCleanup(reader.end)
+        self.fill(1000)
+        self.clock.advance(HOUR)
+        broken = sqlite3.OperationalError("disk I/O error")
+        with mock.patch.object(self.store, "checkpoint", side_effect=lambda: fail(broken)):
+            self.clock.advance(RETRY)
+        self.clock.advance(2 * RETRY)
+        assert self.levels("WAL checkpoint failed") == [LogLevel.error]
+        assert self.levels(COMPLETED) == [LogLevel.warn, LogLevel.warn]
 
     def test_two_at_a_time(self) -> None:
         """Whoever asks for one while one is under way waits for that one."""
@@ -182,7 +281,7 @@ class CheckpointerTests(InFolder):
         self.assertNoResult(waiting)
         under_way.callback(wal.Checkpoint(1.0, 10, 0, False, 1, 1))
         self.successResultOf(waiting)
-        assert len(self.texts()) == 1
+        assert len(self.whys()) == 1
 
     def test_stopping(self) -> None:
         """The log is emptied, which is logged, and nothing is left to be done."""
@@ -190,7 +289,7 @@ class CheckpointerTests(InFolder):
         self.fill()
         self.stop(service)
         assert wal.size(self.path) == 0
-        assert "stopping" in self.texts()[-1]
+        assert self.whys()[-1] == "stopping"
         assert self.clock.getDelayedCalls() == []
         self.fill(1000)
 
@@ -205,7 +304,7 @@ class CheckpointerTests(InFolder):
         under_way.callback(wal.Checkpoint(1.0, 10, 10, True, 1, 0))
         self.successResultOf(stopping)
         assert self.clock.getDelayedCalls() == []
-        assert "stopping" in self.texts()[-1]
+        assert self.whys()[-1] == "stopping"
 
 
 def test_a_database_without_a_log(tmp_path: Path) -> None:

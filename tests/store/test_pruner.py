@@ -19,13 +19,14 @@ from twisted.logger import LogLevel
 from belatwist.model import Sample, Series, sample
 from belatwist.store import pruner, retention, wal
 from belatwist.store.maintenance import Checkpointer
-from belatwist.store.pruner import PENDING, SETTLED, TEXTS, Pruner
+from belatwist.store.pruner import Pruner
 from belatwist.store.retention import Key, Size
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.telemetry import Telemetry
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.store.databases import LOAD, STATE, accept, one_priority_each, reading, reject
-from tests.store.stores import InFolder, query, threaded
+from tests.store.stores import InFolder, counted, query, threaded
 from tests.store.suite import EVER
 from tests.store.test_maintenance import Reading
 from tests.store.test_sqlite import Steps
@@ -58,6 +59,7 @@ class PrunerTests(InFolder):
         self.checkpointer = Checkpointer(
             self.store, reactor=self.clock, interval=1e9, limit=1 << 40
         )
+        self.telemetry = Telemetry()
         service = Pruner(
             self.store,
             self.checkpointer,
@@ -65,6 +67,7 @@ class PrunerTests(InFolder):
             wall_ms=self.now_ms,
             keep=keep,
             limit=limit,
+            telemetry=self.telemetry,
         )
         service.startService()
         self.addCleanup(self.stop, service)
@@ -114,6 +117,13 @@ class PrunerTests(InFolder):
         """Return what was logged of deletions."""
         return [text for text in self.log.texts(level) if " deleted" in text]
 
+    def pruned(self) -> tuple[float, float]:
+        """Return how many rows were deleted, and how many of them had not been uploaded."""
+        return (
+            counted(self.telemetry, "storage_metrics_pruned_total"),
+            counted(self.telemetry, "storage_metrics_dropped_total"),
+        )
+
     def test_what_is_old_goes(self) -> None:
         """Accepted and rejected samples alike, after their time; what is pending stays for ever."""
         service = self.start()
@@ -123,7 +133,7 @@ class PrunerTests(InFolder):
         self.assertEqual(self.counts(), (3000, 2000))
         self.wait(60)
         self.assertEqual(self.counts(), (0, 2000))
-        self.assertEqual(service.pruned, {SETTLED: 3000, TEXTS: 0, PENDING: 0})
+        self.assertEqual((self.pruned(), service.lost_at), ((3000, 0), None))
         first = NOW - 10_000_000
         self.assertEqual(
             self.texts(),
@@ -212,7 +222,7 @@ class PrunerTests(InFolder):
         settled, pending = self.counts()
         self.assertEqual(pending, 20_000)
         self.assertTrue(5_000 < settled < 18_000, settled)
-        self.assertEqual(service.pruned, {SETTLED: 20_000 - settled, TEXTS: 0, PENDING: 0})
+        self.assertEqual((self.pruned(), service.lost_at), ((20_000 - settled, 0), None))
         self.assertTrue(0.9 * limit < self.size().used < 0.95 * limit)
         ((oldest,),) = query(self.path, "SELECT min(timestamp_ms) FROM samples")
         self.assertEqual(oldest, NOW - 10_000_000 + 20_000 - settled)
@@ -229,7 +239,8 @@ class PrunerTests(InFolder):
         settled, pending = self.counts()
         self.assertEqual(settled, 0)
         self.assertTrue(10_000 < pending < 20_000)
-        self.assertEqual(service.pruned, {SETTLED: 20_000, TEXTS: 1, PENDING: 20_000 - pending})
+        self.assertEqual(self.pruned(), (20_001 + 20_000 - pending, 20_000 - pending))
+        self.assertIsNotNone(service.lost_at)
         self.assertTrue(0.9 * limit < self.size().used <= 0.99 * limit)
         first = NOW - 10_000_000 + 20_000
         self.assertEqual(
@@ -291,10 +302,10 @@ class PrunerTests(InFolder):
                                 "DROP TABLE x;")  # fmt: skip
         self.add(1)
         self.assertTrue(self.store.wal_bytes > 5_000_000)
-        service = self.start(limit=limit)
+        self.start(limit=limit)
         self.work()
         self.assertEqual(self.counts(), (0, 21_001))
-        self.assertEqual(service.pruned[PENDING], 0)
+        self.assertEqual(self.pruned()[1], 0)
 
     def test_unused_sessions_go(self) -> None:
         """But for the latest hundred, and those that have samples; once a day."""
@@ -359,7 +370,7 @@ class PrunerTests(InFolder):
         self.assertTrue(0 < settled < 20_000)
         self.stop(service)
         self.assertEqual(self.counts(), (settled, pending))
-        self.assertEqual(service.pruned[SETTLED], 20_000 - settled)
+        self.assertEqual(self.pruned()[0], 20_000 - settled)
         self.assertEqual(len(self.texts()), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -416,8 +427,15 @@ def test_what_makes_room(
         limit = round(sizes[0].used * share)
         settled, pending = keys(path, _BY_TIME), keys(path, _BY_PRIORITY)
         checkpointer = Checkpointer(store, reactor=clock, interval=1e9, limit=1 << 40)
+        telemetry = Telemetry()
         service = Pruner(
-            store, checkpointer, reactor=clock, wall_ms=lambda: 1000, keep=1e6, limit=limit
+            store,
+            checkpointer,
+            reactor=clock,
+            wall_ms=lambda: 1000,
+            keep=1e6,
+            limit=limit,
+            telemetry=telemetry,
         )
         service.startService()
         clock.pump([0.0] * 5000)
@@ -427,11 +445,10 @@ def test_what_makes_room(
         assert waiting == pending[len(pending) - len(waiting) :]
         assert waiting == pending or not left
         assert store.pending == len(waiting)
-        assert service.pruned == {
-            SETTLED: len(settled) - len(left),
-            TEXTS: 0,
-            PENDING: len(pending) - len(waiting),
-        }
+        lost = len(pending) - len(waiting)
+        gone = len(settled) - len(left) + lost
+        assert counted(telemetry, "storage_metrics_pruned_total") == gone
+        assert counted(telemetry, "storage_metrics_dropped_total") == lost
         assert sizes[1].used <= limit or not (left or waiting)
         if sizes[0].used <= limit:
             assert (left, waiting) == (settled, pending)
@@ -442,23 +459,16 @@ def test_what_makes_room(
 
 
 class _Watched(SQLiteStore):
-    """Says in which order its pieces of work were asked for and done."""
+    """Says in which order its pieces of work were done."""
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
-        self.asked: list[str] = []
         self.done: list[str] = []
 
-    def _run(self, function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
-        name = "add" if function.__name__ == "noting" else "maintenance"
-        self.asked.append(name)
-
-        def run(cursor: Any, *args: Any) -> Any:
-            result = function(cursor, *args)
-            self.done.append(name)
-            return result
-
-        return super()._run(run, *args)
+    def _transact(self, connection: Any, function: Callable[..., Any], *args: Any) -> Any:
+        result = super()._transact(connection, function, *args)
+        self.done.append("add" if function == self._insert else "maintenance")
+        return result
 
 
 @pytest_twisted.inlineCallbacks
@@ -467,22 +477,30 @@ def test_adding_waits_for_one_piece_at_most(tmp_path: Path) -> Steps:
     one before, are stored in between: at most one piece of the deletion comes before each.
     """
     path = tmp_path / "metrics.db"
-    store = _Watched(path, reactor, synchronous="full", cache_mb=8, mmap_mb=0)
+    telemetry = Telemetry()
+    store = _Watched(path, reactor, synchronous="full", cache_mb=8, mmap_mb=0, telemetry=telemetry)
     yield Deferred.fromCoroutine(store.open("s1", 1000))
     yield store.add([sample(LOAD, ms, ms) for ms in range(40_000)])
     batch = yield store.fetch(40_000, EVER)
     yield store.settle([accept(batch.rows)], 1000)
     checkpointer = Checkpointer(store, reactor=reactor, interval=1e9, limit=1 << 40)
     service = Pruner(
-        store, checkpointer, reactor=reactor, wall_ms=lambda: 1000, keep=1e6, limit=100_000
+        store,
+        checkpointer,
+        reactor=reactor,
+        wall_ms=lambda: 1000,
+        keep=1e6,
+        limit=100_000,
+        telemetry=telemetry,
     )
     with (
         mock.patch.object(retention, "ROWS", 500),
         mock.patch.object(pruner, "PAUSE", 0.0),
+        Captured() as log,
     ):
         service.startService()
         ms = 50_000
-        while not service.pruned[SETTLED]:
+        while not any(" settled samples deleted" in text for text in log.texts(LogLevel.info)):
             before = len(store.done)
             ms += 1
             yield store.add([sample(LOAD, ms, 0)])
@@ -508,8 +526,15 @@ def test_everything_together(tmp_path: Path) -> Steps:
     checkpointer.startService()
     limit = 600_000
     with mock.patch.object(pruner, "SIZE_EVERY", 0.01), mock.patch.object(pruner, "PAUSE", 0.0):
+        telemetry = Telemetry()
         service = Pruner(
-            store, checkpointer, reactor=reactor, wall_ms=lambda: 1000, keep=1e6, limit=limit
+            store,
+            checkpointer,
+            reactor=reactor,
+            wall_ms=lambda: 1000,
+            keep=1e6,
+            limit=limit,
+            telemetry=telemetry,
         )
         service.startService()
         for n in range(60):
@@ -519,8 +544,8 @@ def test_everything_together(tmp_path: Path) -> Steps:
         yield deferLater(reactor, 0.05)
         yield service.stopService()
     yield checkpointer.stopService()
-    assert service.pruned[SETTLED] > 10_000
-    assert service.pruned[PENDING] == 0
+    assert counted(telemetry, "storage_metrics_pruned_total") > 10_000
+    assert counted(telemetry, "storage_metrics_dropped_total") == 0
     assert store.pending == 6000
     assert query(path, "SELECT count(*) FROM samples WHERE checkpoint_id IS NULL") == [(6000,)]
     yield Deferred.fromCoroutine(store.close(2000))

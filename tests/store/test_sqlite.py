@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 
 from belatwist.model import Sample, Series, sample
-from belatwist.store import SampleStore, schema
+from belatwist.store import SampleStore, queries, schema
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.store import suite
@@ -188,12 +188,13 @@ class FailingTransactionTests(InFolder):
         """Kept by the traceback, it would be finalised later, and whoever does that may wait."""
         seen: list[Any] = []
 
-        def fails(cursor: adbapi.Transaction) -> None:
+        def fails(cursor: queries.Cursor) -> None:
             seen.append(cursor)
             raise sqlite3.OperationalError("database is locked")
 
         self.failureResultOf(self.store.maintain(fails), sqlite3.OperationalError)
-        self.assertIsNone(seen[0]._cursor)
+        with self.assertRaisesRegex(sqlite3.ProgrammingError, "closed cursor"):
+            seen[0].fetchone()
 
     def test_a_commit_fails(self) -> None:
         """Everything was written but the commit: nothing counts as stored."""

@@ -15,13 +15,13 @@ from twisted.internet.defer import Deferred
 
 from belatwist.clock import STEP_MS
 from belatwist.model import TEXT, Sample, Series
-from belatwist.store import Position, Row, retention
+from belatwist.store import Position, Row, eras, retention
 from tests.fakes import inline_store
 from tests.store.databases import accept, reject
 
 BASE = 1_000_000_000
 ROWS = 3
-"""What retention deletes at once, here."""
+"""What retention deletes at once, and what is moved of each priority at once, here."""
 
 SERIES = [
     *(Series.of("m", "box", {"n": str(n)}, priority=n % 3) for n in range(4)),
@@ -48,6 +48,16 @@ class Known:
     priority: int
     era: int | None
     outcome: int = 0
+
+
+@dataclass
+class Era:
+    """What the model knows of a clock era; ``to`` is the one into which its samples are to go."""
+
+    boot: str
+    offset: int
+    closed: bool = False
+    to: int | None = None
 
 
 class Failing:
@@ -86,12 +96,13 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = TemporaryDirectory()
         self.path = Path(self.folder.name) / "metrics.db"
-        self.rows = mock.patch.object(retention, "ROWS", ROWS)
-        self.rows.start()
+        self.rows = [mock.patch.object(one, "ROWS", ROWS) for one in (retention, eras)]
+        for one in self.rows:
+            one.start()
         self.known: dict[Place, Known] = {}
         self.texts: dict[Place, float] = {}
         self.ids: dict[int, int] = {}
-        self.eras: list[list[Any]] = []  # boot, offset, whether it is closed
+        self.eras: list[Era] = []
         self.era: int | None = None
         self.boot, self.offset = "one", 0
         self.held: list[Sequence[Row]] = []
@@ -106,7 +117,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Close it, and let go of the folder."""
-        self.rows.stop()
+        for one in self.rows:
+            one.stop()
         result(Deferred.fromCoroutine(self.store.close(BASE)))
         self.folder.cleanup()
 
@@ -137,37 +149,67 @@ class StoreMachine(RuleBasedStateMachine):
     def enter(self) -> None:
         """Find out about this boot's clock."""
         found = None
-        for number, (boot, _, _) in enumerate(self.eras, start=1):
-            if boot == self.boot:
+        for number, era in enumerate(self.eras, start=1):
+            if era.boot == self.boot:
                 found = number
         good = self.do(lambda: self.store.enter_era(self.boot, self.offset))
         if found is not None and self.boot:
-            _, offset, closed = self.eras[found - 1]
-            stepped = self.offset - offset
+            last = self.eras[found - 1]
+            stepped = self.offset - last.offset
             if abs(stepped) < STEP_MS:
-                self.era = None if closed else found
-                assert good is closed
+                self.era = None if last.closed else found
+                assert good is last.closed
                 return
-            if not closed:
-                self.era = found
+            if not last.closed:
                 assert not good
-                self.move(found, stepped)
+                self.leave(found, stepped)
                 return
         assert not good
-        self.eras.append([self.boot, self.offset, False])
+        self.begin_era(self.offset)
+
+    def begin_era(self, offset: int) -> None:
+        """Begin an era."""
+        self.eras.append(Era(self.boot, offset))
         self.era = len(self.eras)
 
-    def move(self, era: int, step: int) -> tuple[int, int]:
-        """Move the model's samples of an era."""
-        moving = {k: v for k, v in self.known.items() if v.era == era and not v.outcome}
-        for place in moving:
+    def leave(self, era: int, step: int) -> None:
+        """Go on in a new era, into which the samples of the one before are to be moved."""
+        self.begin_era(self.eras[era - 1].offset + step)
+        self.eras[era - 1].to = self.era
+
+    def unfinished(self) -> int | None:
+        """Return the first era whose samples are to be moved."""
+        numbers = (number for number, era in enumerate(self.eras, start=1) if era.to is not None)
+        return next(numbers, None)
+
+    def waiting(self, number: int) -> list[Place]:
+        """Return which samples of an era are to be moved, in the order in which that can be done:
+        none takes the place of another one.
+        """
+        era = self.eras[number - 1]
+        assert era.to is not None
+        forward = self.eras[era.to - 1].offset > era.offset
+        places = [k for k, v in self.known.items() if v.era == number and not v.outcome]
+        return sorted(places, key=lambda at: (at[0], self.ids[at[1]]), reverse=forward)
+
+    def move(self, number: int, count: int | None = None) -> tuple[int, int]:
+        """Move the model's samples of an era, all or the first ones.
+
+        :return: how many were moved, and how many had to go.
+        """
+        era = self.eras[number - 1]
+        assert era.to is not None
+        step = self.eras[era.to - 1].offset - era.offset
+        moving = [(place, self.known[place]) for place in self.waiting(number)[:count]]
+        for place, _ in moving:
             del self.known[place]
         placed = 0
-        for (ms, n), one in moving.items():
+        for (ms, n), one in moving:
             if (ms + step, n) not in self.known:
-                self.known[ms + step, n] = one
+                self.known[ms + step, n] = Known(one.value, one.priority, era.to)
                 placed += 1
-        self.eras[era - 1][1] += step
+        if count is None:
+            era.to, era.closed = None, True
         return placed, len(moving) - placed
 
     # What happens.
@@ -187,12 +229,20 @@ class StoreMachine(RuleBasedStateMachine):
         ]
         for n, _, _ in samples:
             self.ids.setdefault(n, len(self.ids) + 1)
+        numbers = [(n, ms, v) for n, ms, v in samples if SERIES[n].value_type != TEXT]
         for n, ms, v in samples:
             if SERIES[n].value_type == TEXT:
                 self.texts.setdefault((ms, n), v)
-            elif (ms, n) not in self.known:
-                self.known[ms, n] = Known(v, SERIES[n].priority, self.era)
-                new += 1
+        for _ in range(2):
+            for n, ms, v in numbers:
+                if (ms, n) not in self.known:
+                    self.known[ms, n] = Known(v, SERIES[n].priority, self.era)
+                    new += 1
+            if new == len(numbers) or self.unfinished() is None:
+                break
+            # What is in the way may be there only until it is moved.
+            while (number := self.unfinished()) is not None:
+                self.move(number)
         assert self.do(lambda: self.store.add(made)) == new
 
     def expected(self, until_ms: int, after: Position) -> list[tuple[Position, Row]]:
@@ -209,6 +259,8 @@ class StoreMachine(RuleBasedStateMachine):
         after = self.after if go_on else None
         batch = result(self.store.fetch(limit, until, after))
         wanted = self.expected(until, after or (-1, 0, 0))[:limit]
+        if self.unfinished() is not None:
+            wanted = []  # Some of it is not where it belongs.
         assert list(batch.rows) == [row for _, row in wanted]
         assert batch.last == (wanted[-1][0] if wanted else None)
         for _, number, _ in batch.rows:
@@ -222,6 +274,8 @@ class StoreMachine(RuleBasedStateMachine):
         """The uploader reads the newest."""
         batch = result(self.store.fetch_newest(limit, until))
         wanted = sorted(row for _, row in self.expected(until, (-1, 0, 0)))[-limit:]
+        if self.unfinished() is not None:
+            wanted = []
         assert list(batch.rows) == wanted
         if batch.rows:
             self.held.append(batch.rows)
@@ -244,20 +298,50 @@ class StoreMachine(RuleBasedStateMachine):
     def step(self, step: int) -> None:
         """The clock is stepped."""
         self.offset += step
-        found = self.do(lambda: self.store.step_clock(self.boot, self.offset, step))
+        self.do(lambda: self.store.step_clock(self.boot, self.offset, step))
         if self.era is not None:
-            assert found == self.move(self.era, step)
-            return
-        assert found == (0, 0)
-        self.eras.append([self.boot, self.offset, False])
-        self.era = len(self.eras)
+            self.leave(self.era, step)
+        else:
+            self.begin_era(self.offset)
+
+    @rule(portions=st.integers(1, 6) | st.just(100))
+    def move_some(self, portions: int) -> None:
+        """Samples are moved, a few at a time: which ones is told by what is left, in order."""
+        for _ in range(portions):
+            number = self.unfinished()
+            found = self.do(self.store.move_samples)
+            if number is None:
+                assert (found.count, found.dropped, found.more) == (0, 0, False)
+                return
+            left = self.rows_of(number)
+            waiting = self.waiting(number)
+            count = len(waiting) - left
+            assert count >= 0
+            open_still = self.eras_in_database()[number - 1][1] is not None
+            assert open_still or not left
+            moved = self.move(number, count if open_still else None)
+            assert (found.count, found.dropped) == moved
+            assert found.more == (self.unfinished() is not None)
+        assert portions < 100, "there is no end to it"
+
+    def rows_of(self, era: int) -> int:
+        """Count an era's pending samples in the database."""
+        sql = "SELECT count(*) FROM samples WHERE era = ? AND checkpoint_id IS NULL"
+        found = result(self.store.maintain(lambda c: c.execute(sql, (era,)).fetchone()))
+        return int(found[0])
+
+    def eras_in_database(self) -> list[tuple[bool, int | None]]:
+        """Read whether each era is closed, and into which one its samples are to go."""
+        sql = "SELECT synchronised, moves_to FROM clock_eras ORDER BY number"
+        rows = result(self.store.maintain(lambda c: c.execute(sql).fetchall()))
+        return [(bool(closed), to) for closed, to in rows]
 
     @rule()
     def trust(self) -> None:
         """The clock turns out to be good."""
         self.do(self.store.trust_clock)
         if self.era is not None:
-            self.eras[self.era - 1][2] = True
+            self.eras[self.era - 1].closed = True
             self.era = None
 
     @rule()
@@ -330,6 +414,10 @@ class StoreMachine(RuleBasedStateMachine):
             for (ms, n), one in self.known.items()
         ]
         assert sorted(rows) == sorted(wanted)
+        assert self.eras_in_database() == [(era.closed, era.to) for era in self.eras]
+        oldest = min((ms for ms, _ in self.known), default=None)
+        assert self.store.oldest_ms == oldest
+        assert self.store.database_bytes == self.path.stat().st_size
 
 
 TestStore = StoreMachine.TestCase

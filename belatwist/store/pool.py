@@ -1,0 +1,71 @@
+"""The pool of one connection, and what is done to a connection as such."""
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from twisted.enterprise.adbapi import ConnectionPool
+
+from belatwist.errors import StartError
+from belatwist.store import migrate, salvage, schema
+from belatwist.store.pulse import Pulse
+
+LOOK_EVERY = 100_000
+"""Instructions of SQLite's virtual machine between two looks at whether to go on: some 10 ms."""
+
+
+def make(path: Path, reactor: Any, pulse: Pulse, **settings: Any) -> ConnectionPool:
+    """Make a pool; nothing is opened yet.
+
+    :param settings: those of :func:`.schema.configure`.
+    """
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        try:
+            # First, because configure() writes: what is refused is left untouched.
+            _check_version(connection)
+            schema.configure(connection, **settings)
+            connection.set_progress_handler(pulse.is_left, LOOK_EVERY)
+        except BaseException:
+            connection.close()  # The pool does not know it yet.
+            raise
+
+    return ConnectionPool(
+        "sqlite3",
+        str(path),
+        cp_reactor=reactor,
+        cp_min=1,
+        cp_max=1,
+        cp_noisy=False,
+        cp_openfun=prepare,
+        # The pool closes its connection from the reactor's thread.
+        check_same_thread=False,
+    )
+
+
+def make_schema(connection: Any) -> int:
+    """Create the schema where there is none, and return its version."""
+    found = schema.version(connection)
+    if found == 0:
+        salvage.check_empty(connection)
+        schema.create(connection, datetime.now(UTC).isoformat(timespec="seconds"))
+    return found or schema.VERSION
+
+
+def vacuum(connection: Any, pages: int) -> None:
+    """Give free pages back to the file system."""
+    # execute() would free a single page: it gives up after the first row, which has no columns.
+    connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+
+def _check_version(connection: sqlite3.Connection) -> None:
+    """Refuse a database that this version cannot use, without writing to it."""
+    found = schema.version(connection)
+    if 0 < found < schema.VERSION:
+        migrate.check(connection)
+    if found > schema.VERSION:
+        raise StartError(
+            f"has schema version {found}, from a newer program; this one knows {schema.VERSION}:"
+            " install that program again, or set storage.path to a new file"
+        )

@@ -1,0 +1,87 @@
+"""Watches the database's thread while it is at a step that may take minutes."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from belatwist.errors import BelaError
+
+
+class LeftError(BelaError):
+    """A step was left, because the agent is to stop; it can be taken anew."""
+
+
+class Pulse:
+    """Tells whether a long step gets on, and has it left when the agent is to stop.
+
+    SQLite calls a progress handler from most statements, but not while it looks through a tree
+    (``quick_check``), drops one, copies a file (the end of ``VACUUM``) or writes back its log. What
+    counts is therefore whether the thread uses the processor: one that waits for a disk, or for a
+    lock, does not.
+
+    :param seconds: a monotonic clock.
+    :ivar leaving: whether the agent is to stop.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.leaving = False
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._interrupt: Callable[[], object] | None = None
+        self._clock: int | None = None
+        self._used = self._last = 0.0
+
+    @contextmanager
+    def step(self, interrupt: Callable[[], object] | None = None) -> Iterator[None]:
+        """Take a step; called by the thread that does so.
+
+        :param interrupt: makes it fail with ``SQLITE_INTERRUPT``, from any thread; without it the
+            step is not left.
+        :raises LeftError: when it was left, or not even begun.
+        """
+        with self._lock:
+            if interrupt is not None and self.leaving:
+                raise LeftError
+            self._interrupt = interrupt
+            self._used, self._last = time.thread_time(), self._seconds()
+            self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if self.leaving and error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                raise LeftError from error
+            raise
+        finally:
+            with self._lock:
+                self._interrupt = self._clock = None
+
+    def is_left(self) -> bool:
+        """Tell whether the step that is being taken is to be left.
+
+        As a progress handler it makes sure of that also where :meth:`leave` came between two
+        statements: SQLite then forgets that it was interrupted.
+        """
+        return self.leaving and self._interrupt is not None
+
+    def leave(self) -> None:
+        """Have the present step left, if it can be, and all later ones."""
+        # The lock keeps what follows the step from being interrupted in its place.
+        with self._lock:
+            self.leaving = True
+            if self._interrupt is not None:
+                self._interrupt()
+
+    def last(self) -> float | None:
+        """Return when the present step was last seen to get on; ``None`` between two steps.
+
+        It is a matter of comparing with the call before: who asks rarely, learns it late.
+        """
+        with self._lock:
+            if self._clock is None:
+                return None
+            used = time.clock_gettime(self._clock)
+            if used != self._used:
+                self._used, self._last = used, self._seconds()
+            return self._last

@@ -1,24 +1,28 @@
 """How far the local clock is from a server's: pure arithmetic on an HTTP ``Date``."""
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 # The header is cut to whole seconds; on average half of one is missing.
 _CUT_MS = 500
 
 
-def skew_ms(date: str | None, sent_ms: int, round_trip_ms: float, limit_ms: float) -> int | None:
+def skew_ms(date: str | None, sent_ms: int, round_trip_ms: float) -> int | None:
     """Compare a server's clock with ours.
 
     :param date: the ``Date`` header (RFC 9110, section 6.6.1).
     :param sent_ms: our wall clock when the request was sent, in milliseconds.
-    :param round_trip_ms: how long the answer took, on a monotonic clock.
-    :param limit_ms: a longer round trip says nothing: half of it is the uncertainty.
-    :return: milliseconds, positive when our clock is ahead; ``None`` when nothing can be said.
+    :param round_trip_ms: how long the answer took, on a monotonic clock; half of it is the
+        uncertainty of the result.
+    :return: milliseconds, positive when our clock is ahead; ``None`` when there is no date in it.
     """
-    if date is None or round_trip_ms > limit_ms:
+    if date is None:
         return None
     try:
-        server_ms = parsedate_to_datetime(date).timestamp() * 1000 + _CUT_MS
+        moment = parsedate_to_datetime(date)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        server_ms = moment.timestamp() * 1000 + _CUT_MS
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return round(sent_ms + round_trip_ms / 2 - server_ms)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from belatwist.clock import STEP_MS, Clocks
 from belatwist.skew import skew_ms
 from belatwist.store.intake import Store
+from belatwist.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -26,8 +27,10 @@ HOPELESS_MS = 2 * 24 * 3600 * 1000
 stamped by a clock that is as far behind may lie before its retention. Such samples wait for a step
 of the clock, however long."""
 
-DateOf = Callable[[str], Awaitable[str | None]]
-"""Fetches a URL and returns the answer's ``Date`` header; fails in words."""
+DateOf = Callable[[str], Awaitable[tuple[str | None, str]]]
+"""Fetches a URL and returns the answer's ``Date`` header and the address (IP:port) from which it
+came; fails in words.
+"""
 
 
 class Timekeeper(Service):
@@ -48,7 +51,9 @@ class Timekeeper(Service):
         so wrong that the server would drop them.
     :ivar steps: how often the clock was stepped.
     :ivar skew: the last comparison in milliseconds, positive when our clock is ahead; ``None``
-        before there was one.
+        before there was one, and after a step.
+    :ivar skew_at: when that was, in seconds on the reactor's clock; ``None`` when there is none.
+    :ivar good: whether the clock is known to be good.
     """
 
     log = Logger()
@@ -66,6 +71,7 @@ class Timekeeper(Service):
         limit_ms: int,
         interval: float,
         hold: float,
+        telemetry: Telemetry,
     ) -> None:
         self._store = store
         self._clocks = clocks
@@ -77,14 +83,17 @@ class Timekeeper(Service):
         self._limit_ms = limit_ms
         self._interval = interval
         self._hold = hold
+        self._telemetry = telemetry
         self.steps = 0
         self.skew: int | None = None
+        self.skew_at: float | None = None
         self.good = False
         self._offset_ms = 0
         self._doubtful_since = 0.0
         self._told_hold = False
-        self._unreachable = False
-        self._skewed = False
+        self._failing_since: float | None = None
+        self._failures = 0
+        self._skewed: bool | None = None
         self._noting = 0
         self._compared_at = -math.inf
         self._loop = LoopingCall(self._compare_now)
@@ -174,10 +183,11 @@ class Timekeeper(Service):
 
     def _stepped(self, offset_ms: int, step_ms: int) -> None:
         self.steps += 1
+        self._telemetry.clock_steps.inc()
         self._doubtful_since = self._reactor.seconds()
         self.good = False
-        self.skew = None
-        self._skewed = False
+        self.skew = self.skew_at = None
+        self._skewed = None
         self._compared_at = -math.inf
         self.log.warn(
             "the wall clock was stepped by {step_ms} ms", step_ms=step_ms, steps=self.steps
@@ -217,45 +227,67 @@ class Timekeeper(Service):
         sent, steps = self._reactor.seconds(), self.steps
         self._compared_at = sent
         try:
-            date = await self._date_of(self._url)
+            date, server = await self._date_of(self._url)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next comparison comes
-            say = self.log.debug if self._unreachable else self.log.warn
-            self._unreachable = True
-            say(
-                "cannot compare the clock with {clock_skew_url}: {error}",
-                clock_skew_url=self._shown_url,
-                error=str(error),
-            )
+            self._not_compared(str(error))
             return
-        self._unreachable = False
         self.now_ms()
         if steps != self.steps:
             return  # It says nothing of the clock as it is by now.
         round_trip_ms = (self._reactor.seconds() - sent) * 1000
-        skew = skew_ms(date, sent_ms, round_trip_ms, self._limit_ms)
-        if skew is None:
+        if round_trip_ms > self._limit_ms:
             self.log.debug(
-                "a comparison of the clock with {clock_skew_url} says nothing",
+                "a comparison of the clock took {round_trip_ms:.0f} ms, and says nothing",
                 clock_skew_url=self._shown_url,
-                date=date,
-                round_trip_ms=round_trip_ms,
+                round_trip_ms=round(round_trip_ms, 1),
             )
             return
-        self.skew = skew
+        skew = skew_ms(date, sent_ms, round_trip_ms)
+        if skew is None:
+            self._not_compared(f"{'no' if date is None else 'an unreadable'} Date in the answer")
+            return
+        self._compared(skew, server)
+
+    def _not_compared(self, reason: str) -> None:
+        """Tell of a comparison that came to nothing: loudly when it is the first."""
+        first = self._failing_since is None
+        if first:
+            self._failing_since = self._reactor.seconds()
+        self._failures += 1
+        self.log.emit(
+            LogLevel.warn if first else LogLevel.debug,
+            "Failed to detect clock skew",
+            error=reason,
+            clock_skew_url=self._shown_url,
+        )
+
+    def _compared(self, skew: int, server: str) -> None:
+        """Take note of a comparison; tell of it loudly when it differs in kind from the last."""
+        now = self._reactor.seconds()
+        if self._failing_since is not None:
+            self.log.info(
+                "the clock can be compared again, after {seconds:.0f} s and {failures} failures",
+                seconds=round(now - self._failing_since, 1),
+                failures=self._failures,
+                clock_skew_url=self._shown_url,
+            )
+            self._failing_since = None
+            self._failures = 0
+        self.skew, self.skew_at = skew, now
+        large = abs(skew) > self._limit_ms
+        changed, self._skewed = large is not self._skewed, large
         fields: dict[str, object] = {
             "skew_ms": skew,
-            "threshold_ms": self._limit_ms,
+            "direction": f"{'ahead of' if skew > 0 else 'behind'} the server's clock",
             "clock_skew_url": self._shown_url,
             "ingest_url": self._ingest_url,
+            "server_address": server,
         }
-        text = (
-            f"the clock is {abs(skew) / 1000:.1f} s {'ahead of' if skew > 0 else 'behind'}"
-            " {clock_skew_url} (samples go to {ingest_url})"
-        )
-        if abs(skew) > self._limit_ms:
-            (self.log.debug if self._skewed else self.log.warn)(text, **fields)
-            self._skewed = True
+        level = LogLevel.info if changed else LogLevel.debug
+        self.log.emit(level, "Clock skew measured", **fields)
+        if large:
+            level = LogLevel.warn if changed else LogLevel.debug
+            fields["threshold_ms"] = self._limit_ms
+            self.log.emit(level, "Large clock skew detected", **fields)
         else:
-            self._skewed = False
-            self.log.debug(text, **fields)
             self._trust(f"it agrees with the server's within {self._limit_ms / 1000:g} s")

@@ -76,6 +76,7 @@ def open_store(reactor: Any, path: str) -> SQLiteStore:
         synchronous=settings.synchronous,
         cache_mb=settings.cache_mb,
         mmap_mb=settings.mmap_mb,
+        telemetry=Telemetry(),
     )
 
 
@@ -93,10 +94,11 @@ def open_uploader(
     :param chunk: samples of every batch and chunk; ``None`` takes the defaults.
     """
     remote = Remote()
+    telemetry = Telemetry()
     once = Backoff(attempts=1, initial=1.0, maximum=1.0, multiplier=1.0, jitter=0.0)
     delivery = Delivery(
         store,
-        RetryChain(client, once, reactor=reactor, random=lambda: 0.5),
+        RetryChain(client, once, reactor=reactor, random=lambda: 0.5, telemetry=telemetry),
         reactor=reactor,
         clock=_GoodClock(wall),
         fresh_every=interval,
@@ -105,6 +107,7 @@ def open_uploader(
         compression_level=remote.compression_level,
         random=lambda: 0.5,
         endpoint=client.endpoint,
+        telemetry=telemetry,
     )
     return Uploader(delivery, client, reactor=reactor, interval=interval)
 

@@ -2,12 +2,14 @@
 
 import sqlite3
 import tempfile
+import time
 from email.utils import formatdate
 from pathlib import Path
+from unittest import mock
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,13 +19,20 @@ from belatwist.clock import Clocks
 from belatwist.errors import BelaError
 from belatwist.model import Series, sample
 from belatwist.skew import skew_ms
+from belatwist.store.intake import Intake
+from belatwist.telemetry import Telemetry
 from belatwist.timekeeper import Timekeeper
 from tests.fakes import inline_store
 from tests.logs import Captured
+from tests.upload.told import levels, told
 
 HOUR_MS = 3_600_000
 TRUE_MS = 1_800_000_000_000
 LIMIT_MS = 2000
+
+MEASURED = "Clock skew measured"
+LARGE = "Large clock skew detected"
+FAILED = "Failed to detect clock skew"
 
 
 def test_the_system_answers() -> None:
@@ -46,21 +55,27 @@ class SkewTests(SynchronousTestCase):
     def test_sign_and_correction(self) -> None:
         """Positive is ahead; the header's cut is made up for; half the round trip is the way."""
         date = formatdate(1_800_000_000, usegmt=True)
-        self.assertEqual(skew_ms(date, TRUE_MS + 500, 0.0, LIMIT_MS), 0)
-        self.assertEqual(skew_ms(date, TRUE_MS + 7200_500, 0.0, LIMIT_MS), 7_200_000)
-        self.assertEqual(skew_ms(date, TRUE_MS - 10_000, 0.0, LIMIT_MS), -10_500)
-        self.assertEqual(skew_ms(date, TRUE_MS + 400, 200.0, LIMIT_MS), 0)
+        self.assertEqual(skew_ms(date, TRUE_MS + 500, 0.0), 0)
+        self.assertEqual(skew_ms(date, TRUE_MS + 7200_500, 0.0), 7_200_000)
+        self.assertEqual(skew_ms(date, TRUE_MS - 10_000, 0.0), -10_500)
+        self.assertEqual(skew_ms(date, TRUE_MS + 400, 200.0), 0)
 
     def test_what_says_nothing(self) -> None:
-        """No header, an unreadable one, or a round trip longer than the limit."""
-        date = formatdate(1_800_000_000, usegmt=True)
-        for header, trip in ((None, 0.0), ("yesterday", 0.0), ("", 0.0), (date, LIMIT_MS + 1.0)):
-            self.assertIsNone(skew_ms(header, TRUE_MS, trip, LIMIT_MS))
+        """No header, or an unreadable one."""
+        for header in (None, "yesterday", ""):
+            self.assertIsNone(skew_ms(header, TRUE_MS, 0.0))
+
+    def test_dates_are_utc_wherever_the_device_is(self) -> None:
+        """Also in the format that names no zone (RFC 9110, section 5.6.7)."""
+        with mock.patch.dict("os.environ", TZ="UTC-5:30"):
+            time.tzset()
+            self.assertEqual(skew_ms("Fri Jan 15 08:00:00 2027", TRUE_MS + 500, 0.0), 0)
+        time.tzset()
 
     @given(st.text(), st.integers(0, 10**15), st.floats(0, 5000))
     def test_any_header(self, header: str, sent: int, trip: float) -> None:
         """Whatever a server says, there is a number or nothing."""
-        self.assertIsInstance(skew_ms(header, sent, trip, LIMIT_MS), int | None)
+        self.assertIsInstance(skew_ms(header, sent, trip), int | None)
 
 
 class TimekeeperTests(SynchronousTestCase):
@@ -75,6 +90,7 @@ class TimekeeperTests(SynchronousTestCase):
         self.wrong_ms = 0
         self.kernel: bool | None = False
         self.server: Deferred[str | None] | None = None
+        self.address = "192.0.2.7:8428"
         self.boot = "boot-1"
         self.asked = 0
         self.start()
@@ -83,18 +99,21 @@ class TimekeeperTests(SynchronousTestCase):
         """The device's clock: the true time, and by how much it is wrong."""
         return TRUE_MS + round(self.reactor.seconds() * 1000) + self.wrong_ms
 
-    async def date_of(self, _url: str) -> str | None:
+    async def date_of(self, _url: str) -> tuple[str | None, str]:
         self.asked += 1
         if self.server is None:
-            return formatdate((self.wall() - self.wrong_ms) // 1000, usegmt=True)
-        return await self.server
+            date = formatdate((self.wall() - self.wrong_ms) // 1000, usegmt=True)
+            return date, self.address
+        return await self.server, self.address
 
-    def start(self) -> None:
+    def start(self, url: str = "http://server/health") -> None:
         """Start as the agent does, on what an earlier run has left."""
         self.store = inline_store(self.folder / "metrics.db")
         self.successResultOf(Deferred.fromCoroutine(self.store.open(str(id(self.store)), 0)))
+        self.telemetry = Telemetry()
+        self.intake = Intake(self.store, seconds=self.reactor.seconds, telemetry=self.telemetry)
         self.keeper = Timekeeper(
-            self.store,
+            self.intake,
             Clocks(
                 self.wall,
                 lambda: round(self.reactor.seconds() * 1000),
@@ -103,11 +122,12 @@ class TimekeeperTests(SynchronousTestCase):
             ),
             reactor=self.reactor,
             date_of=self.date_of,
-            url="http://server/health",
+            url=url,
             ingest_url="http://server/api/v1/import",
             limit_ms=LIMIT_MS,
             interval=300.0,
             hold=600.0,
+            telemetry=self.telemetry,
         )
 
     def run_keeper(self) -> None:
@@ -126,7 +146,7 @@ class TimekeeperTests(SynchronousTestCase):
         """Store a sample, stamped now; return the true time."""
         self.reactor.advance(10)
         series = Series.of("a", "device")
-        self.successResultOf(self.store.add([sample(series, self.keeper.now_ms(), 1.0)]))
+        self.successResultOf(self.intake.add([sample(series, self.keeper.now_ms(), 1.0)]))
         return self.wall() - self.wrong_ms
 
     def stamps(self) -> list[int]:
@@ -276,14 +296,168 @@ class TimekeeperTests(SynchronousTestCase):
         self.keeper.now_ms()
         self.assertIsNone(self.doubt())
 
-    def test_a_warning_names_both_urls(self) -> None:
-        """Whoever reads it sees which clocks were compared."""
+    def test_a_small_difference(self) -> None:
+        """The first comparison is told, with both URLs; what follows is for those who debug."""
+        with Captured() as log:
+            self.run_keeper()
+            self.reactor.advance(300)
+        first, second = told(log, MEASURED)
+        expected = {
+            "skew_ms": -500,
+            "direction": "behind the server's clock",
+            "clock_skew_url": "http://server/health",
+            "ingest_url": "http://server/api/v1/import",
+            "server_address": "192.0.2.7:8428",
+        }
+        self.assertEqual(first, ("info", expected))
+        self.assertEqual(second, ("debug", expected))
+        self.assertEqual(told(log, LARGE), [])
+
+    def test_a_large_difference(self) -> None:
+        """It is a warning that names both URLs and who has answered; while it lasts, once."""
         self.wrong_ms = 5000
         with Captured() as log:
             self.run_keeper()
-        (warning,) = log.texts(LogLevel.warn)
-        self.assertIn("http://server/health", warning)
-        self.assertIn("http://server/api/v1/import", warning)
+            self.reactor.advance(300)
+        first, second = told(log, LARGE)
+        expected = {
+            "skew_ms": 4500,
+            "threshold_ms": LIMIT_MS,
+            "direction": "ahead of the server's clock",
+            "clock_skew_url": "http://server/health",
+            "ingest_url": "http://server/api/v1/import",
+            "server_address": "192.0.2.7:8428",
+        }
+        self.assertEqual(first, ("warn", expected))
+        self.assertEqual(second, ("debug", expected))
+        self.assertEqual(levels(log, MEASURED), ["info", "debug"])
+
+    def test_a_difference_that_grows_and_shrinks(self) -> None:
+        """Each change between small and large is told, in a clock that is slewed, and no other."""
+        self.kernel = True
+        with Captured() as log:
+            self.run_keeper()
+            for wrong in (400, 800, 1200, 1600, 2000, 2400, 2800, 3200, 2800, 2400, 2000):
+                self.wrong_ms = wrong
+                self.reactor.advance(300)
+        self.assertEqual(levels(log, "the wall clock was stepped"), [])
+        skews = [(level, f["skew_ms"]) for level, f in told(log, MEASURED) if level == "info"]
+        self.assertEqual(skews, [("info", -500), ("info", 2300), ("info", 1900)])
+        self.assertEqual(levels(log, LARGE), ["warn", "debug", "debug"])
+
+    def test_after_a_step_the_comparison_is_told(self) -> None:
+        """It is the first of a clock that is another one."""
+        self.run_keeper()
+        with Captured() as log:
+            self.wrong_ms = 600
+            self.reactor.advance(300)
+        self.assertEqual(levels(log, MEASURED), ["info"])
+
+    def test_a_query_is_not_told(self) -> None:
+        """It may hold a secret."""
+        self.start(url="http://server/health?key=s3cret")
+        with Captured() as log:
+            self.run_keeper()
+            self.server = fail(BelaError("refused"))
+            self.reactor.advance(300)
+        for message in (MEASURED, FAILED):
+            ((_, fields),) = told(log, message)
+            self.assertEqual(fields["clock_skew_url"], "http://server/health")
+            self.assertNotIn("s3cret", str(fields))
+
+    def test_a_server_that_cannot_be_asked(self) -> None:
+        """It is a warning at first; then it is quiet, until a summary when it is over."""
+        with Captured() as log:
+            for _ in range(3):
+                self.server = fail(BelaError("ConnectionRefusedError: 111"))
+                if self.asked:
+                    self.reactor.advance(300)
+                else:
+                    self.run_keeper()
+            self.server = None
+            self.reactor.advance(300)
+        fields = {
+            "error": "ConnectionRefusedError: 111",
+            "clock_skew_url": "http://server/health",
+        }
+        expected = [("warn", fields), ("debug", fields), ("debug", fields)]
+        self.assertEqual(told(log, FAILED), expected)
+        self.assertEqual(
+            told(log, "the clock can be compared again"),
+            [
+                (
+                    "info",
+                    {"seconds": 900.0, "failures": 3, "clock_skew_url": "http://server/health"},
+                )
+            ],
+        )
+        with Captured() as log:
+            self.server = fail(BelaError("refused"))
+            self.reactor.advance(300)
+        self.assertEqual(levels(log, FAILED), ["warn"])
+
+    def test_a_server_without_a_clock(self) -> None:
+        """An answer without a time, or with something else for it, is a failure as well."""
+        for date, words in ((None, "no Date"), ("\x1b[31msoon", "an unreadable Date")):
+            with self.subTest(date=date):
+                self.stop()
+                self.start()
+                self.server = succeed(date)
+                with Captured() as log:
+                    self.run_keeper()
+                ((level, fields),) = told(log, FAILED)
+                self.assertEqual((level, fields["error"]), ("warn", f"{words} in the answer"))
+                self.assertIsNone(self.keeper.skew)
+
+    def test_an_answer_that_took_long(self) -> None:
+        """It says nothing, for or against: neither a comparison nor a failure."""
+        self.run_keeper()
+        compared = self.keeper.skew, self.keeper.skew_at
+        self.server = Deferred()
+        self.reactor.advance(300)
+        with Captured() as log:
+            self.reactor.advance(2.1)
+            self.server.callback(formatdate(self.wall() // 1000, usegmt=True))
+        (event,) = told(log, "a comparison of the clock took")
+        fields = {"clock_skew_url": "http://server/health", "round_trip_ms": 2100.0}
+        self.assertEqual(event, ("debug", fields))
+        self.assertEqual(len(log.events), 1)
+        self.assertEqual((self.keeper.skew, self.keeper.skew_at), compared)
+
+    def test_when_it_was_compared(self) -> None:
+        """The moment is that of the last comparison that said something; a step undoes it."""
+        self.assertIsNone(self.keeper.skew_at)
+        self.run_keeper()
+        began = self.reactor.seconds()
+        self.assertEqual(self.keeper.skew_at, began)
+        self.server = fail(BelaError("refused"))
+        self.reactor.advance(300)
+        self.assertEqual(self.keeper.skew_at, began)
+        self.server = None
+        self.reactor.advance(300)
+        self.assertEqual(self.keeper.skew_at, began + 600)
+        self.wrong_ms = 5000
+        self.keeper.now_ms()
+        self.assertIsNone(self.keeper.skew_at)
+
+    def test_steps_are_counted(self) -> None:
+        """In the agent's own metrics, too."""
+        self.run_keeper()
+        for wrong in (5000, 0, -700):
+            self.wrong_ms = wrong
+            self.keeper.now_ms()
+        value = self.telemetry.registry.get_sample_value("time_clock_steps_total")
+        self.assertEqual((value, self.keeper.steps), (3, 3))
+
+    def test_also_where_all_is_well(self) -> None:
+        """A clock that is known to be good is compared at each interval all the same."""
+        self.kernel = True
+        self.run_keeper()
+        self.assertEqual(self.asked, 1)
+        for _ in range(5):
+            self.assertIsNone(self.doubt())
+            self.reactor.advance(300)
+        self.assertEqual(self.asked, 6)
 
     def test_compared_again_at_intervals(self) -> None:
         """A comparison that fails does not end them."""
@@ -296,12 +470,13 @@ class TimekeeperTests(SynchronousTestCase):
 
     def test_the_store_cannot_take_note(self) -> None:
         """The clock then stays doubtful; the service goes on."""
-        self.store.enter_era = lambda *_: fail(sqlite3.OperationalError("disk"))  # type: ignore[method-assign]
+        self.intake.enter_era = lambda *_: fail(sqlite3.OperationalError("disk"))  # type: ignore[method-assign]
         self.run_keeper()
         self.assertEqual(len(self.flushLoggedErrors(sqlite3.OperationalError)), 1)
         self.assertIsNone(self.doubt())
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(-50_000, 50_000).filter(lambda step: abs(step) >= 500), max_size=6),
     st.integers(1, 5),

@@ -1,5 +1,6 @@
 """The answer of a server, read within bounds: whatever it sends, it costs little and it ends."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -51,13 +52,13 @@ class Answer(Protocol):
         else:
             self.finished.errback(reason)
 
-    def excerpt(self, secret: str) -> str:
+    def excerpt(self, secrets: Iterable[str]) -> str:
         """Return the beginning as one printable line.
 
-        :param secret: what must not be in it, should the server repeat it; an empty text for none.
+        :param secrets: what must not be in it, should the server repeat it.
         """
         text = printable(self._start.decode("utf-8", "replace"))
-        return (text.replace(secret, "…") if secret else text)[:_EXCERPT]
+        return without(text, secrets)[:_EXCERPT]
 
     def _cut(self) -> None:
         transport: Any = self.transport
@@ -68,6 +69,16 @@ class Answer(Protocol):
 def printable(text: str) -> str:
     """Return a text on one line, with spaces for what cannot be printed."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """Return a text with an ellipsis for each secret in it.
+
+    :param secrets: none of them empty; one that holds another comes before it.
+    """
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return text
 
 
 def header(response: IResponse, name: bytes) -> str | None:

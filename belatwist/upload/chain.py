@@ -1,13 +1,15 @@
 """The retry chain: one body, tried until the server has said something final."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
+from belatwist.telemetry import Telemetry
 from belatwist.upload.client import ImportClient
-from belatwist.upload.policy import Backoff, Outcome, Retry
+from belatwist.upload.policy import Backoff, Held, Outcome, Retry
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -19,6 +21,20 @@ Retrying = Callable[[Retry, int, float], None]
 """Told of a try that failed and is followed by another: why, which one, seconds in between."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How a chain has ended.
+
+    :ivar outcome: the last try's; :class:`Held` when that try was not made.
+    :ivar attempt: which try it was, from 1.
+    :ivar seconds: how long its request took, 0 when none was made.
+    """
+
+    outcome: Outcome | Held
+    attempt: int
+    seconds: float = 0.0
+
+
 class RetryChain:
     """Tries a body again, with growing waits, while its outcome is :class:`Retry`.
 
@@ -26,6 +42,7 @@ class RetryChain:
 
     :param reactor: the clock of the waits.
     :param random: gives numbers from 0 to 1, uniformly.
+    :param telemetry: gets the duration of each request.
     """
 
     def __init__(
@@ -35,40 +52,44 @@ class RetryChain:
         *,
         reactor: "IReactorTime",
         random: Callable[[], float],
+        telemetry: Telemetry,
     ) -> None:
         self._client = client
         self._backoff = backoff
         self._reactor = reactor
         self._random = random
+        self._durations = telemetry.upload_duration
         self._pause: Deferred[None] | None = None
         self._stopped = False
 
-    async def send(self, body: bytes, retrying: Retrying, check: Check) -> Outcome:
+    async def send(self, body: bytes, retrying: Retrying, check: Check) -> Sent:
         """Send a body.
 
         :param check: asked before each try; what it says ends the chain.
-        :return: the last try's outcome; :class:`Retry` when the tries were used up, or the chain
-            was stopped.
+        :return: the last try's outcome: :class:`Retry` when the tries were used up,
+            :class:`Held` when ``check`` spoke against another one, or the chain was stopped.
         """
         attempt = 1
         while True:
             if (reason := await check()) is not None:
-                return Retry(reason)
+                return Sent(Held(reason), attempt)
+            began = self._reactor.seconds()
             outcome = await self._client.post(body)
-            if not isinstance(outcome, Retry) or attempt >= self._backoff.attempts:
-                return outcome
-            if self._stopped:
-                return outcome
+            seconds = self._reactor.seconds() - began
+            self._durations.observe(seconds)
+            last = attempt >= self._backoff.attempts or self._stopped
+            if last or not isinstance(outcome, Retry):
+                return Sent(outcome, attempt, seconds)
             wait = self._backoff.wait(attempt, asked=outcome.after, random=self._random())
             retrying(outcome, attempt, wait)
+            attempt += 1
             try:
                 self._pause = deferLater(self._reactor, wait)
                 await self._pause
             except CancelledError:
-                return outcome
+                return Sent(Held("stopping"), attempt)
             finally:
                 self._pause = None
-            attempt += 1
 
     def stop(self) -> None:
         """End a wait at once, and begin no further try; one in flight is left alone."""

@@ -1,29 +1,25 @@
 """The HTTP client of the import endpoint: one body in, one outcome out."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Any, NoReturn, Protocol
+from urllib.parse import unquote_plus, urlsplit
 
-from cryptography.x509 import load_pem_x509_certificates
+from hyperlink import EncodedURL
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
 from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from belatwist.errors import BelaError, ConfigError
-from belatwist.upload.answer import Answer, PlainAgent, header, printable
+from belatwist.errors import BelaError
+from belatwist.upload.answer import Answer, PlainAgent, header, printable, without
+from belatwist.upload.connect import Endpoints
 from belatwist.upload.policy import Outcome, Retry, classify
-
-CONNECT_TIMEOUT = 10.0
-"""Seconds until a connection, its TLS handshake included, must stand."""
 
 IDLE_TIMEOUT = 50
 """Seconds that an unused connection is kept: the server closes its side after 60."""
@@ -32,6 +28,7 @@ DATE_TIMEOUT = 5.0
 """Seconds until a request for the server's time is given up."""
 
 _LONGEST = 300
+_SHORTEST_SECRET = 4  # What is shorter is none, and may be part of any word.
 
 
 class ImportClient(Protocol):
@@ -83,12 +80,8 @@ class HTTPImportClient:
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = 1
         self._pool.cachedConnectionTimeout = IDLE_TIMEOUT
-        agent = Agent(
-            reactor,
-            contextFactory=BrowserLikePolicyForHTTPS(_trust_root(ca_file)),
-            connectTimeout=CONNECT_TIMEOUT,
-            pool=self._pool,
-        )
+        self._endpoints = Endpoints(reactor, ca_file)
+        agent = Agent.usingEndpointFactory(reactor, self._endpoints, self._pool)
         self._http = HTTPClient(PlainAgent(agent))
 
     @property
@@ -102,34 +95,44 @@ class HTTPImportClient:
 
         def timed_out(_result: object, seconds: float) -> Outcome:
             # The cancelled request fails in its own way, whichever stage it was in.
-            return Retry(f"no answer within {seconds:g} s")
+            return Retry(f"no answer within {seconds:g} s", error_type="TimeoutError")
 
         return attempt.addTimeout(self._timeout, self._reactor, timed_out)
 
-    async def date_of(self, url: str) -> str | None:
-        """Fetch a URL and return the answer's ``Date`` header, ``None`` if it has none.
+    async def date_of(self, url: str) -> tuple[str | None, str]:
+        """Fetch a URL.
 
         The token is sent only where samples go: another server has no business with it.
 
+        :return: the answer's ``Date`` header, ``None`` if it has none, and the address (IP:port)
+            that the connection has reached.
         :raises BelaError: when there is no answer; the text says why.
         """
         own = urlsplit(url)[:2] == urlsplit(self._url)[:2]
+        token = ""
 
-        async def attempt() -> str | None:
+        async def attempt() -> tuple[str | None, str]:
+            nonlocal token
+            token = self._token() if own and self._token else ""
             response = await self._http.get(
-                url,
-                headers=self._request_headers(self._token() if own and self._token else "", {}),
+                _Ready.from_text(url),
+                headers=self._request_headers(token, {}),
                 allow_redirects=False,
                 unbuffered=True,
                 reactor=self._reactor,
             )
+            server = self._endpoints.peer_of(response.request.absoluteURI)
             await self._read(response)
-            return header(response, b"date")
+            return header(response, b"date"), server
 
+        def timed_out(_result: object, seconds: float) -> NoReturn:
+            raise BelaError(f"no answer within {seconds:g} s")
+
+        asked = Deferred.fromCoroutine(attempt())
         try:
-            return await Deferred.fromCoroutine(attempt()).addTimeout(DATE_TIMEOUT, self._reactor)
+            return await asked.addTimeout(DATE_TIMEOUT, self._reactor, timed_out)
         except Exception as error:
-            raise BelaError(describe(error)) from error
+            raise BelaError(describe(error, _secrets(url, token))) from error
 
     def close(self) -> "Deferred[None]":
         """Close the connections that are kept."""
@@ -137,10 +140,11 @@ class HTTPImportClient:
         return closed
 
     async def _attempt(self, body: bytes) -> Outcome:
+        token = ""
         try:
             token = "" if self._token is None else self._token()
             response = await self._http.post(
-                self._url,
+                _Ready.from_text(self._url),
                 data=body,
                 headers=self._request_headers(token, self._body_headers),
                 allow_redirects=False,
@@ -149,13 +153,17 @@ class HTTPImportClient:
             )
             answer = await self._read(response)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong on the way, the samples wait
-            return Retry(describe(error))
+            kind = _leaves(error)[0]
+            return Retry(
+                describe(error, _secrets(self._url, token)),
+                error_type="TLSError" if isinstance(kind, SSL.Error) else type(kind).__name__,
+            )
         return classify(
             response.code,
             retry_after=header(response, b"retry-after"),
             web_page=answer.too_long
             or (header(response, b"content-type") or "").lower().startswith("text/html"),
-            excerpt=answer.excerpt(token),
+            excerpt=answer.excerpt(_secrets(self._url, token)),
             received_bytes=answer.size,
             now=time.time(),
         )
@@ -174,19 +182,50 @@ class HTTPImportClient:
         return headers
 
 
-def describe(error: BaseException | None) -> str:
-    """Say in one line what went wrong, looking into Twisted's wrappers of several failures."""
+class _Ready(EncodedURL):
+    """A URL as the configuration has it: all ASCII, with nothing left to encode.
+
+    Encoding would fail on a host that is an IPv6 address.
+    """
+
+    def to_uri(self) -> "_Ready":
+        """Return it as it is."""
+        return self
+
+
+def _secrets(url: str, token: str) -> list[str]:
+    """List what must not come into a log should a server repeat it, the longest first."""
+    query = urlsplit(url).query
+    values = [pair.partition("=")[2] for pair in query.split("&")]
+    found = {token, query, *values, *map(unquote_plus, values)}
+    return sorted((one for one in found if len(one) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+def describe(error: BaseException, secrets: Iterable[str] = ()) -> str:
+    """Say in one line what went wrong, looking into Twisted's wrappers of several failures.
+
+    :param secrets: what must not be in it.
+    """
+    return "; ".join(dict.fromkeys(_describe_one(leaf, secrets) for leaf in _leaves(error)))
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    # ResponseFailed has what it wraps as an attribute, others as their only argument.
+    reasons = getattr(error, "reasons", None) or next(iter(error.args), None)
+    if not isinstance(reasons, list):
+        return [error]
+    values = [reason.value for reason in reasons if isinstance(reason, Failure)]
+    return [leaf for value in values if value is not None for leaf in _leaves(value)] or [error]
+
+
+def _describe_one(error: BaseException, secrets: Iterable[str]) -> str:
     if isinstance(error, VerificationError):
         return "the server's certificate is for another host than that of remote.url"
     if isinstance(error, SSL.Error):
         return _describe_tls(error)
-    # ResponseFailed has them as an attribute, others as their only argument.
-    reasons = getattr(error, "reasons", None) or next(iter(getattr(error, "args", ())), None)
-    if isinstance(reasons, list):
-        inner = [describe(r.value) for r in reasons if isinstance(r, Failure)]
-        if inner:
-            return "; ".join(dict.fromkeys(inner))
-    text = printable(str(error))[:_LONGEST]
+    text = without(printable(str(error)), secrets)[:_LONGEST]
+    if isinstance(error, BelaError):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -201,18 +240,3 @@ def _describe_tls(error: SSL.Error) -> str:
             " device's clock, or was signed by nobody known here (remote.tls_ca_file)"
         )
     return f"TLS: {'; '.join(reasons) or 'the connection failed'}"
-
-
-def _trust_root(ca_file: Path | None) -> Any:
-    """Return what to trust: the certificates of a file, or (``None``) the system's.
-
-    :raises ConfigError: when there are none that can be read.
-    """
-    if ca_file is None:
-        return None
-    try:
-        found = load_pem_x509_certificates(ca_file.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = printable(str(error))[:_LONGEST]
-        raise ConfigError(f"remote.tls_ca_file: {ca_file}: cannot be read: {reason}") from error
-    return trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in found])

@@ -1,19 +1,19 @@
 """Upload cycles: everything pending goes to the server, whatever it says of parts of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
-from uuid import uuid4
-
-from twisted.logger import Logger
 
 from belatwist.store import Batch, Outcome, Row, SampleStore, Verdict
+from belatwist.telemetry import Telemetry
 from belatwist.upload import policy
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.chunks import ChunkSize, cut
+from belatwist.upload.cycle import Cycle
 from belatwist.upload.jsonl import MAX_AHEAD_MS, Encoder, compress
-from belatwist.upload.policy import Accepted, Rejected, Retry
+from belatwist.upload.policy import Accepted, Failure, Held, Rejected, Retry
+from belatwist.upload.progress import Progress
 from belatwist.upload.suspects import Suspects
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ PROBES = 100
 
 
 class ClockState(Protocol):
-    """What is needed of the timekeeper.
-
-    :ivar steps: how often the clock was stepped: what was read before may have moved since.
-    """
+    """What is needed of the timekeeper."""
 
     @property
     def steps(self) -> int:
@@ -54,29 +51,6 @@ class _Result(Enum):
     DOUBT = "a sample was refused by itself, and the server has taken nothing yet in this cycle"
 
 
-@dataclass(slots=True)
-class _Cycle:
-    """What a cycle has done so far.
-
-    :ivar number: counts the cycles of this process.
-    :ivar began: seconds on the reactor's clock.
-    :ivar batch_id: a UUID; with a chunk's index it names the chunk.
-    :ivar aside: samples of suspected series, by series: they wait for the others.
-    :ivar steps: the clock's steps when the samples in hand were read.
-    """
-
-    number: int
-    began: float
-    batch_id: str = field(default_factory=lambda: str(uuid4()))
-    chunks: int = 0
-    samples: int = 0
-    bytes: int = 0
-    rejected: int = 0
-    newest_at: float = 0.0
-    aside: dict[int, list[Row]] = field(default_factory=dict)
-    steps: int = 0
-
-
 class Delivery:
     """Runs upload cycles, one at a time.
 
@@ -89,9 +63,8 @@ class Delivery:
     :param compression_level: zlib's; ``None`` sends plain bodies.
     :param random: gives numbers from 0 to 1.
     :param endpoint: where bodies go, for the log.
+    :ivar progress: how it goes.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -106,7 +79,9 @@ class Delivery:
         compression_level: int | None,
         random: Callable[[], float],
         endpoint: str,
+        telemetry: Telemetry,
     ) -> None:
+        self.progress = Progress(store, reactor=reactor, telemetry=telemetry, endpoint=endpoint)
         self._store = store
         self._chain = chain
         self._reactor = reactor
@@ -115,14 +90,11 @@ class Delivery:
         self._batch_size = batch_size
         self._compression_level = compression_level
         self._random = random
-        self._endpoint = endpoint
         self._encoder = Encoder()
         self._size = ChunkSize(chunk_size, batch_size)
         self._suspects = Suspects()
         self._number = 0
         self._doubt = False
-        self._failing_since: float | None = None
-        self._failures = 0
         self._not_before = 0.0
         self._owed: list[Verdict] = []
         self._stopping = False
@@ -132,29 +104,19 @@ class Delivery:
 
         Where the last one ended with a server that asked for time, none begins before that.
         """
+        self.progress.look()
         if self._reactor.seconds() < self._not_before:
             return
         await self._settle_owed()
         self._number += 1
-        cycle = _Cycle(self._number, self._reactor.seconds())
-        cycle.newest_at = cycle.began
-        if self._store.pending and (reason := await self._clock.doubt()) is not None:
-            self._failed(Retry(reason), "the clock is not known to be good", cycle)
+        began = self._reactor.seconds()
+        cycle = Cycle(self._number, began, newest_at=began)
+        if self._store.pending and (reason := await self._clock_doubt()) is not None:
+            self._failed(Held(reason), cycle)
             return
         if not self._doubt or await self._probe(cycle):
             await self._drain(cycle)
-        if cycle.samples or cycle.rejected:
-            self.log.info(
-                "uploaded {count} samples in {chunks} requests, {bytes_sent} bytes,"
-                " {duration_ms:.0f} ms; {rejected} rejected, {pending} pending",
-                batch_id=cycle.batch_id,
-                count=cycle.samples,
-                chunks=cycle.chunks,
-                bytes_sent=cycle.bytes,
-                duration_ms=(self._reactor.seconds() - cycle.began) * 1000,
-                rejected=cycle.rejected,
-                pending=self._store.pending,
-            )
+        self.progress.ended(cycle)
 
     def stop(self) -> None:
         """End the cycle: a wait at once, a request in flight when it is answered and recorded."""
@@ -169,7 +131,7 @@ class Delivery:
             await self._store.settle(self._owed, self._clock.now_ms())
             self._owed = []
 
-    async def _drain(self, cycle: _Cycle) -> None:
+    async def _drain(self, cycle: Cycle) -> None:
         """Send all that is pending, in order; then ask about what was set aside."""
         after = None
         while not self._stopping:
@@ -192,7 +154,7 @@ class Delivery:
             if not await self._send_newest(cycle):
                 return
 
-    async def _send_newest(self, cycle: _Cycle) -> bool:
+    async def _send_newest(self, cycle: Cycle) -> bool:
         """While a backlog is drained: let the newest samples go before it, from time to time."""
         now = self._reactor.seconds()
         if now - cycle.newest_at < self._fresh_every:
@@ -201,7 +163,7 @@ class Delivery:
         batch = await self._store.fetch_newest(self._batch_size, self._until_ms(cycle))
         return await self._send(batch, cycle, in_order=False) is _Result.DONE
 
-    async def _send(self, batch: Batch, cycle: _Cycle, *, in_order: bool = True) -> _Result:
+    async def _send(self, batch: Batch, cycle: Cycle, *, in_order: bool = True) -> _Result:
         """Send a batch, chunk by chunk, but for samples of suspected series.
 
         :param in_order: whether it belongs to the pass that meets every sample, once.
@@ -209,7 +171,7 @@ class Delivery:
         rows, unsendable = self._encoder.partition(batch.rows, batch.series)
         for reason, bad in unsendable.items():
             await self._reject(bad, reason, batch, cycle)
-        rows = self._set_aside(rows, cycle.aside if in_order else {})
+        rows = self._suspects.set_aside(rows, cycle.aside if in_order else {}, self._batch_size)
         while rows and not self._stopping:
             chunk, body = cut(rows, self._size.samples, lambda part: self._build(part, batch))
             result = await self._deliver(chunk, body, batch, cycle)
@@ -218,19 +180,8 @@ class Delivery:
             rows = rows[len(chunk) :]
         return _Result.DONE
 
-    def _set_aside(self, rows: Sequence[Row], series: dict[int, list[Row]]) -> Sequence[Row]:
-        if not any(self._suspects.watches(i) for i in {row[1] for row in rows}):
-            return rows
-        others = []
-        for row in rows:
-            if not self._suspects.watches(row[1]):
-                others.append(row)
-            elif len(aside := series.setdefault(row[1], [])) < self._batch_size:
-                aside.append(row)
-        return others
-
     async def _deliver(
-        self, chunk: Sequence[Row], body: bytes, batch: Batch, cycle: _Cycle
+        self, chunk: Sequence[Row], body: bytes, batch: Batch, cycle: Cycle
     ) -> _Result:
         """Send a chunk; where it is refused, halve it until what is refused is alone."""
         parts = [(chunk, body)]
@@ -252,7 +203,7 @@ class Delivery:
                 await self._refused(part, outcome, batch, cycle)
         return _Result.DONE
 
-    async def _probe(self, cycle: _Cycle) -> bool:
+    async def _probe(self, cycle: Cycle) -> bool:
         """Send one sample, to learn whether the server takes anything at all.
 
         It is picked at random, so that one bad series cannot make the server look bad for ever.
@@ -268,10 +219,10 @@ class Delivery:
         outcome = await self._post(one, self._build(one, batch), cycle)
         self._doubt = isinstance(outcome, Rejected)
         if isinstance(outcome, Rejected):
-            self._failed(outcome, "the server refuses everything (is remote.url right?)", cycle)
+            self._failed(outcome, cycle)
         return isinstance(outcome, Accepted)
 
-    async def _ask(self, batch: Batch, cycle: _Cycle) -> None:
+    async def _ask(self, batch: Batch, cycle: Cycle) -> None:
         """Ask about the samples of suspected series, now that the server has taken others.
 
         Each by itself; or all of a series, once it is clear that it is the series that is refused.
@@ -292,121 +243,67 @@ class Delivery:
                 elif not isinstance(outcome, Accepted):
                     return
 
-    async def _post(self, rows: Sequence[Row], body: bytes, cycle: _Cycle) -> policy.Outcome:
+    async def _post(self, rows: Sequence[Row], body: bytes, cycle: Cycle) -> policy.Outcome | Held:
         """Send a body; record at once that its samples were taken, if they were."""
-        began = self._reactor.seconds()
-
-        def retrying(outcome: Retry, attempt: int, wait: float) -> None:
-            self._log_failure(
-                "upload of a chunk failed, next try in {backoff_ms:.0f} ms: {error}",
-                outcome,
-                cycle,
-                attempt=attempt,
-                backoff_ms=wait * 1000,
-                count=len(rows),
-            )
 
         async def check() -> str | None:
-            if (reason := await self._clock.doubt()) is not None:
-                return f"the clock is not known to be good: {reason}"
+            if (reason := await self._clock_doubt()) is not None:
+                return reason
             stepped = self._clock.steps != cycle.steps
             return "the clock was stepped, and the samples moved" if stepped else None
 
-        outcome = await self._chain.send(body, retrying, check)
+        retrying = partial(self.progress.will_retry, cycle, len(rows))
+        try:
+            sent = await self._chain.send(body, retrying, check)
+        finally:
+            self.progress.retrying = 0
+        outcome = sent.outcome
+        if isinstance(outcome, Rejected):
+            return outcome
         if not isinstance(outcome, Accepted):
-            if not isinstance(outcome, Rejected):
-                self._failed(outcome, "the server does not take samples", cycle)
+            if not (isinstance(outcome, Held) and self._stopping):
+                self._failed(outcome, cycle, sent.attempt)
             return outcome
         self._owed.append(Verdict(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks))
+        self.progress.accepted(cycle, len(rows), len(body), outcome, sent)
         await self._settle_owed()
         self._suspects.taken(rows)
         self._size.accepted()
-        self.log.debug(
-            "chunk {chunk_index} accepted: {count} samples, {bytes_sent} bytes",
-            batch_id=cycle.batch_id,
-            chunk_index=cycle.chunks,
-            count=len(rows),
-            endpoint=self._endpoint,
-            http_status=outcome.status,
-            bytes_sent=len(body),
-            bytes_rcvd=outcome.received_bytes,
-            duration_ms=(self._reactor.seconds() - began) * 1000,
-        )
-        self._works()
-        cycle.chunks += 1
-        cycle.samples += len(rows)
-        cycle.bytes += len(body)
         return outcome
 
     async def _refused(
-        self, rows: Sequence[Row], outcome: Rejected, batch: Batch, cycle: _Cycle
+        self, rows: Sequence[Row], outcome: Rejected, batch: Batch, cycle: Cycle
     ) -> None:
         """Record a refusal of one series' samples alone; condemn those refused before."""
+        self.progress.refused(cycle)
         condemned = self._suspects.refused(rows, cycle.number)
         if condemned:
             await self._reject(condemned, f"refused twice: {outcome.reason}", batch, cycle)
 
-    async def _reject(self, rows: Sequence[Row], reason: str, batch: Batch, cycle: _Cycle) -> None:
+    async def _reject(self, rows: Sequence[Row], reason: str, batch: Batch, cycle: Cycle) -> None:
         """Mark samples as rejected: they are kept here for inspection, and not sent again."""
         verdict = Verdict(Outcome.REJECTED, rows, cycle.batch_id, cycle.chunks, reason)
         self._owed.append(verdict)
+        self.progress.rejected(cycle, rows, batch.series, reason)
         await self._settle_owed()
-        cycle.rejected += len(rows)
-        first = batch.series[rows[0][1]]
-        self.log.warn(
-            "{count} samples are not sent, {reason}; the first is {metric} {tags}",
-            count=len(rows),
-            reason=reason,
-            metric=first.name,
-            tags=first.tags_json[:200],
-        )
 
-    def _failed(self, outcome: policy.Outcome, what: str, cycle: _Cycle) -> None:
+    def _failed(self, failure: Failure, cycle: Cycle, attempt: int = 1) -> None:
         """The cycle ends: everything else stays pending for the next one, which begins small."""
         self._size.failed()
-        if isinstance(outcome, Retry):
-            self._not_before = self._reactor.seconds() + outcome.after
-        self._log_failure(
-            "upload failed, {pending} samples wait; {what}: {error}", outcome, cycle, what=what
-        )
+        if isinstance(failure, Retry):
+            self._not_before = self._reactor.seconds() + failure.after
+        self.progress.failed(cycle, failure, attempt)
 
-    def _log_failure(
-        self, text: str, outcome: policy.Outcome, cycle: _Cycle, **fields: object
-    ) -> None:
-        """Tell of a failure: loudly when it is the first, quietly while it goes on."""
-        say = self.log.warn if self._failing_since is None else self.log.debug
-        if self._failing_since is None:
-            self._failing_since = self._reactor.seconds()
-        self._failures += 1
-        say(
-            text,
-            batch_id=cycle.batch_id,
-            chunk_index=cycle.chunks,
-            endpoint=self._endpoint,
-            http_status=outcome.status,
-            error=getattr(outcome, "reason", ""),
-            error_type=type(outcome).__name__,
-            pending=self._store.pending,
-            **fields,
-        )
-
-    def _works(self) -> None:
-        """Tell that failures are over, if there were any."""
-        if self._failing_since is not None:
-            self.log.info(
-                "the server takes samples again, after {seconds:.0f} s and {failures} failures",
-                seconds=self._reactor.seconds() - self._failing_since,
-                failures=self._failures,
-            )
-            self._failing_since = None
-            self._failures = 0
+    async def _clock_doubt(self) -> str | None:
+        reason = await self._clock.doubt()
+        return None if reason is None else f"the clock is not known to be good: {reason}"
 
     def _build(self, rows: Sequence[Row], batch: Batch) -> bytes:
         body = self._encoder.encode(rows, batch.series)
         level = self._compression_level
         return body if level is None else compress(body, level)
 
-    def _until_ms(self, cycle: _Cycle) -> int:
+    def _until_ms(self, cycle: Cycle) -> int:
         """Return up to when to read samples, and remember which steps of the clock they have seen.
 
         What the server would drop as too far ahead waits until the clock has come to it.

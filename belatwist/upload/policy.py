@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import ClassVar
 
 MAX_RETRY_AFTER = 3600.0
 """Seconds. No server makes the agent wait longer than this."""
+
+HTTP_STATUS = "HTTPStatus"
+"""The type of an error that a server has told, with a status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,8 @@ class Accepted:
 class Rejected:
     """The body is bad (400, 422) or too large (413): sending it again as it is will not help."""
 
+    error_type: ClassVar[str] = HTTP_STATUS
+
     status: int
     reason: str
 
@@ -30,22 +36,40 @@ class Retry:
 
     :ivar status: the HTTP status, ``None`` when there was none.
     :ivar after: seconds that the server asks to wait at the least (``Retry-After``), else 0.
+    :ivar error_type: the name of the error's class, where no status was the error.
     """
 
     reason: str
     status: int | None = None
     after: float = 0.0
+    error_type: str = HTTP_STATUS
 
 
 @dataclass(frozen=True, slots=True)
 class Halted:
     """The configuration is wrong (401, 403, 404, a redirect): no sample is at fault."""
 
+    error_type: ClassVar[str] = HTTP_STATUS
+
     status: int
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Nothing was sent, because something here speaks against it."""
+
+    error_type: ClassVar[str] = "Held"
+    status: ClassVar[None] = None
+
+    reason: str
+
+
 Outcome = Accepted | Rejected | Retry | Halted
+"""What a request has come to."""
+
+Failure = Rejected | Retry | Halted | Held
+"""What can keep samples here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +133,23 @@ def classify(
     if status in {408, 429} or status >= 500:
         return Retry(reason, status, parse_retry_after(retry_after, now))
     return Halted(status, reason)
+
+
+def advice(failure: Failure) -> str | None:
+    """Say what to check in the configuration when a server does not take samples.
+
+    :param failure: a refusal is taken for one of everything that is sent.
+    :return: ``None`` where the configuration is not to blame.
+    """
+    if isinstance(failure, Retry | Held):
+        return None
+    if failure.status in {401, 403}:
+        return "remote.auth_token_file: the server wants another token"
+    if failure.status < 400:
+        return "remote.url: the server redirects to another one, which is not followed"
+    if isinstance(failure, Rejected):
+        return "remote.url: the server refuses whatever is sent there"
+    return "remote.url: the server does not take samples there"
 
 
 def parse_retry_after(header: str | None, now: float) -> float:

@@ -42,7 +42,6 @@ class Uploader(Service):
         self._reactor = reactor
         self._interval = interval
         self._current: Deferred[None] | None = None
-        self._failure: str | None = None
         # It waits for what its function returns: there are never two cycles at a time.
         self._loop = LoopingCall(self._begin)
         self._loop.clock = reactor
@@ -55,6 +54,7 @@ class Uploader(Service):
             endpoint=self._client.endpoint,
             interval=self._interval,
         )
+        self._delivery.progress.started()
         self._loop.start(self._interval, now=False)
 
     def stopService(self) -> "Deferred[None]":
@@ -84,12 +84,8 @@ class Uploader(Service):
         except CancelledError:
             self.log.info("upload given up: stopping")
         except Exception as error:  # noqa: BLE001 - a LoopingCall ends for good at the first failure
-            if repr(error) == self._failure:
-                self.log.debug("upload cycle failed again: {error}", error=str(error))
-            else:
-                self.log.failure("upload cycle failed; the next one comes at its time")
-            self._failure = repr(error)
+            self._delivery.progress.broke(error)
         else:
-            self._failure = None
+            self._delivery.progress.ran()
         finally:
             self._current = None

@@ -5,7 +5,7 @@ slowly, a server of a path that it does not know. So a sample is condemned only 
 all by itself, and again in a later cycle, and the server took something else in both.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from belatwist.store import Row
 
@@ -37,6 +37,25 @@ class Suspects:
     def watches(self, series_id: int) -> bool:
         """Whether samples of a series are to be asked about apart from all others."""
         return series_id in self._series
+
+    def set_aside(
+        self, rows: Sequence[Row], aside: dict[int, list[Row]], limit: int
+    ) -> Sequence[Row]:
+        """Part samples of suspected series from the others.
+
+        :param aside: the former go here, by series.
+        :param limit: of how many a series keeps there; what is beyond waits in the store.
+        :return: the others, in their order.
+        """
+        if not any(self.watches(i) for i in {row[1] for row in rows}):
+            return rows
+        others = []
+        for row in rows:
+            if not self.watches(row[1]):
+                others.append(row)
+            elif len(kept := aside.setdefault(row[1], [])) < limit:
+                kept.append(row)
+        return others
 
     def uniform(self, series_id: int) -> bool:
         """Whether a series' samples may be asked about, and condemned, together."""

@@ -20,7 +20,7 @@ def test_refused_for_a_while(server: VictoriaMetrics, proxy: Proxy, tmp_path: Pa
     with world.run() as service:
         service.expect_event("uploaded")
         proxy.refuse()
-        service.expect_event("upload of a chunk failed")
+        service.expect_event("Upload chunk failed, retrying")
         world.collects(service, 6)
         proxy.accept()
         service.expect_event("the server takes samples again")
@@ -40,7 +40,7 @@ def test_the_server_is_stopped_and_started(tmp_path: Path) -> None:
         with world.run() as service:
             service.expect_event("uploaded")
             first.stop()
-            service.expect_event("upload of a chunk failed")
+            service.expect_event("Upload chunk failed, retrying")
             world.collects(service, 6)
             with VictoriaMetrics(folder, DEDUPLICATING, port=first.port):
                 service.expect_event("the server takes samples again")
@@ -93,7 +93,8 @@ def test_accepts_and_never_answers(server: VictoriaMetrics, proxy: Proxy, tmp_pa
     with world.run() as service:
         proxy.wait_over(1)
         proxy.script(*[Hang()] * 4)
-        assert "no answer within 0.5 s" in service.expect_event("upload of a chunk failed")["error"]
+        failed = service.expect_event("Upload chunk failed, retrying")
+        assert "no answer within 0.5 s" in failed["error"]
         service.expect_event("the server takes samples again")
         world.drains(service)
         assert service.stop() == 0
@@ -138,7 +139,7 @@ def test_stopped_while_it_waits(server: VictoriaMetrics, proxy: Proxy, tmp_path:
     with world.run() as service:
         proxy.wait_over(1)
         proxy.script(Answer(503, {"Retry-After": "60"}))
-        service.expect_event("upload of a chunk failed")
+        service.expect_event("Upload chunk failed, retrying")
         began = time.monotonic()
         assert service.stop() == 0
         assert time.monotonic() - began < 3

@@ -57,7 +57,7 @@ def test_a_file_that_never_answers(server: VictoriaMetrics, proxy: Proxy, tmp_pa
         assert time.monotonic() - began < DEADLINE / 2
         lines = service.log.rest()
     failures = [line for line in lines if "Collection failed" in line]
-    assert sum('"level": "ERROR"' in line for line in failures) == 1
+    assert sum('"level":"ERROR"' in line for line in failures) == 1
     assert world.query("SELECT count(*) FROM metrics WHERE metric_value = 44.0") == [(0,)]
     account = world.finish()
     assert account.delivered == account.collected

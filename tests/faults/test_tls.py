@@ -61,7 +61,7 @@ def test_a_wrong_certificate(
     with Proxy(server.port, context(authority)) as proxy:
         world = World(tmp_path / "device", server, proxy, remote=remote)
         with world.run() as service:
-            failed = service.expect_event("upload of a chunk failed")
+            failed = service.expect_event("Upload chunk failed, retrying")
             service.expect_event("upload failed")
             assert service.stop() == 0
         assert words in failed["error"]

@@ -110,7 +110,7 @@ class World:
         """Wait until the service has stored so many ticks more."""
         for _ in range(ticks):
             service.log.until(
-                lambda line: '"stored": ' in line and "stored" in json.loads(line), "a stored tick"
+                lambda line: '"stored":' in line and "stored" in json.loads(line), "a stored tick"
             )
 
     def drains(self, service: Twistd) -> None:

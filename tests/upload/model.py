@@ -58,7 +58,7 @@ class ModelServer:
     def _answer(self, found: Collection[Point], fault: Fault) -> policy.Outcome:
         match fault:
             case Fault.LOST:
-                return Retry("connection refused")
+                return Retry("connection refused", error_type="ConnectionRefusedError")
             case Fault.BUSY:
                 return Retry("HTTP 503", 503)
             case Fault.ASKS:

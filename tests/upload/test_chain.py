@@ -6,9 +6,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.upload import policy
-from belatwist.upload.chain import RetryChain
-from belatwist.upload.policy import MAX_RETRY_AFTER, Accepted, Backoff, Halted, Rejected, Retry
+from belatwist.telemetry import Telemetry
+from belatwist.upload.chain import RetryChain, Sent
+from belatwist.upload.policy import (
+    MAX_RETRY_AFTER,
+    Accepted,
+    Backoff,
+    Halted,
+    Held,
+    Rejected,
+    Retry,
+)
 from tests.upload.scripted import ScriptedClient
 
 BACKOFF = Backoff(attempts=3, initial=5.0, maximum=60.0, multiplier=3.0, jitter=0.2)
@@ -57,9 +65,16 @@ class ChainTests(SynchronousTestCase):
         self.client = ScriptedClient()
         self.wrong: str | None = None
         self.told: list[tuple[str, int, float]] = []
-        self.chain = RetryChain(self.client, BACKOFF, reactor=self.clock, random=lambda: 0.5)
+        self.telemetry = Telemetry()
+        self.chain = RetryChain(
+            self.client,
+            BACKOFF,
+            reactor=self.clock,
+            random=lambda: 0.5,
+            telemetry=self.telemetry,
+        )
 
-    def send(self) -> "Deferred[policy.Outcome]":
+    def send(self) -> "Deferred[Sent]":
         """Send a body."""
 
         def retrying(outcome: Retry, attempt: int, wait: float) -> None:
@@ -74,7 +89,7 @@ class ChainTests(SynchronousTestCase):
         """Accepted, rejected and halted are not tried again."""
         for outcome in (Accepted(204), Rejected(400, "bad"), Halted(401, "token")):
             self.client.outcomes = [outcome]
-            self.assertEqual(self.successResultOf(self.send()), outcome)
+            self.assertEqual(self.successResultOf(self.send()), Sent(outcome, 1))
         self.assertEqual(len(self.client.bodies), 3)
 
     def test_tries_and_waits(self) -> None:
@@ -88,27 +103,43 @@ class ChainTests(SynchronousTestCase):
         self.assertNoResult(done)
         self.clock.advance(15.0)
         self.assertEqual(self.client.bodies, [b"body"] * 3)
-        self.assertEqual(self.successResultOf(done), Retry("reset"))
+        self.assertEqual(self.successResultOf(done), Sent(Retry("reset"), 3))
         self.assertEqual(self.told, [("reset", 1, 5.0), ("reset", 2, 15.0)])
 
     def test_success_after_a_failure(self) -> None:
-        """The outcome is the last try's."""
+        """The outcome is the last try's, and it is said which one that was."""
         self.client.outcomes = [Retry("reset"), Accepted(204)]
         done = self.send()
         self.clock.advance(5.0)
-        self.assertEqual(self.successResultOf(done), Accepted(204))
+        self.assertEqual(self.successResultOf(done), Sent(Accepted(204), 2))
+
+    def test_each_request_is_timed(self) -> None:
+        """By itself, without the wait before it; also one that fails; none that is not made."""
+        self.client.outcomes = [None]
+        done = self.send()
+        self.clock.advance(3.0)
+        self.client.waiting.pop().callback(Retry("reset"))
+        self.clock.advance(5.0)
+        self.clock.advance(0.25)
+        self.client.waiting.pop().callback(Accepted(204))
+        self.assertEqual(self.successResultOf(done), Sent(Accepted(204), 2, 0.25))
+        self.wrong = "the clock"
+        self.successResultOf(self.send())
+        value = self.telemetry.registry.get_sample_value
+        self.assertEqual(value("uploader_upload_duration_seconds_count"), 2)
+        self.assertEqual(value("uploader_upload_duration_seconds_sum"), 3.25)
 
     def test_asked_before_each_try(self) -> None:
         """What speaks against sending ends the chain, at once and after a wait alike."""
         self.wrong = "the clock"
-        self.assertEqual(self.successResultOf(self.send()), Retry("the clock"))
+        self.assertEqual(self.successResultOf(self.send()), Sent(Held("the clock"), 1))
         self.assertEqual(self.client.bodies, [])
         self.wrong = None
         self.client.outcomes = [Retry("reset")]
         done = self.send()
         self.wrong = "the clock"
         self.clock.advance(5.0)
-        self.assertEqual(self.successResultOf(done), Retry("the clock"))
+        self.assertEqual(self.successResultOf(done), Sent(Held("the clock"), 2))
         self.assertEqual(len(self.client.bodies), 1)
 
     def test_retry_after(self) -> None:
@@ -125,7 +156,7 @@ class ChainTests(SynchronousTestCase):
         self.client.outcomes = [Retry("reset")]
         done = self.send()
         self.chain.stop()
-        self.assertEqual(self.successResultOf(done), Retry("reset"))
+        self.assertEqual(self.successResultOf(done), Sent(Held("stopping"), 2))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(self.client.bodies), 1)
 
@@ -136,5 +167,5 @@ class ChainTests(SynchronousTestCase):
         self.chain.stop()
         self.assertNoResult(done)
         self.client.waiting.pop().callback(Retry("reset"))
-        self.assertEqual(self.successResultOf(done), Retry("reset"))
+        self.assertEqual(self.successResultOf(done), Sent(Retry("reset"), 1))
         self.assertEqual(self.clock.getDelayedCalls(), [])

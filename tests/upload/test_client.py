@@ -3,8 +3,10 @@
 import gzip
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import pytest_twisted
@@ -12,14 +14,18 @@ from OpenSSL import SSL
 from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
+from belatwist.errors import BelaError
 from belatwist.listen import Listener
 from belatwist.upload.client import HTTPImportClient, describe
 from belatwist.upload.policy import Accepted, Halted, Outcome, Rejected, Retry
+from tests.faults.certificates import Authority
 
 
 class Import(Resource):
@@ -98,9 +104,9 @@ def trickle(request: Request) -> int:
 
 
 @contextmanager
-def listening(factory: Factory[Any]) -> Iterator[str]:
+def listening(factory: Factory[Any], host: str = "127.0.0.1") -> Iterator[str]:
     """Serve on a free loopback port; yields the URL of the import endpoint."""
-    listener = Listener(reactor, "127.0.0.1", 0, factory, "test")
+    listener = Listener(reactor, host, 0, factory, "test")
     listener.open()
     try:
         yield f"{listener.url}/api/v1/import"
@@ -172,7 +178,7 @@ def test_broken_connections_are_retried(
 def test_silence_ends(answer: Callable[[Request], Any]) -> "Generator[Deferred[Any], Any, None]":
     """The time-out covers the whole attempt: no headers, or a body that does not end."""
     outcome, _ = yield posting(answer, timeout=0.2)
-    assert outcome == Retry("no answer within 0.2 s")
+    assert outcome == Retry("no answer within 0.2 s", error_type="TimeoutError")
 
 
 @pytest_twisted.inlineCallbacks
@@ -185,6 +191,7 @@ def test_nobody_listens() -> "Generator[Deferred[Any], Any, None]":
     yield one.close()
     assert isinstance(outcome, Retry)
     assert "ConnectionRefusedError" in outcome.reason
+    assert outcome.error_type == "ConnectionRefusedError"
 
 
 @pytest_twisted.inlineCallbacks
@@ -333,6 +340,124 @@ def test_a_token_that_is_repeated_is_not_told() -> "Generator[Deferred[Any], Any
     outcome, resource = yield posting(page, token=lambda: "s3cret-token")
     assert resource.headers[0]["authorization"] == "Bearer s3cret-token"
     assert outcome == Halted(401, "HTTP 401: no such token: …; really: …")
+
+
+SECRETS = ("s3cret-token", "x=1&authKey=k3y%2B", "k3y%2B", "k3y+")
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest_twisted.inlineCallbacks
+def test_nothing_secret_is_told_of_an_answer(secret: str) -> "Generator[Deferred[Any], Any, None]":
+    """Neither the token nor the query, nor a value in it, however the server repeats them."""
+    page = f"{secret}\x1b[31m{secret}\r\n({secret})".encode()
+    resource = Import()
+    resource.answer = status(500, page)
+    with listening(Site(resource)) as url:
+        one = client(f"{url}?x=1&authKey=k3y%2B", token=lambda: "s3cret-token")
+        outcome = yield one.post(b"body")
+        yield one.close()
+    assert isinstance(outcome, Retry)
+    assert outcome.reason == "HTTP 500: … [31m… (…)"
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest_twisted.inlineCallbacks
+def test_nothing_secret_is_told_of_an_error(secret: str) -> "Generator[Deferred[Any], Any, None]":
+    """Also when what repeats them is no HTTP, and is quoted by the error."""
+
+    class Repeats(Protocol):
+        def dataReceived(self, data: bytes) -> None:
+            assert self.transport is not None
+            self.transport.write(b"HTTP/1.1 %b\x07%b \xff\r\n\r\n" % ((secret.encode(),) * 2))
+            self.transport.loseConnection()
+
+    with listening(Factory.forProtocol(Repeats)) as base:
+        url = f"{base}?x=1&authKey=k3y%2B"
+        one = client(url, token=lambda: "s3cret-token")
+        outcome = yield one.post(b"body")
+        with pytest.raises(BelaError) as raised:
+            yield Deferred.fromCoroutine(one.date_of(url))
+        yield one.close()
+    assert isinstance(outcome, Retry)
+    for text in (outcome.reason, str(raised.value)):
+        assert "…" in text
+        assert text.isprintable()
+        assert not any(one in text for one in SECRETS)
+
+
+def date_of(url: str, times: int = 1, **options: Any) -> "Deferred[list[tuple[str | None, str]]]":
+    """Ask for the time."""
+
+    async def run() -> list[tuple[str | None, str]]:
+        one = client(url, **options)
+        try:
+            return [
+                await one.date_of(url.replace("/api/v1/import", "/health")) for _ in range(times)
+            ]
+        finally:
+            await one.close()
+
+    return Deferred.fromCoroutine(run())
+
+
+class Health(Import):
+    """Answers a request for the time."""
+
+    def render_GET(self, request: Request) -> bytes:
+        return b"OK"
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_servers_time_and_address() -> "Generator[Deferred[Any], Any, None]":
+    """The address is that of the connection, also where an earlier one is used again."""
+    with listening(Site(Health())) as url:
+        answers = yield date_of(url, times=2)
+    port = url.split(":")[2].partition("/")[0]
+    for date, server in answers:
+        assert parsedate_to_datetime(date).year >= 2026
+        assert server == f"127.0.0.1:{port}"
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_server_by_its_ipv6_address() -> "Generator[Deferred[Any], Any, None]":
+    """Samples and the question for the time reach it; its query is sent as it was written."""
+    with listening(Site(health := Health()), "::1") as url:
+        one = client(f"{url}?extra_label=site=%C3%A9")
+        outcome = yield one.post(b"body")
+        ((_, server),) = yield date_of(url)
+        yield one.close()
+    assert outcome == Accepted(204, 0)
+    assert health.bodies == [b"body"]
+    assert server == url.removeprefix("http://").partition("/")[0]
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_address_behind_tls(tmp_path: Path) -> "Generator[Deferred[Any], Any, None]":
+    """It is told of an encrypted connection, and of a name, as well."""
+    authority = Authority(tmp_path / "ca")
+    authority.server("localhost")
+    pem = str(tmp_path / "ca" / "server.pem")
+    context = DefaultOpenSSLContextFactory(pem, pem, SSL.TLS_SERVER_METHOD)
+    with listening(TLSMemoryBIOFactory(context, False, Site(Health()))) as url:
+        port = url.split(":")[2].partition("/")[0]
+        named = url.replace("http://127.0.0.1", "https://LocalHost")
+        ((_, server),) = yield date_of(named, ca_file=authority.file)
+    assert server == f"127.0.0.1:{port}"
+
+
+@pytest_twisted.inlineCallbacks
+def test_no_time() -> "Generator[Deferred[Any], Any, None]":
+    """Nobody who listens, or nobody who answers: the error says so in words."""
+    with listening(Site(Health())) as url:
+        pass
+    with pytest.raises(BelaError, match=r"^ConnectionRefusedError: "):
+        yield date_of(url)
+    with (
+        mock.patch("belatwist.upload.client.DATE_TIMEOUT", 0.1),
+        listening(Factory.forProtocol(Protocol)) as url,
+        pytest.raises(BelaError, match=r"^no answer within 0\.1 s$"),
+    ):
+        yield date_of(url)
 
 
 @pytest_twisted.inlineCallbacks

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.model import Sample, Series, sample
 from belatwist.store import Outcome
+from belatwist.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.delivery import QUESTIONS, Delivery
 from belatwist.upload.policy import Backoff
@@ -35,6 +36,7 @@ class World:
         self.store = MemoryStore()
         self.server = ModelServer()
         self.device_clock = DeviceClock(NOW_MS)
+        self.telemetry = Telemetry()
         self.delivery = Delivery(
             self.store,
             RetryChain(
@@ -42,6 +44,7 @@ class World:
                 Backoff(attempts, initial=1.0, maximum=10.0, multiplier=2.0, jitter=0.0),
                 reactor=self.clock,
                 random=lambda: 0.5,
+                telemetry=self.telemetry,
             ),
             reactor=self.clock,
             clock=self.device_clock,
@@ -51,6 +54,7 @@ class World:
             compression_level=None,
             random=random.Random(0).random,
             endpoint=self.server.endpoint,
+            telemetry=self.telemetry,
         )
 
     def collect(self, ticks: Iterable[int], names: Iterable[str] = NAMES) -> None:
@@ -215,8 +219,9 @@ class DeliveryTests(SynchronousTestCase):
                 world.cycle()
         self.assertEqual(world.store.pending, 50)
         self.assertEqual(world.store.verdicts, [])
-        self.assertEqual(len(log.texts(LogLevel.warn)), 1)
-        self.assertIn("remote.url", log.texts(LogLevel.warn)[0])
+        self.assertEqual(log.texts(LogLevel.warn), [])
+        self.assertEqual(len(log.texts(LogLevel.error)), 1)
+        self.assertIn("remote.url", log.texts(LogLevel.error)[0])
         requests = len(world.server.sizes)
         world.cycle()
         self.assertEqual(world.server.sizes[requests:], [1])

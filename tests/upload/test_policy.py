@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from belatwist.upload.policy import (
     MAX_RETRY_AFTER,
     Accepted,
+    Failure,
     Halted,
+    Held,
     Outcome,
     Rejected,
     Retry,
+    advice,
     classify,
     parse_retry_after,
 )
@@ -59,6 +62,28 @@ def test_the_reason_quotes_the_answer() -> None:
     assert classified(422, excerpt="bad line") == Rejected(422, "HTTP 422: bad line")
     assert classified(404, excerpt="nothing here") == Halted(404, "HTTP 404: nothing here")
     assert classified(503, excerpt="read-only") == Retry("HTTP 503: read-only", 503, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (Halted(401, ""), "remote.auth_token_file"),
+        (Halted(403, ""), "remote.auth_token_file"),
+        (Halted(404, ""), "remote.url: the server does not take samples there"),
+        (Halted(415, ""), "remote.url: the server does not take samples there"),
+        (Halted(301, ""), "remote.url: the server redirects"),
+        (Rejected(400, ""), "remote.url: the server refuses whatever is sent"),
+    ],
+)
+def test_advice(failure: Failure, words: str) -> None:
+    """Where the configuration is to blame, it is said which key."""
+    assert str(advice(failure)).startswith(words)
+
+
+@pytest.mark.parametrize("failure", [Retry("reset"), Retry("HTTP 503", 503), Held("the clock")])
+def test_no_advice(failure: Failure) -> None:
+    """The configuration is not to blame for what passes."""
+    assert advice(failure) is None
 
 
 @given(st.integers(100, 999), st.none() | st.text(max_size=20), st.text(max_size=20))

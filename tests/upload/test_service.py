@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.model import TEXT, Sample, Series, sample
 from belatwist.store import Outcome
+from belatwist.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.delivery import Delivery
 from belatwist.upload.jsonl import MAX_AHEAD_MS
@@ -47,9 +48,12 @@ class UploaderTests(SynchronousTestCase):
     ) -> Uploader:
         """Start an uploader; without retries, unless a test is about them."""
         backoff = Backoff(attempts, initial=5.0, maximum=60.0, multiplier=3.0, jitter=0.2)
-        delivery = Delivery(
+        self.telemetry = Telemetry()
+        self.delivery = Delivery(
             self.store,
-            RetryChain(self.client, backoff, reactor=self.clock, random=random),
+            RetryChain(
+                self.client, backoff, reactor=self.clock, random=random, telemetry=self.telemetry
+            ),
             reactor=self.clock,
             clock=self.device_clock,
             fresh_every=INTERVAL,
@@ -58,8 +62,9 @@ class UploaderTests(SynchronousTestCase):
             compression_level=level,
             random=random,
             endpoint=self.client.endpoint,
+            telemetry=self.telemetry,
         )
-        service = Uploader(delivery, self.client, reactor=self.clock, interval=INTERVAL)
+        service = Uploader(self.delivery, self.client, reactor=self.clock, interval=INTERVAL)
         service.startService()
         return service
 

@@ -56,7 +56,7 @@ def run_service(
     folder.mkdir()
     metrics: list[dict[str, Any]] = [
         {"name": name, "interval": "1s"}
-        for name in sorted({metric.collector for metric in CATALOGUE.values()})
+        for name in sorted({metric.collector for metric in HOST.values()})
         if name != "disk.io"
     ]
     metrics.append({"name": "disk.io", "interval": "1s", "config": {"allowed_devices": DISKS}})

@@ -1,0 +1,273 @@
+"""How uploads are going: told to the log, counted, and kept for whoever asks after their health."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from belatwist.model import Series
+from belatwist.store import Row, SampleStore
+from belatwist.telemetry import Telemetry
+from belatwist.upload import policy
+from belatwist.upload.answer import printable
+from belatwist.upload.chain import Sent
+from belatwist.upload.cycle import Cycle
+from belatwist.upload.policy import Accepted, Held, Retry, advice
+
+if TYPE_CHECKING:
+    from constantly import NamedConstant
+    from twisted.internet.interfaces import IReactorTime
+
+
+class Progress:
+    """Takes note of everything that happens to samples on their way.
+
+    What goes on for hours is told once, loudly: each kind of failure at its first time, and one
+    summary when it is over. The rest is for those who debug. All moments are seconds on the
+    reactor's clock.
+
+    :param endpoint: where bodies go, without anything secret.
+    :ivar last_upload_at: when the server last took samples; ``None`` when it did not yet.
+    :ivar caught_up_at: when nothing was pending last, or uploads were started.
+    :ivar halted: whether the server's last answer says that the configuration is wrong.
+    :ivar retrying: samples of the body that is being tried again, 0 when none is.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: SampleStore,
+        *,
+        reactor: "IReactorTime",
+        telemetry: Telemetry,
+        endpoint: str,
+    ) -> None:
+        self._store = store
+        self._reactor = reactor
+        self._telemetry = telemetry
+        self._endpoint = endpoint
+        self.last_upload_at: float | None = None
+        self.caught_up_at = reactor.seconds()
+        self.halted = False
+        self.retrying = 0
+        self._quiet = False
+        self._error: str | None = None
+        self._failing_since: float | None = None
+        self._failures = 0
+        self._told: set[str] = set()
+        self._rejected: set[Series] = set()
+        self._broken: str | None = None
+        self._broken_since = 0.0
+        self._broken_cycles = 0
+
+    @property
+    def error(self) -> str | None:
+        """Why samples could not be sent the last time; ``None`` when they could."""
+        return self._broken or self._error
+
+    def started(self) -> None:
+        """Uploads begin: what was pending before is not late yet."""
+        self.caught_up_at = self._reactor.seconds()
+
+    def look(self) -> None:
+        """Take note of the moment if nothing is pending."""
+        if not self._store.pending:
+            self.caught_up_at = self._reactor.seconds()
+
+    def accepted(self, cycle: Cycle, count: int, size: int, outcome: Accepted, sent: Sent) -> None:
+        """The server has taken a chunk.
+
+        :param count: its samples.
+        :param size: bytes of its body.
+        """
+        self.last_upload_at = self._reactor.seconds()
+        self._telemetry.metrics_uploaded.inc(count)
+        self._works()
+        self.log.emit(
+            LogLevel.debug if self._quiet else LogLevel.info,
+            "Upload chunk succeeded",
+            batch_id=cycle.batch_id,
+            chunk_index=cycle.chunks,
+            attempt=sent.attempt,
+            count=count,
+            endpoint=self._endpoint,
+            http_status=outcome.status,
+            bytes_sent=size,
+            bytes_rcvd=outcome.received_bytes,
+            duration_ms=_ms(sent.seconds),
+        )
+        self._quiet = True
+        cycle.chunks += 1
+        cycle.samples += count
+        cycle.bytes += size
+
+    def will_retry(
+        self, cycle: Cycle, count: int, failure: Retry, attempt: int, wait: float
+    ) -> None:
+        """A try has failed, and another one follows.
+
+        :param count: samples of the body.
+        :param attempt: which try that was.
+        :param wait: seconds until the next one.
+        """
+        self.retrying = count
+        self._failed(
+            cycle,
+            failure,
+            LogLevel.warn,
+            "Upload chunk failed, retrying",
+            kind="retrying",
+            attempt=attempt,
+            backoff_ms=_ms(wait),
+            count=count,
+        )
+
+    def failed(self, cycle: Cycle, failure: policy.Failure, attempt: int) -> None:
+        """The cycle ends: everything else stays pending for the next one.
+
+        :param failure: a refusal is one of everything that is sent.
+        :param attempt: which try that was, or would have been.
+        """
+        cycle.untaken = True
+        check = advice(failure)
+        text = "upload failed, {pending} samples wait: {error}"
+        self._failed(
+            cycle,
+            failure,
+            LogLevel.error if check else LogLevel.warn,
+            f"{text}; check {{check}}" if check else text,
+            kind=type(failure).__name__,
+            attempt=attempt,
+            pending=self._store.pending,
+            **({"check": check} if check else {}),
+        )
+
+    def refused(self, cycle: Cycle) -> None:
+        """The server has refused samples all by themselves; they will be asked about again."""
+        cycle.untaken = True
+
+    def rejected(
+        self, cycle: Cycle, rows: Sequence[Row], series: Mapping[int, Series], reason: str
+    ) -> None:
+        """Samples will not be sent: the server refuses them, or would drop them.
+
+        :param rows: samples of any series; each series is told of once, loudly.
+        """
+        cycle.untaken = True
+        cycle.rejected += len(rows)
+        self._telemetry.metrics_rejected.inc(len(rows))
+        counts: dict[Series, int] = {}
+        for row in rows:
+            one = series[row[1]]
+            counts[one] = counts.get(one, 0) + 1
+        for one, count in counts.items():
+            self.log.emit(
+                LogLevel.debug if one in self._rejected else LogLevel.warn,
+                "{count} samples of {metric} {tags} are not sent, {reason}",
+                batch_id=cycle.batch_id,
+                count=count,
+                reason=reason,
+                metric=one.name[:200],
+                tags=one.tags_json[:200],
+            )
+            self._rejected.add(one)
+
+    def ended(self, cycle: Cycle) -> None:
+        """A cycle has come to its end."""
+        self.look()
+        if cycle.samples and cycle.untaken:
+            self._telemetry.partial_success.inc()
+        if cycle.samples or cycle.rejected:
+            self.log.info(
+                "uploaded {count} samples in {chunks} requests, {bytes_sent} bytes,"
+                " {duration_ms:.0f} ms; {rejected} rejected, {pending} pending",
+                batch_id=cycle.batch_id,
+                count=cycle.samples,
+                chunks=cycle.chunks,
+                bytes_sent=cycle.bytes,
+                duration_ms=_ms(self._reactor.seconds() - cycle.began),
+                rejected=cycle.rejected,
+                pending=self._store.pending,
+            )
+
+    def broke(self, error: Exception) -> None:
+        """A cycle was ended by an error of our own."""
+        if self._broken is None:
+            self._broken_since = self._reactor.seconds()
+            self._broken_cycles = 0
+        self._broken_cycles += 1
+        text = printable(f"{type(error).__name__}: {error}")
+        if text == self._broken:
+            self.log.debug("upload cycle failed again: {error}", error=text)
+        else:
+            self.log.failure(
+                "upload cycle failed; the next one comes at its time",
+                failure=Failure(error, type(error), error.__traceback__),
+                level=LogLevel.error,
+            )
+        self._broken = text
+
+    def ran(self) -> None:
+        """A cycle has ended by itself, whatever the server said."""
+        if self._broken is not None:
+            self.log.info(
+                "upload cycles run again, after {seconds:.0f} s and {failures} failures",
+                seconds=round(self._reactor.seconds() - self._broken_since, 1),
+                failures=self._broken_cycles,
+            )
+            self._broken = None
+
+    def _failed(
+        self,
+        cycle: Cycle,
+        failure: policy.Failure,
+        level: "NamedConstant",
+        text: str,
+        *,
+        kind: str,
+        **fields: object,
+    ) -> None:
+        """Tell of a failure, loudly when it is the first of its kind, quietly while it goes on."""
+        if self._failing_since is None:
+            self._failing_since = self._reactor.seconds()
+        self._failures += 1
+        if not isinstance(failure, Held):
+            self._telemetry.upload_failures.inc()
+        check = advice(failure)
+        self.halted = check is not None
+        self._error = f"{failure.reason}; check {check}" if check else failure.reason
+        self.log.emit(
+            LogLevel.debug if kind in self._told else level,
+            text,
+            batch_id=cycle.batch_id,
+            chunk_index=cycle.chunks,
+            endpoint=self._endpoint,
+            http_status=failure.status,
+            error=failure.reason,
+            error_type=failure.error_type,
+            **fields,
+        )
+        self._told.add(kind)
+
+    def _works(self) -> None:
+        """Tell that failures are over, if there were any."""
+        if self._failing_since is None:
+            return
+        self.log.info(
+            "the server takes samples again, after {seconds:.0f} s and {failures} failures",
+            seconds=round(self._reactor.seconds() - self._failing_since, 1),
+            failures=self._failures,
+        )
+        self._failing_since = None
+        self._failures = 0
+        self._told.clear()
+        self._quiet = False
+        self._error = None
+        self.halted = False
+
+
+def _ms(seconds: float) -> float:
+    """Return milliseconds, to a tenth."""
+    return round(seconds * 1000, 1)

@@ -1,0 +1,417 @@
+"""What is told of uploads: every event with its fields, the counters, and what health asks."""
+
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+
+from belatwist.model import Series, sample
+from belatwist.upload.suspects import UNIFORM
+from tests.logs import Captured
+from tests.upload.model import Fault
+from tests.upload.test_delivery import NOW_MS, World
+from tests.upload.told import levels, told
+
+ENDPOINT = "http://model/api/v1/import"
+SUCCEEDED = "Upload chunk succeeded"
+RETRYING = "Upload chunk failed, retrying"
+FAILED = "upload failed"
+RECOVERED = "the server takes samples again"
+
+
+def value(world: World, name: str) -> float | None:
+    """Return a counter."""
+    return world.telemetry.registry.get_sample_value(name)
+
+
+def slow(world: World, seconds: float) -> None:
+    """Let each request take a while."""
+    post = world.server.post
+
+    def delayed(body: bytes) -> Any:
+        world.clock.advance(seconds)
+        return post(body)
+
+    world.server.post = delayed  # type: ignore[method-assign]
+
+
+class EventTests(SynchronousTestCase):
+    """Every event, its level and all of its fields."""
+
+    def setUp(self) -> None:
+        self.world = World(chunk_size=5, attempts=2)
+        self.progress = self.world.delivery.progress
+        self.world.collect([1])
+
+    def outage(self, *faults: Fault) -> Captured:
+        """Run a cycle in which requests meet faults."""
+        self.world.server.faults = list(faults)
+        with Captured() as log:
+            self.world.cycle()
+        return log
+
+    def batch_id(self) -> str:
+        """Return the id that the last samples were recorded with."""
+        return self.world.store.verdicts[-1].batch_id
+
+    def test_a_chunk_that_is_accepted(self) -> None:
+        """The first of a run is told at INFO, the others at DEBUG."""
+        self.world.collect([2, 3])
+        slow(self.world, 0.23456)
+        with Captured() as log:
+            self.world.cycle()
+        first, second = told(log, SUCCEEDED)
+        size = first[1]["bytes_sent"]
+        self.assertGreater(size, 100)
+        self.assertEqual(
+            first,
+            (
+                "info",
+                {
+                    "batch_id": self.batch_id(),
+                    "chunk_index": 0,
+                    "attempt": 1,
+                    "count": 5,
+                    "endpoint": ENDPOINT,
+                    "http_status": 204,
+                    "bytes_sent": size,
+                    "bytes_rcvd": 0,
+                    "duration_ms": 234.6,
+                },
+            ),
+        )
+        self.assertEqual(
+            (second[0], second[1]["chunk_index"], second[1]["count"]), ("debug", 1, 10)
+        )
+
+    def test_a_cycle_is_summed_up(self) -> None:
+        """In one line at INFO, each time."""
+        for tick in (2, 3):
+            self.world.collect([tick])
+            with Captured() as log:
+                self.world.cycle()
+            ((level, fields),) = told(log, "uploaded ")
+            self.assertEqual(level, "info")
+            count = 10 if tick == 2 else 5
+            size = sum(f["bytes_sent"] for _, f in told(log, SUCCEEDED))
+            expected = {
+                "batch_id": self.batch_id(),
+                "count": count,
+                "chunks": count // 5,
+                "bytes_sent": size,
+                "duration_ms": 0.0,
+                "rejected": 0,
+                "pending": 0,
+            }
+            self.assertEqual(fields, expected)
+
+    def test_a_try_that_fails(self) -> None:
+        """It says which one it was, why, and how long until the next, which has the next number."""
+        log = self.outage(Fault.BUSY)
+        self.assertEqual(
+            told(log, RETRYING),
+            [
+                (
+                    "warn",
+                    {
+                        "batch_id": self.batch_id(),
+                        "chunk_index": 0,
+                        "attempt": 1,
+                        "backoff_ms": 1000.0,
+                        "count": 5,
+                        "endpoint": ENDPOINT,
+                        "http_status": 503,
+                        "error": "HTTP 503",
+                        "error_type": "HTTPStatus",
+                    },
+                )
+            ],
+        )
+        ((level, fields),) = told(log, SUCCEEDED)
+        self.assertEqual((level, fields["attempt"]), ("info", 2))
+        self.assertEqual(told(log, RECOVERED), [("info", {"seconds": 1.0, "failures": 1})])
+
+    def test_a_cycle_that_fails(self) -> None:
+        """After the last try: how much waits, and why; the status is null where there was none."""
+        log = self.outage(Fault.LOST, Fault.LOST)
+        ((level, fields),) = told(log, FAILED)
+        self.assertEqual(level, "warn")
+        self.assertEqual(len(fields.pop("batch_id")), 36)
+        self.assertEqual(
+            fields,
+            {
+                "chunk_index": 0,
+                "attempt": 2,
+                "endpoint": ENDPOINT,
+                "http_status": None,
+                "error": "connection refused",
+                "error_type": "ConnectionRefusedError",
+                "pending": 5,
+            },
+        )
+        self.assertIn("5 samples wait: connection refused", log.texts(LogLevel.warn)[1])
+
+    def test_an_outage_is_told_once(self) -> None:
+        """What goes on is for those who debug, until one summary; so is the next outage."""
+        for tick in (2, 3):
+            with Captured() as log:
+                for _ in range(3):
+                    self.world.server.faults = [Fault.LOST] * 2
+                    self.world.cycle()
+                    self.world.clock.advance(29)
+                self.world.cycle()
+            self.assertEqual(levels(log, RETRYING), ["warn", "debug", "debug"])
+            self.assertEqual(levels(log, FAILED), ["warn", "debug", "debug"])
+            self.assertEqual(told(log, RECOVERED), [("info", {"seconds": 90.0, "failures": 6})])
+            self.assertEqual(levels(log, SUCCEEDED), ["info"])
+            self.world.collect([tick])
+
+    def test_a_wrong_configuration(self) -> None:
+        """It is an error, which says what to check; also when it comes in the midst of another."""
+        self.outage(Fault.LOST, Fault.LOST)
+        log = self.outage(Fault.DENIED)
+        ((level, fields),) = told(log, FAILED)
+        check = "remote.auth_token_file: the server wants another token"
+        self.assertEqual(level, "error")
+        self.assertEqual(fields["check"], check)
+        self.assertEqual((fields["http_status"], fields["error"]), (401, "HTTP 401"))
+        self.assertEqual(fields["error_type"], "HTTPStatus")
+        self.assertIn(check, log.texts(LogLevel.error)[0])
+        self.assertEqual(self.progress.error, f"HTTP 401; check {check}")
+        self.assertTrue(self.progress.halted)
+        log = self.outage(Fault.LOST, Fault.LOST)
+        self.assertEqual(levels(log, FAILED), ["debug"])
+        self.assertFalse(self.progress.halted)
+        log = self.outage(Fault.DENIED)
+        self.assertEqual(levels(log, FAILED), ["debug"])
+        self.outage()
+        self.assertFalse(self.progress.halted)
+        self.assertIsNone(self.progress.error)
+
+    def test_a_server_that_refuses_everything(self) -> None:
+        """That, too, is an error of the configuration."""
+        self.world.server.refuses_everything = True
+        log = self.outage()
+        ((level, fields),) = told(log, FAILED)
+        self.assertEqual((level, fields["http_status"]), ("error", 400))
+        self.assertEqual(fields["check"], "remote.url: the server refuses whatever is sent there")
+        self.assertTrue(self.progress.halted)
+
+    def test_a_doubtful_clock(self) -> None:
+        """Nothing is sent, which is no failure of the link, but told and known like one."""
+        self.world.device_clock.wrong = "it differs from the server's by 7200.0 s"
+        log = self.outage()
+        ((level, fields),) = told(log, FAILED)
+        reason = "the clock is not known to be good: it differs from the server's by 7200.0 s"
+        self.assertEqual(level, "warn")
+        self.assertEqual((fields["error"], fields["error_type"]), (reason, "Held"))
+        self.assertIsNone(fields["http_status"])
+        self.assertEqual(self.progress.error, reason)
+        self.assertFalse(self.progress.halted)
+        self.assertEqual(value(self.world, "uploader_upload_failures_total"), 0)
+        self.assertEqual(levels(self.outage(), FAILED), ["debug"])
+        self.world.device_clock.wrong = None
+        self.assertEqual(levels(self.outage(), RECOVERED), ["info"])
+        self.assertIsNone(self.progress.error)
+
+    def test_rejected_samples(self) -> None:
+        """Each series is told of once, with its name and tags; what follows is for debugging."""
+        self.world.server.bad = lambda point: point[0] == "b"
+        with Captured() as log:
+            for tick in range(2, 5 + UNIFORM):
+                self.world.collect([tick])
+                self.world.cycle()
+        first, *others = told(log, "{count} samples of {metric}")
+        self.assertEqual(first[0], "warn")
+        self.assertEqual(len(first[1].pop("batch_id")), 36)
+        self.assertEqual(
+            first[1],
+            {
+                "count": 1,
+                "reason": "refused twice: HTTP 400: cannot parse",
+                "metric": "b",
+                "tags": "{}",
+            },
+        )
+        self.assertEqual({level for level, _ in others}, {"debug"})
+        rejected = len(self.world.rejected())
+        self.assertEqual(sum(f["count"] for _, f in (first, *others)), rejected)
+        self.assertEqual(value(self.world, "uploader_metrics_rejected_total"), rejected)
+
+    def test_series_that_the_server_would_drop(self) -> None:
+        """Each is named, also where several are found at once for the same reason."""
+        tags = {"zone": "z" * 5000}
+        bad = [Series.of(name, "device", tags) for name in ("x", "y")]
+        self.world.store.add([sample(one, NOW_MS - at, 1.0) for one in bad for at in range(3)])
+        with Captured() as log:
+            self.world.cycle()
+        events = told(log, "{count} samples of {metric}")
+        found = {(fields["metric"], fields["count"]) for _, fields in events}
+        self.assertEqual(found, {("x", 3), ("y", 3)})
+        self.assertEqual({level for level, _ in events}, {"warn"})
+        self.assertTrue(all(len(fields["tags"]) == 200 for _, fields in events))
+        self.assertEqual(value(self.world, "uploader_metrics_rejected_total"), 6)
+
+    def test_an_error_of_our_own(self) -> None:
+        """It is told with its traceback once, then quietly; and when cycles run again."""
+        error = OSError("disk is full")
+        with Captured() as log:
+            for _ in range(3):
+                self.progress.broke(error)
+                self.world.clock.advance(30)
+            self.assertEqual(self.progress.error, "OSError: disk is full")
+            self.progress.broke(ValueError("another"))
+            self.world.clock.advance(30)
+            self.progress.ran()
+            self.progress.ran()
+        self.assertEqual(levels(log, "upload cycle failed;"), ["error", "error"])
+        self.assertEqual(
+            told(log, "upload cycle failed again"),
+            [("debug", {"error": "OSError: disk is full"})] * 2,
+        )
+        again = told(log, "upload cycles run again")
+        self.assertEqual(again, [("info", {"seconds": 120.0, "failures": 4})])
+        self.assertIsNone(self.progress.error)
+        self.flushLoggedErrors()
+
+    def test_stopping_is_no_failure(self) -> None:
+        """A wait that is ended by the agent's own end is neither told nor counted again."""
+        self.world.server.faults = [Fault.LOST]
+        done = Deferred.fromCoroutine(self.world.delivery.run())
+        with Captured() as log:
+            self.world.delivery.stop()
+        self.successResultOf(done)
+        self.assertEqual(told(log, FAILED), [])
+        self.assertEqual(value(self.world, "uploader_upload_failures_total"), 1)
+
+
+class StateTests(SynchronousTestCase):
+    """What is counted, and what health asks for."""
+
+    def setUp(self) -> None:
+        self.world = World(batch_size=40, chunk_size=5, attempts=2)
+        self.progress = self.world.delivery.progress
+        self.world.clock.advance(1000)
+
+    def value(self, name: str) -> float | None:
+        """Return a counter of the uploader's."""
+        return value(self.world, f"uploader_{name}")
+
+    def cycle(self, *faults: Fault) -> None:
+        """Run a cycle in which requests meet faults."""
+        self.world.server.faults = list(faults)
+        self.world.cycle()
+
+    def test_samples_and_failures(self) -> None:
+        """Samples that were taken; requests that failed, the last of a chain included."""
+        self.world.collect(range(3))
+        self.cycle(Fault.LOST, Fault.NONE, Fault.BUSY, Fault.CUT)
+        self.assertEqual(self.value("metrics_uploaded_total"), 5)
+        self.assertEqual(self.value("upload_failures_total"), 3)
+        self.assertEqual(self.value("upload_duration_seconds_count"), 4)
+        self.cycle(Fault.DENIED)
+        self.assertEqual(self.value("upload_failures_total"), 4)
+        self.cycle()
+        self.assertEqual(self.value("metrics_uploaded_total"), 15)
+
+    def test_refused_bodies_are_no_failures(self) -> None:
+        """A bad sample is found by refusals, and the link is well; unless all is refused."""
+        self.world.collect(range(3))
+        self.world.server.bad = lambda point: point == ("c", NOW_MS - 10**6 + 1)
+        self.cycle()
+        self.assertEqual(self.value("upload_failures_total"), 0)
+        self.assertIsNone(self.progress.error)
+        self.world.server.refuses_everything = True
+        self.world.collect([9])
+        self.cycle()
+        self.assertEqual(self.value("upload_failures_total"), 1)
+
+    def test_partial_success(self) -> None:
+        """Counted once a cycle in which some samples were taken, and others were not."""
+        for faults, partial in (
+            ((), 0),
+            ((Fault.LOST, Fault.LOST), 0),
+            ((Fault.LOST,), 0),
+            ((Fault.NONE, Fault.LOST, Fault.LOST), 1),
+            ((Fault.NONE, Fault.DENIED), 1),
+        ):
+            with self.subTest(faults=faults):
+                self.setUp()
+                self.world.collect(range(3))
+                self.cycle(*faults)
+                self.assertEqual(self.value("partial_success_total"), partial)
+
+    def test_partial_success_by_refusal(self) -> None:
+        """A bad sample counts its cycles, however many requests it took to find it."""
+        self.world.collect(range(3))
+        self.world.server.bad = lambda point: point == ("c", NOW_MS - 10**6 + 1)
+        self.cycle()
+        self.assertEqual(self.value("partial_success_total"), 1)
+        self.world.collect([9])
+        self.cycle()
+        self.assertEqual(self.value("metrics_rejected_total"), 1)
+        self.assertEqual(self.value("partial_success_total"), 2)
+        self.world.collect([10])
+        self.cycle()
+        self.assertEqual(self.value("partial_success_total"), 2)
+
+    def test_the_last_upload(self) -> None:
+        """It is when the server last took samples."""
+        self.world.collect([1])
+        self.cycle(Fault.LOST, Fault.LOST)
+        self.assertIsNone(self.progress.last_upload_at)
+        self.cycle()
+        taken = self.world.clock.seconds()
+        self.assertEqual(self.progress.last_upload_at, taken)
+        self.world.clock.advance(30)
+        self.cycle()
+        self.assertEqual(self.progress.last_upload_at, taken)
+
+    def test_caught_up(self) -> None:
+        """It is the start, then each time that a cycle finds nothing pending, or leaves nothing."""
+        self.progress.started()
+        self.assertEqual(self.progress.caught_up_at, 1000)
+        self.world.clock.advance(30)
+        self.cycle()
+        self.assertEqual(self.progress.caught_up_at, 1030)
+        self.world.collect([1])
+        self.world.clock.advance(30)
+        self.cycle(Fault.DENIED)
+        self.assertEqual(self.progress.caught_up_at, 1030)
+        self.world.clock.advance(30)
+        self.cycle()
+        self.assertEqual(self.progress.caught_up_at, 1090)
+
+    def test_retrying(self) -> None:
+        """How many samples wait for the next try; none when the chain has ended, however."""
+        self.world.collect([1])
+        self.world.server.faults = [Fault.LOST]
+        done = Deferred.fromCoroutine(self.world.delivery.run())
+        self.assertEqual(self.progress.retrying, 5)
+        self.assertEqual(self.progress.error, "connection refused")
+        self.world.clock.advance(1)
+        self.successResultOf(done)
+        self.assertEqual(self.progress.retrying, 0)
+        self.assertIsNone(self.progress.error)
+
+    def test_retrying_ends_with_an_error(self) -> None:
+        """Also with one of our own."""
+        self.world.collect([1])
+        self.world.server.faults = [Fault.LOST]
+        done = Deferred.fromCoroutine(self.world.delivery.run())
+        with mock.patch.object(self.world.device_clock, "doubt", side_effect=OSError):
+            self.world.clock.advance(1)
+        self.failureResultOf(done, OSError)
+        self.assertEqual(self.progress.retrying, 0)
+
+    def test_what_cannot_be_recorded_was_taken(self) -> None:
+        """The server has it, once: it is counted when it says so, not when the disk has room."""
+        self.world.collect([1])
+        full = OSError("database or disk is full")
+        with mock.patch.object(self.world.store, "settle", return_value=fail(full)):
+            self.failureResultOf(Deferred.fromCoroutine(self.world.delivery.run()), OSError)
+        self.cycle()
+        self.assertEqual(self.value("metrics_uploaded_total"), 5)
+        self.assertEqual(self.progress.last_upload_at, 1000)

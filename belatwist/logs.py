@@ -1,143 +1,136 @@
-"""Log observers: readable lines for people, JSON for machines."""
+"""The log: from Twisted's events, and those of the standard library, to lines of a file."""
 
-import json
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, Any
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    LogLevel,
-    LogLevelFilterPredicate,
-    PredicateResult,
-    formatEvent,
-)
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
+from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
-_LEVELS = {
-    "debug": LogLevel.debug,
-    "info": LogLevel.info,
-    "warn": LogLevel.warn,
-    "error": LogLevel.error,
-}
-_COLOURS = {"debug": "\x1b[2m", "warn": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
+from belatwist.logfile import LogFile
+from belatwist.loglines import ConsoleLine, json_line
+
+_LEVELS = {level.name: level for level in LogLevel.iterconstants()}
+
+# They tell of each connection that is opened and closed, and of odd answers.
+_CHATTY = ("twisted.web.client._HTTP11ClientFactory", "twisted.web._newclient")
+
+# Of the two events of a lost error, this one only announces the other.
+_ANNOUNCEMENT = "Unhandled error in Deferred:"
 
 
 @implementer(ILogObserver)
 class LogOutput:
     """Writes events of a level and above to a stream or a file, one after the other.
 
+    What cannot be written is counted, and never raised: a full disk must not stop the service.
+    Once lines can be written again, the first says how many were lost.
+
     :param level: ``debug``, ``info``, ``warn`` or ``error``.
     :param form: ``json`` or ``console``.
     :param output: ``stdout``, ``stderr`` or the path of a file, which is appended to.
-    :raises OSError: when the file cannot be opened.
+    :param max_bytes: the size at which a file is put aside and a new one begun; ``None``: never.
+    :raises OSError: when it cannot be opened.
     """
 
-    def __init__(self, level: str, form: str, output: str) -> None:
-        self._path = None if output in {"stdout", "stderr"} else output
-        self._stream: IO[str]
-        if self._path is None:
-            self._stream = getattr(sys, output)
-        else:
-            self._stream = self._open(self._path)
-        self._line = json_line if form == "json" else ConsoleLine(colour=self._stream.isatty())
-        self._wanted = LogLevelFilterPredicate(defaultLogLevel=_LEVELS[level])
-        if level == "info":
-            # They tell of each connection that is opened and closed, and of odd answers.
-            for chatty in ("client._HTTP11ClientFactory", "_newclient"):
-                self._wanted.setLogLevelForNamespace(f"twisted.web.{chatty}", LogLevel.warn)
+    def __init__(self, level: str, form: str, output: str, *, max_bytes: int | None = None) -> None:
+        self._file = LogFile(output, max_bytes=max_bytes)
+        colour = self._file.terminal and not os.environ.get("NO_COLOR")
+        self._line: Callable[[LogEvent], bytes] = (
+            json_line if form == "json" else ConsoleLine(colour=colour)
+        )
+        self._dropped = {one for one in LogLevel.iterconstants() if one < _LEVELS[level]}
+        self._hushed = LogLevel.info if level == "info" else None
+        self._lost = 0
+        self._lost_since = 0.0
+        self._error = ""
+        # Reentrant: wherever memory is allocated, a lost Deferred may come to tell of its error.
+        self._lock = threading.RLock()
 
     def __call__(self, event: LogEvent) -> None:
         """Write an event, if its level is high enough."""
-        if self._wanted(event) is not PredicateResult.no:
-            self._stream.write(self._line(event) + "\n")
-            self._stream.flush()
+        level = event.get("log_level")
+        if level in self._dropped or event.get("log_format") == _ANNOUNCEMENT:
+            return
+        if level is self._hushed and event.get("log_namespace", "").startswith(_CHATTY):
+            return
+        line = self._line(event)
+        with self._lock:
+            self._write(line)
 
     def reopen(self) -> None:
         """Open the file anew, after it was moved away; a stream stays as it is.
 
-        When that fails, the old file is written on.
+        :raises OSError: when that fails; the old file is written on.
         """
-        if self._path is not None:
-            old, self._stream = self._stream, self._open(self._path)
-            old.close()
+        with self._lock:
+            self._file.reopen()
 
     def close(self) -> None:
         """Close the file; a stream stays open."""
-        if self._path is not None:
-            self._stream.close()
+        with self._lock:
+            self._file.close()
 
-    @staticmethod
-    def _open(path: str) -> IO[str]:
-        return Path(path).open("a", encoding="utf-8", errors="backslashreplace")
+    def _write(self, line: bytes) -> None:
+        if self._file.due(len(line)):
+            try:
+                self._file.rotate()
+            except OSError as error:
+                line = self._own_line("Log file cannot be rotated", error=str(error)) + line
+        if self._lost:
+            seconds = round(time.monotonic() - self._lost_since, 1)
+            line = (
+                self._own_line(
+                    "Log could not be written",
+                    lost=self._lost,
+                    seconds=seconds,
+                    error=self._error,
+                )
+                + line
+            )
+        try:
+            self._file.write(line)
+        except OSError as error:
+            if not self._lost:
+                self._lost_since = time.monotonic()
+            self._lost += 1
+            self._error = str(error)
+        else:
+            self._lost = 0
 
-
-def _moment(event: LogEvent) -> datetime:
-    return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
-
-
-def _level(event: LogEvent) -> str:
-    level = event.get("log_level")
-    return level.name if level is not None else "info"
-
-
-def _failure_fields(event: LogEvent) -> dict[str, Any]:
-    failure = event.get("log_failure")
-    if not isinstance(failure, Failure):
-        return {}
-    return {
-        "error": failure.getErrorMessage(),
-        "error_type": getattr(failure.type, "__name__", str(failure.type)),
-        "stack": failure.getTraceback(),
-    }
-
-
-def _visible(text: str) -> str:
-    """Show control characters as escapes: names from outside must not steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-class ConsoleLine:
-    """Formats an event for a person: time, level where it is not the usual one, text.
-
-    :param colour: whether to use ANSI colours.
-    """
-
-    def __init__(self, *, colour: bool) -> None:
-        self._colour = colour
-
-    def __call__(self, event: LogEvent) -> str:
-        """Return one line, and a traceback below it where there is one."""
-        level = _level(event)
-        clock = _moment(event).astimezone().strftime("%H:%M:%S")
-        text = f"{clock} {level.upper():5} {_visible(formatEvent(event))}"
-        fields = _failure_fields(event)
-        if fields:
-            text += f": {fields['error_type']}: {_visible(fields['error'])}"
-            text += "".join(f"\n{_visible(line)}" for line in fields["stack"].splitlines())
-        if self._colour and level in _COLOURS:
-            text = f"{_COLOURS[level]}{text}\x1b[0m"
-        return text
+    def _own_line(self, text: str, **fields: object) -> bytes:
+        """Return a line about the log itself, which cannot take the way of the others."""
+        return self._line(
+            {"log_time": time.time(), "log_level": LogLevel.warn, "log_format": text, **fields}
+        )
 
 
-def json_line(event: LogEvent) -> str:
-    """Return an event as a JSON object: ``time``, ``level``, ``msg``, then its own fields."""
-    record: dict[str, Any] = {
-        "time": _moment(event).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "level": _level(event).upper(),
-        "msg": formatEvent(event),
-        **_failure_fields(event),
-    }
-    for key, value in event.items():
-        if not key.startswith("log_") and key not in record and key not in _LEGACY:
-            record[key] = value
-    return json.dumps(record, ensure_ascii=False, default=repr)
+class FromStdlib(logging.Handler):
+    """Hands records of the standard library's logging (asyncio's, say) over to Twisted's."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record as an event."""
+        fields: dict[str, Any] = {}
+        try:
+            fields["log_text"] = record.getMessage()
+        except Exception:  # noqa: BLE001 - its arguments do not fit it, or cannot be shown
+            fields["log_text"] = safe_str(record.msg)
+        if record.exc_info and record.exc_info[1]:
+            kind, error, trace = record.exc_info
+            fields["log_failure"] = Failure(error, kind, trace)
+        Logger(record.name).emit(_from_stdlib(record.levelno), "{log_text}", **fields)
 
 
-# What Twisted's older logging adds to an event.
-_LEGACY = {"message", "isError", "system", "format", "time", "failure", "why"}
+def _from_stdlib(number: int) -> Any:
+    known = (
+        (logging.CRITICAL, LogLevel.critical),
+        (logging.ERROR, LogLevel.error),
+        (logging.WARNING, LogLevel.warn),
+        (logging.INFO, LogLevel.info),
+    )
+    return next((level for least, level in known if number >= least), LogLevel.debug)

@@ -1,13 +1,15 @@
 """What a service of ours does with the process it is in: clock, signals, exit status, log."""
 
 import atexit
+import faulthandler
 import gc
+import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.error import ReactorNotRunning
@@ -15,6 +17,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
 from belatwist import __version__
+from belatwist.logs import FromStdlib
 
 _log = Logger("belatwist")
 
@@ -53,9 +56,19 @@ class Root(MultiService):
             service.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
-        """Attach to the application, and set its log observer."""
+        """Attach to the application, and set its log observer; the standard library's log too."""
         parent.setComponent(ILogObserver, self._observer)
+        logging.basicConfig(handlers=[FromStdlib()])
         super().setServiceParent(parent)
+
+
+def refuse(reason: str) -> NoReturn:
+    """End before anything has begun: one line on stderr.
+
+    The exit status is 78 (``EX_CONFIG`` of sysexits.h): a supervisor need not try again.
+    """
+    sys.stderr.write(f"{reason}\n")
+    raise SystemExit(os.EX_CONFIG)
 
 
 def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
@@ -69,10 +82,20 @@ def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
     :param on_hangup: called on SIGHUP, whose default would end the process.
     """
     reactor.seconds = time.monotonic
+    if sys.__stderr__ is not None:
+        # systemd's watchdog ends a process that hangs with SIGABRT: then every thread's stack tells
+        # where it did.
+        faulthandler.enable(sys.__stderr__)
     # What the service writes is for its user and group: the database, its lock, the log.
     os.umask(0o027)
+
+    def hangup(_number: int, _frame: object) -> None:
+        reactor.callFromThread(_hangup, on_hangup)
+
+    # At once: logrotate does not wait for a start to be over.
+    signal.signal(signal.SIGHUP, hangup)
     # After Twisted's own handlers, which would have the process die of the signal.
-    reactor.callWhenRunning(_handle_signals, reactor, on_hangup)
+    reactor.callWhenRunning(_handle_signals, reactor)
     reactor.callWhenRunning(_spare_the_imported)
 
 
@@ -86,16 +109,12 @@ def _spare_the_imported() -> None:
     gc.freeze()
 
 
-def _handle_signals(reactor: Any, on_hangup: Callable[[], None]) -> None:
+def _handle_signals(reactor: Any) -> None:
     def stop(number: int, _frame: object) -> None:
         reactor.callFromThread(_stop, reactor, signal.Signals(number).name)
 
-    def hangup(_number: int, _frame: object) -> None:
-        reactor.callFromThread(_hangup, on_hangup)
-
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGHUP, hangup)
 
 
 def _hangup(on_hangup: Callable[[], None]) -> None:

@@ -1,99 +1,94 @@
-"""The log's two forms."""
+"""From events to the lines of a file, in this process and in the real program."""
 
 import json
+import logging
+import os
+import pty
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from twisted.logger import LogEvent, Logger, LogLevel
-from twisted.python.failure import Failure
+from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist import logs
-
-MOMENT = 1_800_000_000.25
-
-
-def event(text: str, **fields: object) -> LogEvent:
-    """Make an event as Twisted does."""
-    return {"log_time": MOMENT, "log_level": LogLevel.info, "log_format": text, **fields}
+from belatwist.loglines import json_line
+from tests.logs import Captured
+from tests.process import Twistd, write_config
+from tests.test_logfile import Pipe
 
 
-class JSONLineTests(SynchronousTestCase):
-    """One object a line."""
-
-    def test_fields(self) -> None:
-        """Time, level and message come first, then the event's own fields; no others."""
-        line = logs.json_line(event("took {count}", count=3, log_namespace="x", system="-"))
-        self.assertEqual(
-            line,
-            '{"time": "2027-01-15T08:00:00.250000Z", "level": "INFO", "msg": "took 3", "count": 3}',
-        )
-
-    def test_failure(self) -> None:
-        """A failure is told by its text, its type and its stack."""
-        record = json.loads(logs.json_line(event("no", log_failure=Failure(ValueError("bad")))))
-        self.assertEqual((record["error"], record["error_type"]), ("bad", "ValueError"))
-        self.assertIn("ValueError: bad", record["stack"])
-
-    def test_whatever_cannot_be_json_is_quoted(self) -> None:
-        """An object that JSON does not know is told by its ``repr``."""
-        record = json.loads(logs.json_line(event("x", path=Path("/a"))))
-        self.assertEqual(record["path"], repr(Path("/a")))
-
-    @given(st.text())
-    def test_any_text_is_one_line(self, text: str) -> None:
-        """Nothing in a value breaks the line or the object."""
-        line = logs.json_line(event("{value}", value=text))
-        self.assertEqual(len(line.split("\n")), 1)
-        self.assertEqual(json.loads(line)["value"], text)
-
-
-class ConsoleLineTests(SynchronousTestCase):
-    """For a reader."""
-
-    def test_plain(self) -> None:
-        """Time of day, level, text."""
-        line = logs.ConsoleLine(colour=False)(event("took {count}", count=3))
-        self.assertRegex(line, r"^\d\d:\d\d:\d\d INFO  took 3$")
-
-    def test_control_characters(self) -> None:
-        """A name from outside cannot steer the terminal, nor begin a line of its own."""
-        line = logs.ConsoleLine(colour=False)(event("{name}", name="eth\x1b[31m\nroot"))
-        self.assertTrue(line.endswith("eth\\x1b[31m\\nroot"))
-
-    def test_colour(self) -> None:
-        """A warning stands out on a terminal."""
-        one = {**event("careful"), "log_level": LogLevel.warn}
-        self.assertTrue(logs.ConsoleLine(colour=True)(one).startswith("\x1b[33m"))
-
-    def test_failure(self) -> None:
-        """A traceback follows the line that tells of it."""
-        text = logs.ConsoleLine(colour=False)(event("no", log_failure=Failure(ValueError("bad"))))
-        self.assertIn("no: ValueError: bad\n", text)
-
-
-def logger(output: logs.LogOutput) -> Logger:
+def logger(output: logs.LogOutput, namespace: str = "test") -> Logger:
     """Make a logger that writes to one output only."""
-    return Logger(namespace="test", observer=output)
+    return Logger(namespace=namespace, observer=output)
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a JSON log."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def messages(path: Path) -> list[str]:
     """Return what a JSON log says."""
-    return [json.loads(line)["msg"] for line in path.read_text().splitlines()]
+    return [record["msg"] for record in records(path)]
 
 
-def test_file_and_level(tmp_path: Path) -> None:
-    """A file is appended to; what is below the level is not written."""
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Pipe]:
+    """A named pipe."""
+    made = Pipe(tmp_path / "pipe")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("level", "wanted"),
+    [
+        ("debug", ["debug", "info", "warn", "error", "critical"]),
+        ("info", ["info", "warn", "error", "critical"]),
+        ("warn", ["warn", "error", "critical"]),
+        ("error", ["error", "critical"]),
+    ],
+)
+def test_level(tmp_path: Path, level: str, wanted: list[str]) -> None:
+    """What is below the level is not written."""
+    path = tmp_path / "log"
+    output = logs.LogOutput(level, "json", str(path))
+    for one in LogLevel.iterconstants():
+        logger(output).emit(one, one.name)
+    output.close()
+    assert messages(path) == wanted
+    assert [record["level"] for record in records(path)] == [one.upper() for one in wanted]
+
+
+@pytest.mark.parametrize(
+    ("level", "wanted"), [("debug", ["a", "b", "c", "d"]), ("info", ["c", "d"]), ("warn", ["d"])]
+)
+def test_each_connection_is_a_detail(tmp_path: Path, level: str, wanted: list[str]) -> None:
+    """What Twisted's client says of each connection is for ``debug``; its warnings are not."""
+    path = tmp_path / "log"
+    output = logs.LogOutput(level, "json", str(path))
+    logger(output, "twisted.web.client._HTTP11ClientFactory").info("a")
+    logger(output, "twisted.web._newclient.HTTP11ClientProtocol").info("b")
+    logger(output, "twisted.web.client").info("c")
+    logger(output, "twisted.web._newclient").warn("d")
+    output.close()
+    assert messages(path) == wanted
+
+
+def test_a_file_is_appended_to(tmp_path: Path) -> None:
+    """What an earlier run has logged stays."""
     path = tmp_path / "log"
     path.write_text('{"msg": "before"}\n')
-    output = logs.LogOutput("warn", "json", str(path))
-    logger(output).info("quiet")
-    logger(output).warn("loud")
+    output = logs.LogOutput("info", "json", str(path))
+    logger(output).info("after")
     output.close()
-    assert messages(path) == ["before", "loud"]
+    assert messages(path) == ["before", "after"]
 
 
 def test_reopen_after_rotation(tmp_path: Path) -> None:
@@ -135,3 +130,301 @@ def test_streams_stay_open() -> None:
     output.reopen()
     output.close()
     assert not sys.stdout.closed
+
+
+def test_the_size_is_bounded(tmp_path: Path) -> None:
+    """A file and three old ones, none above the limit, the newest lines in the newest file."""
+    path = tmp_path / "log"
+    output = logs.LogOutput("info", "json", str(path), max_bytes=1000)
+    for n in range(200):
+        logger(output).info("line", number=n)
+    output.close()
+    files = [path, *(Path(f"{path}.{n}") for n in (1, 2, 3))]
+    assert sorted(files) == sorted(tmp_path.iterdir())
+    assert all(file.stat().st_size <= 1000 for file in files)
+    numbers = [record["number"] for file in reversed(files) for record in records(file)]
+    assert numbers == list(range(numbers[0], 200))
+
+
+def test_a_rotation_that_fails_is_told(tmp_path: Path) -> None:
+    """In the file that is written on, once per size."""
+    path = tmp_path / "log"
+    (tmp_path / "log.2").touch()
+    (tmp_path / "log.3").mkdir()
+    output = logs.LogOutput("info", "json", str(path), max_bytes=2000)
+    for _ in range(60):  # of about 80 bytes
+        logger(output).info("line")
+    output.close()
+    told = [record for record in records(path) if record["level"] == "WARN"]
+    assert [record["msg"] for record in told] == ["Log file cannot be rotated"] * 2
+    assert "Is a directory" in told[0]["error"]
+
+
+def test_lines_that_cannot_be_written(pipe: Pipe) -> None:
+    """Nothing is raised, and the first line that can be written again says how many were lost."""
+    output = logs.LogOutput("info", "json", str(pipe.path))
+    pipe.fill()
+    publisher = LogPublisher(output)
+    for _ in range(5):
+        Logger(observer=publisher).info("lost")
+    pipe.read()
+    for text in ("one", "two"):
+        Logger(observer=publisher).info(text)
+    output.close()
+    told, one, two = (json.loads(line) for line in pipe.read().splitlines())
+    assert (told["level"], told["msg"], told["lost"]) == ("WARN", "Log could not be written", 5)
+    assert told["seconds"] >= 0
+    assert "temporarily unavailable" in told["error"]
+    assert (one["msg"], two["msg"]) == ("one", "two")
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "stdout"])
+def test_a_full_disk_and_a_reader_who_went(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither raises, nor does the log's publisher hear of it and log in turn."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        heard = Captured()
+        publisher = LogPublisher(logs.LogOutput("info", "json", output), heard)
+        for _ in range(3):
+            Logger(observer=publisher).info("lost")
+        assert len(heard.events) == 3
+
+
+def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
+    """Every line is whole and there, whoever wrote it and however often the file changed."""
+    path = tmp_path / "log"
+    output = logs.LogOutput("info", "json", str(path), max_bytes=40_000)
+
+    def write(thread: int) -> None:
+        for n in range(200):
+            logger(output).info("line", thread=thread, number=n, more="x" * 20)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    output.close()
+    found = [record for file in tmp_path.iterdir() for record in records(file)]
+    assert len(list(tmp_path.iterdir())) > 2
+    assert sorted((r["thread"], r["number"]) for r in found) == [
+        (thread, number) for thread in range(4) for number in range(200)
+    ]
+
+
+def test_an_event_within_an_event(tmp_path: Path) -> None:
+    """A lost Deferred may tell of its error at any time: also while a line is written."""
+    path = tmp_path / "log"
+    output = logs.LogOutput("info", "json", str(path))
+    write, inner = os.write, ["inner"]
+
+    def interrupted(descriptor: int, data: bytes) -> int:
+        if inner:
+            logger(output).info(inner.pop())
+        return write(descriptor, data)
+
+    with mock.patch.object(os, "write", interrupted):
+        logger(output).info("outer")
+    output.close()
+    assert messages(path) == ["inner", "outer"]
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("", True), ("1", False)])
+def test_colours_on_a_terminal(
+    no_color: str | None, coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only there, and not where somebody does not want them (https://no-color.org)."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    master, slave = pty.openpty()
+    output = logs.LogOutput("info", "console", os.ttyname(slave))
+    logger(output).warn("careful")
+    output.close()
+    assert os.read(master, 1000).startswith(b"\x1b[33m") is coloured
+    os.close(master)
+    os.close(slave)
+
+
+def test_no_colours_in_a_file(tmp_path: Path) -> None:
+    """A file is no terminal."""
+    path = tmp_path / "log"
+    output = logs.LogOutput("info", "console", str(path))
+    logger(output).warn("careful")
+    output.close()
+    assert "\x1b" not in path.read_text()
+
+
+class FromStdlibTests(SynchronousTestCase):
+    """The standard library's logging."""
+
+    def setUp(self) -> None:
+        self.captured = Captured()
+        self.enterContext(self.captured)
+        self.logger = logging.Logger("asyncio", 1)
+        self.logger.addHandler(logs.FromStdlib())
+
+    def test_levels(self) -> None:
+        """Each has its counterpart, and one in between the next lower one."""
+        for number in (5, 10, 20, 25, 30, 40, 50):
+            self.logger.log(number, "%s of %s", "one", "two")
+        events = self.captured.events
+        self.assertEqual(
+            [event["log_level"].name for event in events],
+            ["debug", "debug", "info", "info", "warn", "error", "critical"],
+        )
+        self.assertEqual(self.captured.texts(LogLevel.warn), ["one of two"])
+        self.assertEqual(events[0]["log_namespace"], "asyncio")
+
+    def test_exception(self) -> None:
+        """An exception comes along with its traceback."""
+        try:
+            raise ValueError("bad")
+        except ValueError:
+            self.logger.exception("it {broke}")
+        (event,) = self.captured.events
+        record = json.loads(json_line(event))
+        self.assertEqual((record["msg"], record["error"]), ("it {broke}", "bad"))
+        self.assertIn("test_exception", record["stack"])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_arguments_that_do_not_fit(self) -> None:
+        """A mistake in a message is no exception in whoever logs."""
+        self.logger.warning("%d", "x")
+        self.assertEqual(self.captured.texts(LogLevel.warn), ["%d"])
+
+
+PROGRAM = """
+import gc, logging, os, warnings
+from twisted.application.service import Application, Service
+from twisted.internet import reactor
+from twisted.internet.defer import fail
+from twisted.python import log
+from belatwist.logs import LogOutput
+from belatwist.process import Root, prepare
+
+output = LogOutput("info", {form!r}, {output!r}, max_bytes={max_bytes!r})
+
+def hung_up():
+    output.reopen()
+    reactor.callLater(0, os.write, 1, b"hung up\\n")
+
+class Noisy(Service):
+    def startService(self):
+        reactor.callWhenRunning(self.run)
+
+    def run(self):
+        {body}
+        os.write(1, b"ran\\n")
+
+prepare(reactor, on_hangup=hung_up)
+application = Application("noisy")
+Root(output, Noisy()).setServiceParent(application)
+"""
+
+
+def program(
+    folder: Path, body: str, *, output: str = "stdout", max_bytes: int | None = None
+) -> Twistd:
+    """Run a service that does one thing, with our log, in a real ``twistd``."""
+    path = folder / "noisy.tac"
+    path.write_text(PROGRAM.format(form="json", output=output, max_bytes=max_bytes, body=body))
+    return Twistd("-y", str(path), cwd=folder)
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "error"),
+    [
+        ("fail(ValueError('bad')); gc.collect()", "Unhandled error in Deferred", "bad"),
+        ("log.err(ValueError('bad'), 'it broke')", "it broke", "bad"),
+        ("logging.error('it broke', exc_info=ValueError('bad'))", "it broke", "bad"),
+        ("reactor.callLater(0, int, 'x')", "", "invalid literal for int() with base 10: 'x'"),
+    ],
+)
+def test_an_unhandled_error_is_one_line(
+    tmp_path: Path, body: str, message: str, error: str
+) -> None:
+    """With its text, its type and its stack; nothing else is said of it."""
+    with program(tmp_path, body) as service:
+        service.expect("ran")
+        assert service.stop() == 0
+        lines = [line for line in service.log.rest() if line != "ran"]
+    found = [json.loads(line) for line in lines]
+    (one,) = [record for record in found if record["level"] in {"CRITICAL", "ERROR", "WARN"}]
+    assert one["msg"].startswith(message)
+    assert (one["error"], one["error_type"]) == (error, "ValueError")
+    assert "ValueError: " in one["stack"]
+
+
+def test_what_others_say_is_in_the_log(tmp_path: Path) -> None:
+    """Warnings, the standard library's log, and what is printed: each a line of JSON."""
+    body = (
+        "warnings.warn('old', DeprecationWarning, stacklevel=1);"
+        "warnings.warn('careful');"
+        "logging.getLogger('asyncio').warning('slow');"
+        "log.msg('legacy');"
+        "print('printed')"
+    )
+    with program(tmp_path, body) as service:
+        service.expect("ran")
+        assert service.stop() == 0
+        lines = [line for line in service.log.rest() if line != "ran"]
+    said = {record["msg"]: record for record in map(json.loads, lines)}
+    assert said["slow"]["level"] == "WARN"
+    assert said["legacy"]["level"] == said["printed"]["level"] == "INFO"
+    (warning,) = [record for text, record in said.items() if "UserWarning: careful" in text]
+    assert warning["level"] == "WARN"
+
+
+def test_hangup_begins_a_new_file(tmp_path: Path) -> None:
+    """A file that was renamed is left, with its lines, and one of the name begun."""
+    path = tmp_path / "log"
+    with program(tmp_path, "pass", output=str(path)) as service:
+        service.expect("ran")
+        path.rename(tmp_path / "moved")
+        service.process.send_signal(signal.SIGHUP)
+        service.expect("hung up")
+        assert service.stop() == 0
+        assert service.log.rest() == ["ran", "hung up"]
+    assert messages(tmp_path / "moved")[0].startswith("Loading ")
+    assert messages(path)[0] == "SIGHUP: the log file was reopened"
+    assert messages(path)[-1] == "Server Shut Down."
+
+
+def test_the_program_keeps_its_log_small(tmp_path: Path) -> None:
+    """At the limit the file is put aside; three are kept."""
+    body = "[log.msg('line', number=n) for n in range(200)]"
+    with program(tmp_path, body, output=str(tmp_path / "log"), max_bytes=2000) as service:
+        service.expect("ran")
+        assert service.stop() == 0
+    found = sorted(path for path in tmp_path.iterdir() if path.name.startswith("log"))
+    assert [path.name for path in found] == ["log", "log.1", "log.2", "log.3"]
+    assert all(path.stat().st_size <= 2000 for path in found)
+    assert messages(found[0])[-1] == "Server Shut Down."
+
+
+def test_the_configured_size(tmp_path: Path) -> None:
+    """``logging.max_size_mb`` is where the agent's file is put aside."""
+    path = tmp_path / "log"
+    path.write_bytes(b"x" * (1 << 20))
+    config = write_config(
+        tmp_path,
+        logging={"output": str(path), "max_size_mb": 1},
+        storage={"path": str(path / "no-folder" / "metrics.db")},
+    )
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        assert service.wait() == 1
+    assert Path(f"{path}.1").stat().st_size == 1 << 20
+    assert "starting up" in messages(path)[0]
+
+
+def test_a_log_that_is_a_link_is_refused_in_one_line(tmp_path: Path) -> None:
+    """With the key and the path."""
+    (tmp_path / "log").symlink_to("elsewhere")
+    config = write_config(tmp_path, logging={"output": str(tmp_path / "log")})
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        assert service.wait() == os.EX_CONFIG
+        (line,) = service.log.rest()
+    assert f"logging.output: {tmp_path / 'log'}: it is a symbolic link" in line

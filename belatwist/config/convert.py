@@ -5,6 +5,7 @@ path, the value found there and, from the type, what is allowed.
 """
 
 import difflib
+import math
 from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -40,7 +41,7 @@ def parse(text: str, source: str) -> Config:
             refuse(path, show(value), allowed)
     except RefusalError as refusal:
         raise ConfigError(f"{one_line(source)}: {refusal}") from None
-    return _with_skew_url(config, raw)
+    return _with_upload_age(_with_skew_url(config, raw), raw)
 
 
 def _section(cls: type[S], raw: object, path: str, base: S | None = None, unknown: str = "") -> S:
@@ -171,6 +172,23 @@ def _with_skew_url(config: Config, raw: dict[str, Any]) -> Config:
     url = urlsplit(config.remote.url)._replace(path="/health", query="").geturl()
     monitoring = msgspec.structs.replace(config.monitoring, clock_skew_url=url)
     return msgspec.structs.replace(config, monitoring=monitoring)
+
+
+def _with_upload_age(config: Config, raw: dict[str, Any]) -> Config:
+    """Have health wait for two uploads at the least, unless the file says for how long."""
+    health, interval = config.health, config.remote.upload_interval
+    given = raw.get("health") or {}
+    limit = math.inf
+    for name, intervals in (("error_threshold", 20), ("degraded_threshold", 2)):
+        threshold = getattr(health, name)
+        age = threshold.upload_age_seconds
+        if "upload_age_seconds" not in (given.get(name) or {}):
+            # An error is never nearer than what is degraded.
+            age = int(min(max(age, math.ceil(intervals * interval)), limit))
+        limit = age
+        threshold = msgspec.structs.replace(threshold, upload_age_seconds=age)
+        health = msgspec.structs.replace(health, **{name: threshold})
+    return msgspec.structs.replace(config, health=health)
 
 
 def unwrap(hint: Any) -> tuple[Any, tuple[object, ...]]:

@@ -64,7 +64,10 @@ def read_token(path: str) -> str:
         found = _read(path, _MAX_TOKEN)
     except (OSError, ValueError) as error:
         raise _token_error(path, _reason(error)) from None
-    if found.mode & 0o077:
+    # systemd keeps a credential from everybody else by its folder, and lets its user read it by an
+    # access list, of which the mode's group bits are the mask.
+    credential = str(Path(path).parent) == os.environ.get("CREDENTIALS_DIRECTORY")
+    if found.mode & (0o007 if credential else 0o077):
         raise _token_error(
             path, f"mode {found.mode:04o}: only its owner may have access: chmod 600"
         )

@@ -180,7 +180,13 @@ class Threshold(Section, frozen=True, kw_only=True):
         int, Meta(ge=1, le=10**9, description="Samples that wait to be sent.")
     ]
     upload_age_seconds: Annotated[
-        int, Meta(ge=1, le=10**9, description="Seconds since the last successful upload.")
+        int,
+        Meta(
+            ge=1,
+            le=10**9,
+            description="Seconds since the last successful upload. Not given: as here, but at "
+            "least 2 (degraded) or 20 (error) times `remote.upload_interval`.",
+        ),
     ]
 
 
@@ -211,10 +217,19 @@ class Logging(Section, frozen=True, kw_only=True):
         Meta(description="`json`: one object a line; `console`: for a reader."),
     ] = "json"
     output: Annotated[Output, Meta(description="Where the log goes.")] = "stdout"
+    max_size_mb: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1024,
+            description="The size in MiB at which a log file is put aside and a new one begun; the "
+            "last three are kept beside it.",
+        ),
+    ] = 10
 
 
 class Monitoring(Section, frozen=True, kw_only=True):
-    """Watching the clock."""
+    """Watching the clock, and the agent itself."""
 
     clock_skew_check_interval: Annotated[
         Seconds, Meta(description="How often the clock is compared with the server's.")

@@ -132,6 +132,21 @@ def test_tokens_that_are_refused(folder: Path, data: bytes, what: str) -> None:
     assert _refusal(path) == f'{path}: remote.auth_token_file: "{folder}/token": {what}'
 
 
+def test_a_credential_of_systemd(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its folder the group's bits are the mask of an access list, and no access for a group."""
+    token = folder / "token"
+    token.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    assert read_token(str(token)) == token.read_text().strip()
+    token.chmod(0o444)
+    with pytest.raises(ConfigError, match="mode 0444"):
+        read_token(str(token))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder.parent))
+    token.chmod(0o440)
+    with pytest.raises(ConfigError, match="mode 0440"):
+        read_token(str(token))
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o666])
 def test_a_token_that_others_may_touch(folder: Path, mode: int) -> None:
     """Any access for group or others is refused, with the mode and the remedy."""

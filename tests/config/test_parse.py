@@ -114,6 +114,9 @@ REFUSALS = [
     (ID + "logging: {level: trace}", ': logging.level: "trace": debug, info, warn or error'),
     (ID + "logging: {format: text}", ': logging.format: "text": json or console'),
     (ID + "logging: {output: ''}", ': logging.output: "": stdout, stderr or a file path'),
+    (ID + "logging: {max_size_mb: 0}", ": logging.max_size_mb: 0: a whole number from 1 to 1024"),
+    (ID + "monitoring: {self_metrics_interval: 48h}",
+     ': monitoring.self_metrics_interval: "48h": a duration from 100ms to 24h, such as 30s'),
     # Durations.
     (ID + "remote: {upload_interval: 30}",
      ": remote.upload_interval: 30: a duration needs a unit, write 30s"),
@@ -310,6 +313,28 @@ def test_the_clock_is_compared_with_the_server_that_gets_the_samples(
 ) -> None:
     """Without an address of its own, the skew check asks the server of remote.url."""
     assert parse(ID + section, "f").monitoring.clock_skew_url == url
+
+
+@pytest.mark.parametrize(
+    ("sections", "ages"),
+    [
+        ("", (60, 600)),
+        ("remote: {upload_interval: 10s}", (60, 600)),
+        ("remote: {upload_interval: 45500ms}", (91, 910)),
+        ("remote: {upload_interval: 5m}\nhealth:\n  degraded_threshold:", (600, 6000)),
+        ("remote: {upload_interval: 5m}\nhealth: {degraded_threshold: {upload_age_seconds: 90}}",
+         (90, 6000)),
+        ("remote: {upload_interval: 5m}\nhealth: {error_threshold: {upload_age_seconds: 400}}",
+         (400, 400)),
+    ],
+)  # fmt: skip
+def test_health_waits_for_two_uploads(sections: str, ages: tuple[int, int]) -> None:
+    """Where the file does not say how old the last upload may be, that follows its interval."""
+    health = parse(ID + sections, "f").health
+    assert ages == (
+        health.degraded_threshold.upload_age_seconds,
+        health.error_threshold.upload_age_seconds,
+    )
 
 
 def test_relative_paths_start_where_the_agent_starts(

@@ -1,0 +1,185 @@
+"""The two forms of a line of the log: JSON for machines, text for people."""
+
+import json
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from twisted.logger import LogEvent, formatEvent
+from twisted.python.failure import Failure
+from twisted.python.reflect import safe_repr, safe_str
+
+_COLOURS = {"debug": "\x1b[2m", "warn": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
+
+# What Twisted's older logging adds to an event, which is told from others by isError.
+_LEGACY = {"message", "isError", "system", "format", "time", "failure", "why"}
+
+_LONGEST = 8192
+"""Characters of a field or a message, at most."""
+
+_LONGEST_SHOWN = 300
+"""Characters of a field on the console, at most."""
+
+_json = msgspec.json.Encoder(enc_hook=safe_repr)
+
+
+def json_line(event: LogEvent) -> bytes:
+    """Return an event as a JSON object: ``time``, ``level``, ``msg``, then its own fields.
+
+    A field that is named like one that is there already is called ``field_…``.
+    """
+    record: dict[str, Any] = {
+        "time": _moment(event).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": _level(event).upper(),
+        "msg": _message(event),
+    }
+    for key, value in (*_fields(event), *_failure_fields(event)):
+        name = key
+        while name in record:
+            name = f"field_{name}"
+        record[name] = value
+    try:
+        return _json.encode(record) + b"\n"
+    except UnicodeEncodeError:  # Half a surrogate pair, as in a file name that is no UTF-8.
+        whole = {_whole(key): _whole(value) for key, value in record.items()}
+        return _json.encode(whole) + b"\n"
+
+
+class ConsoleLine:
+    """Formats an event for a person: time, level, text, and what the text does not say.
+
+    A text without any value in it is followed by the event's fields. A stack comes below.
+
+    :param colour: whether to use ANSI colours.
+    """
+
+    def __init__(self, *, colour: bool) -> None:
+        self._colour = colour
+
+    def __call__(self, event: LogEvent) -> bytes:
+        """Return one line, and a traceback below it where there is one."""
+        level = _level(event)
+        clock = _moment(event).astimezone().strftime("%H:%M:%S")
+        text = f"{clock} {level.upper():5} {_visible(_message(event))}"
+        fields = dict(_fields(event))
+        stack = fields.pop("stack", "")
+        failure = dict(_failure_fields(event))
+        if failure:
+            text += f": {failure['error_type']}: {_visible(failure['error'])}"
+            stack = failure["stack"]
+        if _constant(event) is not None:
+            text += "".join(f" {_visible(key)}={_shown(value)}" for key, value in fields.items())
+        if isinstance(stack, str):
+            text += "".join(f"\n{_visible(line)}" for line in stack.splitlines())
+        if self._colour and level in _COLOURS:
+            text = f"{_COLOURS[level]}{text}\x1b[0m"
+        return f"{text}\n".encode("utf-8", "backslashreplace")
+
+
+def _moment(event: LogEvent) -> datetime:
+    return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+
+
+def _level(event: LogEvent) -> str:
+    level = event.get("log_level")
+    return "info" if level is None else str(level.name)
+
+
+def _failure(event: LogEvent) -> Failure | None:
+    failure = event.get("log_failure", event.get("failure") if "isError" in event else None)
+    return failure if isinstance(failure, Failure) else None
+
+
+def _constant(event: LogEvent) -> str | None:
+    """Return the text of an event that has no value in it."""
+    form = event.get("log_format")
+    return form if isinstance(form, str) and "{" not in form and "}" not in form else None
+
+
+def _message(event: LogEvent) -> str:
+    if "log_failure" not in event and _failure(event) is not None:
+        # From log.err(), whose own text would repeat the traceback.
+        return _cut(safe_str(event.get("why") or "Unhandled error"))
+    text = _constant(event)
+    if text == "" and event.get("log_namespace") == "twisted.internet.defer":
+        # The second of two events; LogOutput leaves out the first, which has nothing else to say.
+        return "Unhandled error in Deferred"
+    return _cut(formatEvent(event) if text is None else text)
+
+
+def _fields(event: LogEvent) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that an event was given, in their order."""
+    foreign = _LEGACY if "isError" in event else ()
+    for key, value in event.items():
+        if not key.startswith("log_") and key not in foreign:
+            yield key, _plain(value, end=key == "stack")
+
+
+def _failure_fields(event: LogEvent) -> Iterator[tuple[str, str]]:
+    failure = _failure(event)
+    if failure is not None:
+        yield "error", _cut(safe_str(failure.value))
+        yield "error_type", getattr(failure.type, "__name__", str(failure.type))
+        yield "stack", _cut(failure.getTraceback(), end=True)
+
+
+def _plain(value: object, *, end: bool = False) -> Any:
+    """Return what JSON can hold of a value; what is too long becomes a text, and is cut.
+
+    :param end: whether to keep the end.
+    """
+    if type(value) is str:
+        return _cut(value, end=end)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, (list, tuple, dict)):
+        try:
+            encoded = _json.encode(value)
+        except (ValueError, TypeError, RecursionError):
+            encoded = _json.encode(_cut(safe_repr(value)))
+        return msgspec.Raw(encoded) if len(encoded) <= _LONGEST else _cut(encoded.decode())
+    return _cut(_text(value), end=end)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return safe_str(value) if isinstance(value, str) else safe_repr(value)
+
+
+def _cut(text: str, longest: int = _LONGEST, *, end: bool = False) -> str:
+    if len(text) <= longest:
+        return text
+    return f"…{text[-longest:]}" if end else f"{text[:longest]}…"
+
+
+def _whole(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
+def _visible(text: str) -> str:
+    """Show control characters as escapes: names from outside must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _shown(value: Any) -> str:
+    """Return a field's value in few characters, in quotes where its end would not be clear."""
+    if isinstance(value, float):
+        exact = 0.001 <= abs(value) < 1e15
+        return f"{value:.3f}".rstrip("0").rstrip(".") if exact else f"{value:g}"
+    if not isinstance(value, str):
+        return _visible(_cut(_json.encode(value).decode(), _LONGEST_SHOWN))
+    text = _cut(value, _LONGEST_SHOWN)
+    if text and text.isprintable() and not any(c in text for c in ' "='):
+        return text
+    return _visible(json.dumps(text, ensure_ascii=False))

@@ -1,0 +1,294 @@
+"""Tells systemd how the service is: sd_notify(3), and the watchdog of sd_watchdog_enabled(3)."""
+
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+STATUS_EVERY = 30.0
+"""Seconds between two looks at the status where there is no watchdog."""
+
+_MAX_STATUS = 300
+_SHORTEST_TURN = 0.05
+_INFINITE_USEC = 2**64 - 1
+
+
+class Notifier:
+    """Sends the states of sd_notify(3) to systemd, or does nothing where nobody wants them.
+
+    Nothing here waits, and nothing is raised: a message that cannot be sent is logged, once for
+    as long as that goes on.
+
+    :param address: the socket: an absolute path, or ``@`` and an abstract name; ``None`` when
+        there is none.
+    :param watchdog: the watchdog's interval in seconds; ``None`` when it is not enabled.
+    :ivar enabled: whether systemd listens.
+    :ivar watchdog: seconds within which it wants a sign of life; ``None`` when it wants none.
+    """
+
+    log = Logger()
+
+    def __init__(self, address: str | None, *, watchdog: float | None) -> None:
+        self.enabled = address is not None
+        self.watchdog = watchdog if self.enabled else None
+        self._address = address or ""
+        if self._address.startswith("@"):
+            self._address = f"\0{self._address[1:]}"
+        self._status = ""
+        self._failures = 0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Notifier":
+        """Make the one that systemd's variables ask for.
+
+        ``NOTIFY_SOCKET`` names the socket (an ``AF_VSOCK`` one is for virtual machines, and
+        counts as none). ``WATCHDOG_USEC`` is the interval, and ``WATCHDOG_PID`` the process that
+        it is meant for: what is malformed, or another's, enables nothing.
+        """
+        address = environment.get("NOTIFY_SOCKET", "")
+        return cls(
+            address if address[:1] in {"/", "@"} and len(address) > 1 else None,
+            watchdog=_watchdog_interval(environment),
+        )
+
+    def ready(self) -> None:
+        """Say that the start is complete."""
+        self._send("READY=1")
+
+    def alive(self) -> bool:
+        """Say that all is well; returns whether that could be said."""
+        return self._send("WATCHDOG=1")
+
+    def status(self, text: str) -> None:
+        """Say what is going on, if that has changed.
+
+        :param text: made one line of at most 300 printable characters.
+        """
+        line = "".join(c if c.isprintable() else " " for c in text[: 2 * _MAX_STATUS])
+        line = " ".join(line.split())[:_MAX_STATUS]
+        if line != self._status and self._send(f"STATUS={line}"):
+            self._status = line
+
+    def stopping(self) -> None:
+        """Say that the end has begun."""
+        self._send("STOPPING=1")
+
+    def extend(self, seconds: float) -> None:
+        """Ask for this much time from now on for the start or the end that is under way."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+    def _send(self, message: str) -> bool:
+        if not self.enabled:
+            return False
+        # As sd_notify() itself does: a socket for each message, which is one in half a minute.
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        try:
+            with socket.socket(socket.AF_UNIX, kind) as one:
+                one.sendto(message.encode(), self._address)
+        except OSError as error:
+            say = self.log.debug if self._failures else self.log.warn
+            self._failures += 1
+            say("Failed to send watchdog ping", error=str(error), state=message)
+            return False
+        if self._failures:
+            self.log.info("Watchdog pings can be sent again", failures=self._failures)
+            self._failures = 0
+        return True
+
+
+def _watchdog_interval(environment: Mapping[str, str]) -> float | None:
+    usec = _number(environment.get("WATCHDOG_USEC", ""))
+    if not usec or usec >= _INFINITE_USEC:
+        return None
+    pid = environment.get("WATCHDOG_PID")
+    if pid is not None and _number(pid) != os.getpid():
+        return None
+    return usec / 1e6
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch("[0-9]{1,20}", text, re.ASCII) else None
+
+
+class Answering:
+    """A check that somebody still answers, whatever the answer: who says no is alive.
+
+    Each call puts the question again, if the one before was answered.
+
+    A good limit is three quarters of the watchdog's interval: who hangs is noticed at the second
+    ping, so that systemd acts within two intervals; an answer that takes less than one and a half
+    is waited for.
+
+    :param ask: puts the question.
+    :param limit: seconds after which a question that is not answered tells of a fault.
+    :param progress: tells when a long piece of work last gave a sign of life, on the reactor's
+        clock; ``None`` when nothing of the kind is under way. Who works does not hang.
+    :param who: what is asked, for the text.
+    """
+
+    def __init__(
+        self,
+        ask: "Callable[[], Deferred[Any]]",
+        *,
+        reactor: "IReactorTime",
+        limit: float,
+        progress: Callable[[], float | None],
+        who: str = "the database",
+    ) -> None:
+        self._ask = ask
+        self._reactor = reactor
+        self._limit = limit
+        self._progress = progress
+        self._who = who
+        self._asked: float | None = None
+
+    def __call__(self) -> str | None:
+        """Return why it is not well, ``None`` when it is."""
+        now = self._reactor.seconds()
+        if self._asked is None:
+            self._asked = now
+            maybeDeferred(self._ask).addBoth(self._answered)
+            return None
+        silent = now - max(self._asked, self._progress() or 0.0)
+        if silent <= self._limit:
+            return None
+        return f"{self._who} has not answered for {silent:.0f} s"
+
+    def _answered(self, _: object) -> None:
+        self._asked = None
+
+
+class Lately:
+    """A check that something has happened lately, or since this was first asked.
+
+    :param last: when it last happened, on the reactor's clock; ``None`` when not yet.
+    :param limit: seconds after which that is too long ago. What happens at an interval needs a
+        few of them, and no less than the watchdog's.
+    :param what: what should have happened, for the text.
+    """
+
+    def __init__(
+        self,
+        last: Callable[[], float | None],
+        *,
+        reactor: "IReactorTime",
+        limit: float,
+        what: str = "collection",
+    ) -> None:
+        self._last = last
+        self._reactor = reactor
+        self._limit = limit
+        self._what = what
+        self._began: float | None = None
+
+    def __call__(self) -> str | None:
+        """Return why it is not well, ``None`` when it is."""
+        now = self._reactor.seconds()
+        if self._began is None:
+            self._began = now
+        ago = now - max(self._began, self._last() or 0.0)
+        return f"{self._what} has not run for {ago:.0f} s" if ago > self._limit else None
+
+
+class Watchdog(Service):
+    """Gives signs of life at half the watchdog's interval, while all is well; and the status.
+
+    That it runs shows that the reactor turns. While a check is not satisfied it looks again ten
+    times as often, so that a stall which ends in time is not taken for a hang.
+
+    :param reactor: the timer's clock.
+    :param checks: each returns ``None``, or why it is not well.
+    :param status: what to tell ``systemctl status``.
+    """
+
+    log = Logger()
+    name = "watchdog"
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        *,
+        reactor: "IReactorTime",
+        checks: Sequence[Callable[[], str | None]],
+        status: Callable[[], str],
+    ) -> None:
+        self._notifier = notifier
+        self._reactor = reactor
+        self._checks = checks
+        self._status = status
+        self._status_failing = False
+        self._timer: IDelayedCall | None = None
+        self._withheld = 0
+        self._withheld_since = 0.0
+
+    def startService(self) -> None:
+        """Begin, with a sign of life; without systemd there is nothing to do."""
+        super().startService()
+        interval = self._notifier.watchdog
+        if interval is None:
+            self.log.info("Systemd watchdog not enabled")
+        else:
+            self.log.info(
+                "Systemd watchdog enabled", watchdog_interval=interval, ping_interval=interval / 2
+            )
+        if self._notifier.enabled:
+            self._turn()
+
+    def stopService(self) -> None:
+        """Stop."""
+        super().stopService()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._notifier.watchdog is not None:
+            self.log.info("Watchdog pinger stopping")
+
+    def _turn(self) -> None:
+        delay = STATUS_EVERY
+        interval = self._notifier.watchdog
+        if interval is not None:
+            delay = max(interval / 2 if self._ping() else interval / 20, _SHORTEST_TURN)
+        self._tell_status()
+        self._timer = self._reactor.callLater(delay, self._turn)
+
+    def _ping(self) -> bool:
+        """Give a sign of life if all is well; returns whether one was given."""
+        now = self._reactor.seconds()
+        reasons = [reason for check in self._checks if (reason := _ask(check)) is not None]
+        if reasons:
+            say = self.log.debug if self._withheld else self.log.error
+            if not self._withheld:
+                self._withheld_since = now
+            self._withheld += 1
+            say("Watchdog ping withheld", reason="; ".join(reasons))
+            return False
+        if self._withheld:
+            seconds = round(now - self._withheld_since, 1)
+            self.log.info("Watchdog pings resumed", withheld=self._withheld, seconds=seconds)
+            self._withheld = 0
+        return self._notifier.alive()
+
+    def _tell_status(self) -> None:
+        try:
+            text = self._status()
+        except Exception:  # noqa: BLE001 - a status that cannot be told must not end the pings
+            if not self._status_failing:
+                self._status_failing = True
+                self.log.failure("the status cannot be told")
+        else:
+            self._status_failing = False
+            self._notifier.status(text)
+
+
+def _ask(check: Callable[[], str | None]) -> str | None:
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001 - the next turn must come
+        return f"a check failed: {type(error).__name__}: {error}"

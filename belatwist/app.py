@@ -1,6 +1,5 @@
 """The composition root: a configuration becomes the tree of services, in their order."""
 
-import os
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,17 +7,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import Logger
-
 from belatwist import __version__
-from belatwist.clock import Clocks, WallClock
+from belatwist.agent import Agent
+from belatwist.clock import Clocks
 from belatwist.collectors import table
 from belatwist.collectors.scheduler import CollectorScheduler
 from belatwist.collectors.selfmetrics import SelfMetrics
-from belatwist.config import Config, Storage, read_token
-from belatwist.errors import BelaError
+from belatwist.config import Config, Health, Storage, read_token
+from belatwist.health.exposition import exposition
+from belatwist.health.gather import Parts
+from belatwist.health.status import judge, summary
 from belatwist.listen import Listener
 from belatwist.lockfile import ProcessLock
 from belatwist.procfs.reader import Reader
@@ -26,6 +24,7 @@ from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.systemd import Answering, Lately, Notifier, Watchdog
 from belatwist.telemetry import Telemetry
 from belatwist.timekeeper import Timekeeper
 from belatwist.upload.chain import RetryChain
@@ -35,110 +34,19 @@ from belatwist.upload.policy import Backoff
 from belatwist.upload.service import Uploader
 
 
-class Agent(MultiService):
-    """The whole agent. What it runs starts once the database is open, and stops before it closes.
-
-    A plain ``MultiService`` stops all of its children at once; here each waits for the one before.
-
-    :param session_id: a UUID for this run.
-    :param lock: held as long as the agent runs.
-    :param services: what runs on the store, in the order of starting and of stopping.
-    :param listeners: ports to open before the database, which may take minutes.
-    :param failed: called with one line when the agent cannot start.
-    """
-
-    log = Logger()
-
-    def __init__(
-        self,
-        *,
-        session_id: str,
-        lock: ProcessLock,
-        store: SQLiteStore,
-        listeners: Sequence[Listener],
-        services: Sequence[Service],
-        wall_ms: WallClock,
-        failed: Callable[[str], None],
-    ) -> None:
-        super().__init__()
-        self._session_id = session_id
-        self._lock = lock
-        self._store = store
-        self._listeners = listeners
-        self._wall_ms = wall_ms
-        self._failed = failed
-        self._starting: Deferred[None] | None = None
-        for service in (*listeners, *services):
-            service.setServiceParent(self)
-
-    def startService(self) -> None:
-        """Begin to start; ``failed`` is called if that comes to nothing."""
-        Service.startService(self)
-        self._starting = Deferred.fromCoroutine(self._start())
-
-    def stopService(self) -> "Deferred[None]":
-        """Stop everything, in order; fires when the database is closed."""
-        Service.stopService(self)
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _start(self) -> None:
-        try:
-            self._lock.acquire()
-            self.log.info(
-                "this is the only instance: process {pid} holds {lock}",
-                pid=os.getpid(),
-                lock=str(self._lock.path),
-            )
-            for listener in self._listeners:
-                listener.open()
-            await self._store.open(self._session_id, self._wall_ms())
-        except BelaError as error:
-            self._failed(str(error))
-            return
-        except Exception:  # noqa: BLE001 - a start that fails in any way must end in an exit, not in an idle process
-            self.log.failure("cannot start")
-            self._failed("cannot start: an unexpected error, see the log")
-            return
-        if not self.running:
-            return
-        self.log.info(
-            "belatwist {version}: session {session_id}, database {path}, {pending} samples pending",
-            version=__version__,
-            session_id=self._session_id,
-            path=str(self._store.path),
-            pending=self._store.pending,
-        )
-        for service in self.services:
-            service.startService()
-
-    async def _stop(self) -> None:
-        if self._starting is not None:
-            self._store.interrupt()
-            await self._starting
-        for service in self.services:
-            if service.running:
-                try:
-                    await maybeDeferred(service.stopService)
-                except Exception:  # noqa: BLE001 - the database must be closed whatever a part does
-                    self.log.failure("cannot stop {part} cleanly", part=service.name)
-        try:
-            completed = await self._store.close(self._wall_ms())
-        finally:
-            self._lock.release()
-        self.log.info("stopped: session completed" if completed else "stopped")
-
-
 def build(
     config: Config,
     *,
     reactor: Any,
     clocks: Clocks,
+    notifier: Notifier,
     failed: Callable[[str], None],
     listeners: Sequence[Listener] = (),
 ) -> Agent:
     """Make the agent that a configuration describes; nothing is opened or started yet.
 
     :param reactor: the reactor; its ``seconds`` must be monotonic.
+    :param notifier: tells systemd how it goes.
     :param failed: called with one line when the agent cannot start.
     :param listeners: ports to serve besides.
     """
@@ -151,6 +59,7 @@ def build(
         synchronous=config.storage.synchronous,
         cache_mb=config.storage.cache_mb,
         mmap_mb=config.storage.mmap_mb,
+        telemetry=telemetry,
     )
     jobs = table.build(
         config.metrics,
@@ -160,7 +69,7 @@ def build(
         rng=random.Random(),  # noqa: S311 - mock values
     )
     own = SelfMetrics(config.device.id, telemetry), config.monitoring.self_metrics_interval
-    intake = Intake(store, seconds=reactor.seconds)
+    intake = Intake(store, seconds=reactor.seconds, telemetry=telemetry)
     client = _client(config, reactor)
     monitoring = config.monitoring
     timekeeper = Timekeeper(
@@ -173,36 +82,115 @@ def build(
         limit_ms=monitoring.clock_skew_warn_threshold_ms,
         interval=monitoring.clock_skew_check_interval,
         hold=monitoring.clock_hold,
+        telemetry=telemetry,
     )
-    services: list[Service] = [
-        timekeeper,
-        CollectorScheduler(
-            [*jobs, own],
-            reactor=reactor,
-            wall_ms=timekeeper.now_ms,
-            sink=intake.add,
-            telemetry=telemetry,
-            session_id=session_id,
-            verbose=config.logging.level == "debug",
-        ),
-        intake,
-    ]
-    if config.remote.enabled:
-        services.append(_uploader(config, store, client, timekeeper, reactor))
-    services += _maintenance(config.storage, store, timekeeper, reactor)
+    scheduler = CollectorScheduler(
+        [*jobs, own],
+        reactor=reactor,
+        wall_ms=timekeeper.now_ms,
+        sink=intake.add,
+        telemetry=telemetry,
+        session_id=session_id,
+        verbose=config.logging.level == "debug",
+    )
+    delivery = _delivery(config, store, client, timekeeper, reactor=reactor, telemetry=telemetry)
+    uploader = Uploader(delivery, client, reactor=reactor, interval=config.remote.upload_interval)
+    pruner, checkpointer = _maintenance(config.storage, store, timekeeper, reactor, telemetry)
+    lock = ProcessLock(Path(f"{path}.lock"))
+    parts = Parts(
+        device_id=config.device.id,
+        session_id=session_id,
+        started=reactor.seconds(),
+        reactor=reactor,
+        clocks=clocks,
+        collectors=frozenset(collector.name for collector, _ in jobs),
+        endpoint=client.endpoint,
+        telemetry=telemetry,
+        lock=lock,
+        scheduler=scheduler,
+        store=store,
+        intake=intake,
+        checkpointer=checkpointer,
+        pruner=pruner,
+        progress=delivery.progress if config.remote.enabled else None,
+        timekeeper=timekeeper,
+    )
+    _watch(telemetry, store, checkpointer, timekeeper)
+    if config.health.enabled:
+        listeners = [_health(config.health, parts, reactor), *listeners]
+    watchdog = _watchdog(
+        config.health, parts, notifier, min((every for _, every in jobs), default=0)
+    )
+    uploads = [uploader] if config.remote.enabled else []
     return Agent(
         session_id=session_id,
-        lock=ProcessLock(Path(f"{path}.lock")),
+        lock=lock,
         store=store,
         listeners=listeners,
-        services=services,
+        services=[watchdog, timekeeper, scheduler, intake, *uploads, pruner, checkpointer],
+        notifier=notifier,
+        reactor=reactor,
         wall_ms=clocks.wall_ms,
         failed=failed,
     )
 
 
+def _watch(
+    telemetry: Telemetry, store: SQLiteStore, checkpointer: Checkpointer, timekeeper: Timekeeper
+) -> None:
+    """Have the gauges read where their values are kept anyway."""
+    telemetry.watch("storage.database_size_bytes", lambda: store.database_bytes)
+    telemetry.watch("storage.wal_size_bytes", lambda: store.wal_bytes)
+    telemetry.watch("storage.metrics_pending_upload", lambda: store.pending)
+    telemetry.watch(
+        "storage.wal_checkpoint_duration_ms",
+        lambda: None if checkpointer.last is None else checkpointer.last.duration_ms,
+    )
+    telemetry.watch(
+        "storage.wal_bytes_reclaimed",
+        lambda: None if checkpointer.last is None else checkpointer.last.bytes_reclaimed,
+    )
+    telemetry.watch("time.skew_ms", lambda: timekeeper.skew)
+
+
+def _health(health: Health, parts: Parts, reactor: Any) -> Listener:
+    # Klein is several megabytes: only who wants the endpoint pays for it.
+    from belatwist.health.resource import Endpoint, site
+
+    def metrics() -> bytes:
+        return exposition(parts.telemetry.registry, parts.samples())
+
+    endpoint = Endpoint(parts.snapshot, health, metrics)
+    return Listener(reactor, health.host, health.port, site(endpoint, reactor), "health")
+
+
+def _watchdog(health: Health, parts: Parts, notifier: Notifier, interval: float) -> Watchdog:
+    """Make what tells systemd that the agent is alive.
+
+    :param interval: the shortest of the collectors'; 0 when there are none.
+    """
+    reactor, store = parts.reactor, parts.store
+    patience = 0.75 * (notifier.watchdog or 0.0)
+    checks: list[Callable[[], str | None]] = [
+        Answering(store.ping, reactor=reactor, limit=patience, progress=store.progress)
+    ]
+    if interval:
+        limit = max(3 * interval, patience)
+        checks.append(Lately(lambda: parts.scheduler.ran_at, reactor=reactor, limit=limit))
+
+    def status() -> str:
+        snapshot = parts.snapshot()
+        return summary(snapshot, judge(snapshot, health))
+
+    return Watchdog(notifier, reactor=reactor, checks=checks, status=status)
+
+
 def _maintenance(
-    storage: Storage, store: SQLiteStore, timekeeper: Timekeeper, reactor: Any
+    storage: Storage,
+    store: SQLiteStore,
+    timekeeper: Timekeeper,
+    reactor: Any,
+    telemetry: Telemetry,
 ) -> tuple[Pruner, Checkpointer]:
     checkpointer = Checkpointer(
         store,
@@ -217,6 +205,7 @@ def _maintenance(
         wall_ms=timekeeper.now_ms,
         keep=storage.retention.uploaded,
         limit=storage.retention.max_size_mb << 20,
+        telemetry=telemetry,
     )
     return pruner, checkpointer
 
@@ -237,13 +226,15 @@ def _client(config: Config, reactor: Any) -> HTTPImportClient:
     )
 
 
-def _uploader(
+def _delivery(
     config: Config,
     store: SQLiteStore,
     client: HTTPImportClient,
     timekeeper: Timekeeper,
+    *,
     reactor: Any,
-) -> Uploader:
+    telemetry: Telemetry,
+) -> Delivery:
     remote = config.remote
     rng = random.SystemRandom()
     backoff = Backoff(
@@ -253,9 +244,9 @@ def _uploader(
         multiplier=remote.retry.backoff_multiplier,
         jitter=remote.retry.jitter_percent / 100,
     )
-    delivery = Delivery(
+    return Delivery(
         store,
-        RetryChain(client, backoff, reactor=reactor, random=rng.random),
+        RetryChain(client, backoff, reactor=reactor, random=rng.random, telemetry=telemetry),
         reactor=reactor,
         clock=timekeeper,
         fresh_every=remote.upload_interval,
@@ -264,5 +255,5 @@ def _uploader(
         compression_level=remote.compression_level if remote.compression else None,
         random=rng.random,
         endpoint=client.endpoint,
+        telemetry=telemetry,
     )
-    return Uploader(delivery, client, reactor=reactor, interval=remote.upload_interval)

@@ -214,8 +214,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         (
             "uploader.upload_failures_total",
             "uploader_upload_failures_total",
-            "tries",
-            "Tries to upload that failed, and may be made again.",
+            "requests",
+            "Requests with samples that failed; refusals of single bodies are not counted.",
         ),
         (
             "uploader.partial_success_total",

@@ -1,5 +1,6 @@
 """``twistd bela``: options to service. Only here and in the receiver's is the reactor imported."""
 
+import os
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -8,7 +9,7 @@ from twisted.application.service import IService
 
 from belatwist import config, logs
 from belatwist.errors import ConfigError
-from belatwist.process import Root, ServiceOptions, fail, prepare
+from belatwist.process import Root, ServiceOptions, fail, prepare, refuse
 
 if TYPE_CHECKING:
     from belatwist.listen import Listener
@@ -34,36 +35,41 @@ class Options(ServiceOptions):
 def makeService(options: Options) -> IService:
     """Read the configuration and build the agent.
 
-    :raises SystemExit: with one line, when the configuration is refused.
+    :raises SystemExit: after one line on stderr, when the configuration is refused.
     """
     path = options["config"]
     try:
         loaded = config.load(path)
         where = _receiver_address(loaded.remote.url) if options["with-receiver"] else None
         logging = loaded.logging
-        output = logs.LogOutput(logging.level, logging.format, logging.output)
+        output = logs.LogOutput(
+            logging.level,
+            logging.format,
+            logging.output,
+            max_bytes=logging.max_size_mb << 20,
+        )
     except ConfigError as error:
-        raise SystemExit(f"bela: {error}") from error
+        refuse(f"bela: {error}")
     except OSError as error:
-        raise SystemExit(
-            f"bela: {path}: logging.output: {logging.output}: {error.strerror}"
-        ) from error
+        refuse(f"bela: {path}: logging.output: {logging.output}: {error.strerror}")
     from twisted.internet import reactor
 
     prepare(reactor, on_hangup=output.reopen)
     from belatwist import app
     from belatwist.clock import Clocks
+    from belatwist.systemd import Notifier
 
     try:
         agent = app.build(
             loaded,
             reactor=reactor,
             clocks=Clocks(),
+            notifier=Notifier.from_environment(os.environ),
             failed=lambda reason: fail(reactor, reason),
             listeners=[] if where is None else [_receiver(reactor, *where)],
         )
     except ConfigError as error:
-        raise SystemExit(f"bela: {path}: {error}") from error
+        refuse(f"bela: {path}: {error}")
     return Root(output, agent)
 
 

@@ -76,11 +76,22 @@ class Twistd:
     """A running service.
 
     :param arguments: what follows ``twistd -n``: the service and its options.
+    :param hooked: run it by way of :mod:`tests.hooked`.
     """
 
-    def __init__(self, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        hooked: bool = False,
+    ) -> None:
+        command = twistd(*arguments)
+        if hooked:
+            command[:1] = [sys.executable, "-m", "tests.hooked"]
+            env = {"PYTHONPATH": str(Path(__file__).parent.parent), **(env or {})}
         self.process = subprocess.Popen(
-            twistd(*arguments),
+            command,
             cwd=cwd,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """The program as its users meet it: a real ``twistd``, real signals, a real database."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -76,7 +77,7 @@ def test_help_explains_every_option(tmp_path: Path) -> None:
 def test_a_missing_configuration_is_one_line(tmp_path: Path) -> None:
     """Without a configuration the program says so, and what to do, and writes nothing."""
     done = run("bela", "--config", "none.yaml", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_CONFIG
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "none.yaml" in done.stderr
@@ -115,7 +116,7 @@ def test_a_refused_configuration_is_one_line(tmp_path: Path) -> None:
     """A refusal names file, key, value and what is allowed; nothing is written."""
     config = write_config(tmp_path, remote={"retry": {"jitter_percent": 120}})
     done = run("bela", "--config", str(config), cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_CONFIG
     assert done.stderr.count("\n") == 1
     for word in (str(config), "remote.retry.jitter_percent", "120"):
         assert word in done.stderr
@@ -137,7 +138,7 @@ def test_a_file_that_cannot_serve_is_one_line(
     path.mkdir() if content is None else path.write_text(content)
     config = write_config(tmp_path, **{section: {key: str(path)}})
     done = run("bela", "--config", str(config), cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_CONFIG
     assert done.stderr.count("\n") == 1
     assert f"{section}.{key}: " in done.stderr
     assert str(path) in done.stderr
@@ -147,7 +148,7 @@ def test_with_receiver_needs_a_loopback_url(tmp_path: Path) -> None:
     """The receiver never listens where the configuration does not point on this machine."""
     config = write_config(tmp_path, remote={"url": "http://192.0.2.1/api/v1/import?key=secret"})
     done = run("bela", "--config", str(config), "--with-receiver", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_CONFIG
     assert "remote.url" in done.stderr
     assert "secret" not in done.stderr
 
@@ -194,14 +195,14 @@ def test_the_disk_is_looked_after(tmp_path: Path) -> None:
         tmp_path, storage={"wal_checkpoint_interval": "1s", "retention": {"uploaded": "1s"}}
     )
     with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
-        emptied = service.expect_event("write-ahead log (its time has come)")
+        emptied = service.expect_event("WAL checkpoint completed")
         deleted = service.expect_event("retention: ")
         assert service.stop() == 0
         rest = "".join(service.log.rest())
-    assert emptied["new_size"] == 0
-    assert emptied["bytes_reclaimed"] == emptied["old_size"] > 0
+    assert emptied["reduction_percent"] == 100
+    assert emptied["bytes_reclaimed"] > 0
     assert deleted["count"] > 0
-    assert "write-ahead log (stopping)" in rest
+    assert "Running final WAL checkpoint before shutdown" in rest
     assert query(tmp_path / "metrics.db", "SELECT status FROM sessions") == [("completed",)]
 
 
@@ -213,6 +214,18 @@ def test_hangup_does_not_end_it(tmp_path: Path) -> None:
         service.process.send_signal(signal.SIGHUP)
         service.expect_event("SIGHUP: the log file was reopened")
         assert service.stop() == 0
+
+
+def test_an_abort_tells_where_it_hung(tmp_path: Path) -> None:
+    """SIGABRT, as systemd's watchdog sends it, leaves the stack of every thread."""
+    config = write_config(tmp_path)
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        service.expect_event("Metrics collected")
+        assert service.stop(signal.SIGABRT) == -signal.SIGABRT
+        text = "\n".join(service.log.rest())
+    assert "Fatal Python error: Aborted" in text
+    assert "Current thread" in text
+    assert "in doPoll" in text or "in run" in text
 
 
 def test_a_second_instance_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""The agent as a service: what has to happen in which order when it starts and when it stops."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from belatwist import __version__
+from belatwist.clock import WallClock
+from belatwist.errors import BelaError
+from belatwist.listen import Listener
+from belatwist.lockfile import ProcessLock
+from belatwist.store.sqlite import SQLiteStore
+from belatwist.systemd import Answering, Notifier
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+EXTENSION = 30.0
+"""Seconds for which systemd is asked while the database is opened, again and again."""
+
+
+class Agent(MultiService):
+    """The whole agent. What it runs starts once the database is open, and stops before it closes.
+
+    A plain ``MultiService`` stops all of its children at once; here each waits for the one before.
+
+    :param session_id: a UUID for this run.
+    :param lock: held as long as the agent runs.
+    :param listeners: ports to open before the database, which may take minutes.
+    :param services: what runs on the store, in the order of starting and of stopping.
+    :param notifier: told when the agent is ready, and when it stops.
+    :param failed: called with one line when the agent cannot start.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        lock: ProcessLock,
+        store: SQLiteStore,
+        listeners: Sequence[Listener],
+        services: Sequence[Service],
+        notifier: Notifier,
+        reactor: "IReactorTime",
+        wall_ms: WallClock,
+        failed: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self._session_id = session_id
+        self._lock = lock
+        self._store = store
+        self._listeners = listeners
+        self._services = services
+        self._notifier = notifier
+        self._reactor = reactor
+        self._wall_ms = wall_ms
+        self._failed = failed
+        self._starting: Deferred[None] | None = None
+        for service in (*listeners, *services):
+            service.setServiceParent(self)
+
+    def startService(self) -> None:
+        """Begin to start; ``failed`` is called if that comes to nothing."""
+        Service.startService(self)
+        self._starting = Deferred.fromCoroutine(self._start())
+
+    def stopService(self) -> "Deferred[None]":
+        """Stop everything, in order; fires when the database is closed."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _start(self) -> None:
+        try:
+            self._lock.acquire()
+            self.log.info(
+                "this is the only instance: process {pid} holds {lock}",
+                pid=os.getpid(),
+                lock=str(self._lock.path),
+            )
+            for listener in self._listeners:
+                listener.open()
+                listener.startService()
+            await self._open()
+        except BelaError as error:
+            self._failed(str(error))
+            return
+        except Exception:  # noqa: BLE001 - a start that fails in any way must end in an exit, not in an idle process
+            self.log.failure("cannot start")
+            self._failed("cannot start: an unexpected error, see the log")
+            return
+        if not self.running:
+            return
+        self.log.info(
+            "belatwist {version}: session {session_id}, database {path}, {pending} samples pending",
+            version=__version__,
+            session_id=self._session_id,
+            path=str(self._store.path),
+            pending=self._store.pending,
+        )
+        for service in self._services:
+            service.startService()
+        self._notifier.ready()
+
+    async def _open(self) -> None:
+        """Open the store; while that takes its time, systemd is asked for more."""
+        answering = Answering(
+            self._store.ping, reactor=self._reactor, limit=EXTENSION, progress=self._store.progress
+        )
+
+        def extend() -> None:
+            self._notifier.status(f"the database {self._store.opening or 'is open'}")
+            if answering() is None:
+                self._notifier.extend(EXTENSION)
+
+        extending = LoopingCall(extend)
+        extending.clock = self._reactor
+        if self._notifier.enabled:
+            extending.start(EXTENSION / 3)
+        try:
+            await self._store.open(self._session_id, self._wall_ms())
+        finally:
+            if extending.running:
+                extending.stop()
+
+    async def _stop(self) -> None:
+        self._notifier.stopping()
+        if self._starting is not None:
+            self._store.interrupt()
+            await self._starting
+        for service in self.services:
+            if service.running:
+                try:
+                    await maybeDeferred(service.stopService)
+                except Exception:  # noqa: BLE001 - the database must be closed whatever a part does
+                    self.log.failure("cannot stop {part} cleanly", part=service.name)
+        try:
+            completed = await self._store.close(self._wall_ms())
+        finally:
+            self._lock.release()
+        self.log.info("stopped: session completed" if completed else "stopped")

@@ -1,0 +1,156 @@
+"""Asks every part of the agent how it is doing, all at once, from memory."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from belatwist import __version__
+from belatwist.clock import Clocks
+from belatwist.collectors.scheduler import CollectorScheduler, Job
+from belatwist.health.snapshot import (
+    CollectorState,
+    Snapshot,
+    StorageState,
+    TimeState,
+    UploaderState,
+)
+from belatwist.lockfile import ProcessLock
+from belatwist.model import Sample
+from belatwist.store.intake import Intake
+from belatwist.store.maintenance import Checkpointer
+from belatwist.store.pruner import Pruner
+from belatwist.store.sqlite import SQLiteStore
+from belatwist.telemetry import Labels, Telemetry
+from belatwist.timekeeper import Timekeeper
+from belatwist.upload.progress import Progress
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+Totals = dict[tuple[str, Labels], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of an agent that have something to say.
+
+    :ivar started: when the agent was made, on the reactor's clock.
+    :ivar collectors: the names of those that the configuration enables; the scheduler runs the
+        agent's own metrics besides.
+    :ivar progress: how uploads are going; ``None`` when the configuration wants none.
+    """
+
+    device_id: str
+    session_id: str
+    started: float
+    reactor: "IReactorTime"
+    clocks: Clocks
+    collectors: frozenset[str]
+    endpoint: str
+    telemetry: Telemetry
+    lock: ProcessLock
+    scheduler: CollectorScheduler
+    store: SQLiteStore
+    intake: Intake
+    checkpointer: Checkpointer
+    pruner: Pruner
+    progress: Progress | None
+    timekeeper: Timekeeper
+
+    def snapshot(self) -> Snapshot:
+        """Take one; nothing in it waits for the database or its thread."""
+        now = self.reactor.seconds()
+        totals: Totals = {(name, labels): value for name, labels, value in self.telemetry.values()}
+        return Snapshot(
+            version=__version__,
+            device_id=self.device_id,
+            now_ms=self.clocks.wall_ms(),
+            uptime=now - self.started,
+            pid=os.getpid(),
+            session=self.session_id,
+            collectors={
+                job.collector.name: _collector(job, now, totals)
+                for job in self.scheduler.jobs
+                if job.collector.name in self.collectors
+            },
+            uploader=self._uploader(now, totals),
+            storage=self._storage(now, totals),
+            time=self._time(now),
+        )
+
+    def samples(self) -> Iterator[Sample]:
+        """Give what the collectors have yielded last, but for the agent's own metrics."""
+        for job in self.scheduler.jobs:
+            if job.collector.name in self.collectors:
+                yield from job.samples
+
+    def _uploader(self, now: float, totals: Totals) -> UploaderState:
+        progress = self.progress
+        last = None if progress is None else progress.last_upload_at
+        caught_up = now if progress is None else progress.caught_up_at
+        return UploaderState(
+            enabled=progress is not None,
+            endpoint=self.endpoint,
+            overdue=now - max(caught_up, last or 0.0),
+            age=_since(last, now),
+            uploaded=_count(totals, "uploader_metrics_uploaded_total"),
+            failures=_count(totals, "uploader_upload_failures_total"),
+            rejected=_count(totals, "uploader_metrics_rejected_total"),
+            partial=_count(totals, "uploader_partial_success_total"),
+            retrying=0 if progress is None else progress.retrying,
+            error=None if progress is None else progress.error,
+            halted=progress is not None and progress.halted,
+        )
+
+    def _storage(self, now: float, totals: Totals) -> StorageState:
+        store, intake = self.store, self.intake
+        lost = [at for at in (intake.lost_at, self.pruner.lost_at) if at is not None]
+        replaced = store.salvaged
+        return StorageState(
+            opening=store.opening,
+            path=str(store.path),
+            database_bytes=store.database_bytes,
+            wal_bytes=store.wal_bytes,
+            wal_blocked=self.checkpointer.blocked,
+            pending=store.pending,
+            oldest_ms=store.oldest_ms,
+            error=intake.error,
+            waiting=intake.waiting,
+            dropped=_count(totals, "storage_metrics_dropped_total"),
+            dropped_age=_since(max(lost, default=None), now),
+            pruned=_count(totals, "storage_metrics_pruned_total"),
+            replaced_as=None if replaced is None else str(replaced.aside),
+            replaced_age=_since(store.salvaged_at, now),
+            lock=str(self.lock.path),
+            locked=self.lock.held(),
+        )
+
+    def _time(self, now: float) -> TimeState:
+        timekeeper = self.timekeeper
+        return TimeState(
+            skew_ms=timekeeper.skew,
+            skew_age=_since(timekeeper.skew_at, now),
+            ntp_synced=self.clocks.synchronised(),
+            good=timekeeper.good,
+            steps=timekeeper.steps,
+        )
+
+
+def _collector(job: Job, now: float, totals: Totals) -> CollectorState:
+    labels = (("collector", job.collector.name),)
+    return CollectorState(
+        failing=job.error is not None if job.ran else None,
+        age=_since(job.collected_at, now),
+        collected=_count(totals, "collector_metrics_collected_total", labels),
+        failed=_count(totals, "collector_metrics_failed_total", labels),
+        error=job.error,
+    )
+
+
+def _count(totals: Totals, name: str, labels: Labels = ()) -> int:
+    return int(totals[name, labels])
+
+
+def _since(at: float | None, now: float) -> float | None:
+    return None if at is None else now - at

@@ -1,0 +1,79 @@
+"""The agent's addresses over HTTP: health and metrics, to be read only.
+
+Importing this module imports Klein, which installs the reactor: import it late.
+"""
+
+from collections.abc import Callable
+
+from klein import Klein
+from twisted.internet.interfaces import IReactorTime
+from twisted.web import http
+from twisted.web.iweb import IRequest
+from twisted.web.server import Site
+from werkzeug.exceptions import HTTPException
+
+from belatwist import config
+from belatwist.health.document import document, readiness
+from belatwist.health.exposition import CONTENT_TYPE
+from belatwist.health.snapshot import Snapshot
+from belatwist.health.status import Status, judge
+from belatwist.web import BoundedSite, Limits, answer, no_route
+
+LIMITS = Limits(connections=16, idle=10, request=15)
+
+
+class Endpoint:
+    """Answers how the agent is doing, from memory.
+
+    :param snapshot: looks at the agent, now.
+    :param health: the thresholds, and the path of the status.
+    :param metrics: gives the Prometheus text.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        health: config.Health,
+        metrics: Callable[[], bytes],
+    ) -> None:
+        self._snapshot = snapshot
+        self._health = health
+        self._metrics = metrics
+        # An application of this instance, because a path of it is configured.
+        self.app = Klein()
+        for path, view in (
+            (health.path, self.status),
+            (f"{health.path}/live", self.live),
+            (f"{health.path}/ready", self.ready),
+            ("/metrics", self.metrics),
+        ):
+            self.app.route(path, methods=["GET"])(view)
+        self.app.handle_errors(HTTPException)(no_route)
+
+    def status(self, request: IRequest) -> bytes:
+        """Give the whole document: 200, or 503 for error."""
+        snapshot = self._snapshot()
+        verdict = judge(snapshot, self._health)
+        failed = verdict.status is Status.ERROR
+        code = http.SERVICE_UNAVAILABLE if failed else http.OK
+        return answer(request, code, document(snapshot, verdict))
+
+    def live(self, request: IRequest) -> bytes:
+        """Say that the process is there: always 200."""
+        return answer(request, http.OK, b'{"live":true}')
+
+    def ready(self, request: IRequest) -> bytes:
+        """Say whether all is well: 200 for ok, 503 for anything else."""
+        verdict = judge(self._snapshot(), self._health)
+        ready = verdict.status is Status.OK
+        code = http.OK if ready else http.SERVICE_UNAVAILABLE
+        return answer(request, code, readiness(verdict))
+
+    def metrics(self, request: IRequest) -> bytes:
+        """Give the latest value of everything, as Prometheus text."""
+        return answer(request, http.OK, self._metrics(), CONTENT_TYPE.encode())
+
+
+def site(endpoint: Endpoint, reactor: IReactorTime) -> Site:
+    """Serve an endpoint, within bounds on what clients may take of it."""
+    return BoundedSite(endpoint.app.resource(), LIMITS, reactor)

@@ -1,0 +1,157 @@
+"""What a snapshot means: the status, and why it is not better, in words.
+
+Every limit is exceeded only by more than itself. The clock and its skew are told, but not judged.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from belatwist.config import Health
+from belatwist.health.snapshot import CollectorState, Snapshot, StorageState, UploaderState
+
+RECENT_SECONDS = 3600.0
+"""How long it is held against the agent that samples were lost or the database was replaced."""
+
+MAX_REASONS = 20
+MAX_REASON = 300
+"""Most characters of a reason."""
+
+
+class Status(IntEnum):
+    """How well something is doing; the worse, the greater."""
+
+    OK = 0
+    DEGRADED = 1
+    ERROR = 2
+
+    @property
+    def word(self) -> str:
+        """``ok``, ``degraded`` or ``error``."""
+        return self.name.lower()
+
+
+Finding = tuple[Status, str]
+"""Something that is not well, and a sentence that begins with the component."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a snapshot means.
+
+    :ivar status: that of the whole.
+    :ivar reasons: why it is not ok, most severe first; empty when it is. At most
+        :data:`MAX_REASONS` printable lines.
+    :ivar collectors: by name; a collector is either ok or in error.
+    """
+
+    status: Status
+    reasons: tuple[str, ...]
+    collectors: dict[str, Status]
+    uploader: Status
+    storage: Status
+
+
+def judge(snapshot: Snapshot, thresholds: Health) -> Verdict:
+    """Judge a snapshot by the configured thresholds."""
+    storage = list(_storage(snapshot.storage))
+    uploader = list(_uploader(snapshot.uploader, snapshot.storage.pending, thresholds))
+    findings = [*storage, *_collectors(snapshot.collectors), *uploader]
+    findings.sort(key=lambda finding: -finding[0])
+    return Verdict(
+        _worst(findings),
+        tuple(printable(reason, MAX_REASON) for _, reason in findings[:MAX_REASONS]),
+        {
+            name: Status.ERROR if state.failing else Status.OK
+            for name, state in snapshot.collectors.items()
+        },
+        _worst(uploader),
+        _worst(storage),
+    )
+
+
+def summary(snapshot: Snapshot, verdict: Verdict) -> str:
+    """Say in one line how it is going, for ``systemctl status``."""
+    if verdict.reasons:
+        return f"{verdict.status.word}: {verdict.reasons[0]}"
+    uploader, pending = snapshot.uploader, snapshot.storage.pending
+    if not uploader.enabled:
+        return "ok: uploads are switched off"
+    if uploader.age is None:
+        return f"ok: {pending} samples pending, no upload yet"
+    return f"ok: {pending} samples pending, {uploader.uploaded} uploaded"
+
+
+def printable(text: str, limit: int) -> str:
+    """Make one line of printable characters of a text from anywhere.
+
+    Errors quote what servers, drivers and the kernel say; nothing of it may act on a terminal, and
+    half a surrogate pair cannot be encoded.
+
+    :param limit: most characters of the result.
+    """
+    line = " ".join(text[: 2 * limit].split())
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _worst(findings: list[Finding]) -> Status:
+    return max((status for status, _ in findings), default=Status.OK)
+
+
+def _storage(storage: StorageState) -> Iterator[Finding]:
+    if storage.error is not None:
+        waiting = f" ({storage.waiting} wait in memory)" if storage.waiting else ""
+        yield Status.ERROR, f"storage: samples cannot be stored{waiting}: {storage.error}"
+    if storage.opening is not None:
+        yield Status.DEGRADED, f"storage: the database {storage.opening}"
+    if storage.replaced_as is not None and _recent(storage.replaced_age):
+        reason = f"the database was damaged and put aside as {storage.replaced_as}"
+        yield Status.DEGRADED, f"storage: {reason}"
+    if _recent(storage.dropped_age):
+        reason = f"samples were lost within the last hour, {storage.dropped} in this run"
+        yield Status.DEGRADED, f"storage: {reason}"
+    if not storage.locked:
+        reason = f"{storage.lock} no longer keeps a second instance off"
+        yield Status.DEGRADED, f"storage: {reason}"
+    if storage.wal_blocked:
+        reason = "another program keeps the write-ahead log from being emptied"
+        yield Status.DEGRADED, f"storage: {reason} ({storage.wal_bytes} bytes)"
+
+
+def _recent(age: float | None) -> bool:
+    return age is not None and age <= RECENT_SECONDS
+
+
+def _collectors(collectors: dict[str, CollectorState]) -> Iterator[Finding]:
+    failing = {name: state for name, state in collectors.items() if state.failing}
+    if failing and len(failing) == len(collectors):
+        yield Status.ERROR, "collectors: all are failing"
+    for name, state in failing.items():
+        yield Status.DEGRADED, f"collector {name}: {state.error or 'is failing'}"
+
+
+def _uploader(uploader: UploaderState, pending: int, thresholds: Health) -> Iterator[Finding]:
+    if not uploader.enabled:
+        return
+    degraded, error = thresholds.degraded_threshold, thresholds.error_threshold
+    cause = "" if uploader.error is None else f": {uploader.error}"
+    if uploader.halted:
+        reason = "the server's answer says that the configuration is wrong"
+        yield Status.DEGRADED, f"uploader: {reason}{cause}"
+        cause = ""
+    late = f"no upload for {math.ceil(uploader.overdue)} s"
+    many = f"{pending} samples pending"
+    if uploader.overdue > error.upload_age_seconds and pending > error.pending_metrics:
+        reason = (
+            f"{late} (limit {error.upload_age_seconds} s)"
+            f" and {many} (limit {error.pending_metrics}){cause}"
+        )
+        yield Status.ERROR, f"uploader: {reason}"
+        return
+    if pending > 0 and uploader.overdue > degraded.upload_age_seconds:
+        reason = f"{late} (limit {degraded.upload_age_seconds} s){cause}"
+        yield Status.DEGRADED, f"uploader: {reason}"
+    if pending > degraded.pending_metrics:
+        yield Status.DEGRADED, f"uploader: {many} (limit {degraded.pending_metrics})"

@@ -1,0 +1,52 @@
+"""What the agent serves to scrapers on a fixture board, with a self-metric of each kind."""
+
+import os
+import random
+import shutil
+
+import pytest
+
+from belatwist import config
+from belatwist.catalogue import SELF, Kind
+from belatwist.collectors.table import COLLECTORS, build
+from belatwist.model import Sample
+from belatwist.telemetry import Telemetry
+from tests.collectors.boards import NOW_MS, procfs, sysfs
+
+
+def collected() -> list[Sample]:
+    """Collect from every collector, twice, so that there are deltas."""
+    proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
+    metrics = [config.Metric(name=name, interval=1.0) for name in COLLECTORS]
+    pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
+    for collector, _ in pairs:
+        collector.collect(NOW_MS - 10_000)
+    proc.become("orangepi5plus-t10")
+    return [one for collector, _ in pairs for one in collector.collect(NOW_MS)]
+
+
+def told() -> Telemetry:
+    """Make a telemetry in which every metric has a value."""
+    telemetry = Telemetry()
+    for name in COLLECTORS:
+        telemetry.metrics_collected.labels(name).inc(40)
+        telemetry.metrics_failed.labels(name).inc()
+        telemetry.collection_duration.labels(name).observe(0.004)
+    for stored, entry in SELF.items():
+        if entry.kind is Kind.GAUGE:
+            telemetry.watch(stored, lambda: 5.0)
+    return telemetry
+
+
+def program(name: str, package: str) -> str:
+    """Find a program.
+
+    Skips where it is not installed; fails where ``BELA_REQUIRE_VICTORIA=1`` demands it.
+    """
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed (Debian: apt-get install {package})"
+        if os.environ.get("BELA_REQUIRE_VICTORIA") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path

@@ -1,0 +1,359 @@
+"""The status is what the thresholds say, and the reasons say why."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from belatwist.config import Health, Threshold
+from belatwist.health.snapshot import CollectorState, Snapshot
+from belatwist.health.status import MAX_REASON, MAX_REASONS, Status, judge, printable
+from tests.health.snapshots import BAD, GOOD, HEALTH, NEW, WELL, but
+from tests.strategies import anything
+
+OK, DEGRADED, ERROR = Status
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        WELL,
+        but(collectors={}),
+        but(collectors={"a": NEW, "b": NEW}),
+        but(uploader={"age": None}),
+        but(uploader={"error": "connection refused", "failures": 9, "retrying": 50}),
+        but(storage={"waiting": 80, "pruned": 10**6, "wal_bytes": 2**30}),
+        but(time={"skew_ms": 10**9, "ntp_synced": False, "good": False, "steps": 99}),
+        but(time={"skew_ms": None, "skew_age": None, "ntp_synced": None}),
+    ],
+    ids=[
+        "well",
+        "no collectors",
+        "before the first collections",
+        "before the first upload",
+        "a try that failed",
+        "figures that are not judged",
+        "a bad clock",
+        "an unknown clock",
+    ],
+)
+def test_what_is_no_fault(snapshot: Snapshot) -> None:
+    """What is in no rule leaves the status ok, the clock and its skew among it."""
+    verdict = judge(snapshot, HEALTH)
+    assert (verdict.status, verdict.reasons) == (OK, ())
+    assert (verdict.uploader, verdict.storage) == (OK, OK)
+    assert set(verdict.collectors.values()) <= {OK}
+
+
+LATE = "uploader: no upload for {} s (limit {} s)"
+MANY = "uploader: {} samples pending (limit 5000)"
+BOTH = "uploader: no upload for {} s (limit 600 s) and {} samples pending (limit 10000)"
+
+
+@pytest.mark.parametrize(
+    ("overdue", "pending", "status", "reasons"),
+    [
+        (0.0, 0, OK, []),
+        (60.0, 1, OK, []),
+        (60.001, 1, DEGRADED, [LATE.format(61, 60)]),
+        (95.0, 80, DEGRADED, [LATE.format(95, 60)]),
+        (60.001, 0, OK, []),
+        (10.0**6, 0, OK, []),
+        (0.0, 5000, OK, []),
+        (0.0, 5001, DEGRADED, [MANY.format(5001)]),
+        (60.0, 5000, OK, []),
+        (61.0, 5000, DEGRADED, [LATE.format(61, 60)]),
+        (61.0, 5001, DEGRADED, [LATE.format(61, 60), MANY.format(5001)]),
+        (600.0, 10000, DEGRADED, [LATE.format(600, 60), MANY.format(10000)]),
+        (600.0, 10001, DEGRADED, [LATE.format(600, 60), MANY.format(10001)]),
+        (600.001, 10000, DEGRADED, [LATE.format(601, 60), MANY.format(10000)]),
+        (600.001, 10001, ERROR, [BOTH.format(601, 10001)]),
+        (60.0, 10**9, DEGRADED, [MANY.format(10**9)]),
+        (10.0**6, 1, DEGRADED, [LATE.format(10**6, 60)]),
+        (10.0**6, 10**9, ERROR, [BOTH.format(10**6, 10**9)]),
+    ],
+)
+def test_around_the_thresholds(
+    overdue: float, pending: int, status: Status, reasons: list[str]
+) -> None:
+    """A limit itself is no fault, anything above is; an age counts only with something pending."""
+    snapshot = but(uploader={"overdue": overdue}, storage={"pending": pending})
+    verdict = judge(snapshot, HEALTH)
+    assert (verdict.status, list(verdict.reasons)) == (status, reasons)
+    assert (verdict.uploader, verdict.storage) == (status, OK)
+
+
+def test_the_thresholds_are_the_configured_ones() -> None:
+    """Other thresholds move all four limits."""
+    health = Health(
+        degraded_threshold=Threshold(pending_metrics=10, upload_age_seconds=5),
+        error_threshold=Threshold(pending_metrics=20, upload_age_seconds=50),
+    )
+    for overdue, pending, status in (
+        (5.0, 10, OK),
+        (5.1, 10, DEGRADED),
+        (5.0, 11, DEGRADED),
+        (50.0, 21, DEGRADED),
+        (50.1, 20, DEGRADED),
+        (50.1, 21, ERROR),
+    ):
+        snapshot = but(uploader={"overdue": overdue}, storage={"pending": pending})
+        assert judge(snapshot, health).status is status, (overdue, pending)
+
+
+def test_uploads_switched_off_are_no_fault() -> None:
+    """Nothing about uploads is judged then, what is pending neither."""
+    uploader = {"enabled": False, "overdue": 1e6, "halted": True, "error": "old"}
+    verdict = judge(but(uploader=uploader, storage={"pending": 10**9}), HEALTH)
+    assert (verdict.status, verdict.reasons, verdict.uploader) == (OK, (), OK)
+
+
+@pytest.mark.parametrize(
+    ("uploader", "pending", "status", "reasons"),
+    [
+        (
+            {"overdue": 95.0, "error": "connection refused"},
+            1,
+            DEGRADED,
+            [LATE.format(95, 60) + ": connection refused"],
+        ),
+        (
+            {"overdue": 700.0, "error": "connection refused"},
+            20000,
+            ERROR,
+            [BOTH.format(700, 20000) + ": connection refused"],
+        ),
+        (
+            {"halted": True, "error": "401 Unauthorized"},
+            0,
+            DEGRADED,
+            [
+                "uploader: the server's answer says that the configuration is wrong:"
+                " 401 Unauthorized"
+            ],
+        ),
+        (
+            {"halted": True, "overdue": 700.0, "error": "404"},
+            20000,
+            ERROR,
+            [
+                BOTH.format(700, 20000),
+                "uploader: the server's answer says that the configuration is wrong: 404",
+            ],
+        ),
+    ],
+    ids=["late", "late and many", "halted", "halted for long"],
+)
+def test_the_cause_is_told_once(
+    uploader: dict[str, Any], pending: int, status: Status, reasons: list[str]
+) -> None:
+    """Why the last try failed ends the sentence; a server's refusal counts at once."""
+    verdict = judge(but(uploader=uploader, storage={"pending": pending}), HEALTH)
+    assert (verdict.status, list(verdict.reasons)) == (status, reasons)
+
+
+@pytest.mark.parametrize(
+    ("storage", "status", "reason"),
+    [
+        (
+            {"error": "database or disk is full", "waiting": 240},
+            ERROR,
+            "samples cannot be stored (240 wait in memory): database or disk is full",
+        ),
+        ({"error": "I/O error"}, ERROR, "samples cannot be stored: I/O error"),
+        (
+            {"opening": "is being migrated from version 2, 40 %"},
+            DEGRADED,
+            "the database is being migrated from version 2, 40 %",
+        ),
+        ({"dropped": 7, "dropped_age": 0.0}, DEGRADED, "samples were lost within the last hour"),
+        ({"dropped": 7, "dropped_age": 3600.0}, DEGRADED, ", 7 in this run"),
+        ({"dropped": 7, "dropped_age": 3600.001}, OK, ""),
+        (
+            {"replaced_as": "/x/metrics.db.corrupt-1", "replaced_age": 3600.0},
+            DEGRADED,
+            "the database was damaged and put aside as /x/metrics.db.corrupt-1",
+        ),
+        ({"replaced_as": "/x/metrics.db.corrupt-1", "replaced_age": 3600.001}, OK, ""),
+        (
+            {"locked": False, "lock": "/x/metrics.db.lock"},
+            DEGRADED,
+            "/x/metrics.db.lock no longer keeps a second instance off",
+        ),
+        (
+            {"wal_blocked": True, "wal_bytes": 67108864},
+            DEGRADED,
+            "another program keeps the write-ahead log from being emptied (67108864 bytes)",
+        ),
+    ],
+)
+def test_the_storage(storage: dict[str, Any], status: Status, reason: str) -> None:
+    """Samples that cannot be stored are an error; the rest is for someone to look at."""
+    verdict = judge(but(storage=storage), HEALTH)
+    assert (verdict.status, verdict.storage, verdict.uploader) == (status, status, OK)
+    assert len(verdict.reasons) == (status is not OK)
+    for line in verdict.reasons:
+        assert line.startswith("storage: ")
+        assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("collectors", "status", "reasons"),
+    [
+        ({"a": GOOD, "b": BAD}, DEGRADED, ["collector b: no such sensor"]),
+        ({"a": NEW, "b": BAD}, DEGRADED, ["collector b: no such sensor"]),
+        (
+            {"a": BAD, "b": BAD},
+            ERROR,
+            [
+                "collectors: all are failing",
+                "collector a: no such sensor",
+                "collector b: no such sensor",
+            ],
+        ),
+        ({"a": BAD}, ERROR, ["collectors: all are failing", "collector a: no such sensor"]),
+    ],
+)
+def test_the_collectors(
+    collectors: dict[str, CollectorState], status: Status, reasons: list[str]
+) -> None:
+    """One that fails degrades, all of them are an error; one that has not run yet is neither."""
+    verdict = judge(but(collectors=collectors), HEALTH)
+    assert (verdict.status, list(verdict.reasons)) == (status, reasons)
+    assert verdict.collectors == {
+        name: ERROR if state.failing else OK for name, state in collectors.items()
+    }
+
+
+def test_the_most_severe_comes_first() -> None:
+    """Whatever component it is about."""
+    verdict = judge(
+        but(
+            collectors={"a": GOOD, "b": BAD},
+            uploader={"overdue": 700.0},
+            storage={"pending": 20000, "wal_blocked": True},
+        ),
+        HEALTH,
+    )
+    assert [line.partition(":")[0] for line in verdict.reasons] == [
+        "uploader",
+        "storage",
+        "collector b",
+    ]
+    assert (verdict.status, verdict.uploader, verdict.storage) == (ERROR, ERROR, DEGRADED)
+
+
+def test_reasons_are_bounded() -> None:
+    """In number and in length, the most severe being kept."""
+    bad = CollectorState(failing=True, age=None, collected=0, failed=1, error="x" * 10_000)
+    verdict = judge(but(collectors={f"c{n}": bad for n in range(100)}), HEALTH)
+    assert len(verdict.reasons) == MAX_REASONS
+    assert verdict.reasons[0] == "collectors: all are failing"
+    assert {len(reason) for reason in verdict.reasons[1:]} == {MAX_REASON}
+    assert verdict.reasons[1].endswith("xxx…")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("plain, ünïcödé", "plain, ünïcödé"),
+        ("two\nlines\r\n\tand more ", "two lines and more"),
+        ("\x1b[31mred\x07", "\ufffd[31mred\ufffd"),
+        ("a\u202eb\udcffc\x00", "a\ufffdb\ufffdc\ufffd"),
+        ("x" * 21, "x" * 19 + "…"),
+        ("x" * 20, "x" * 20),
+        ("", ""),
+    ],
+)
+def test_texts_are_made_harmless(text: str, line: str) -> None:
+    """Nothing that acts on a terminal and nothing that cannot be encoded is left."""
+    assert printable(text, 20) == line
+
+
+@given(anything, st.integers(1, 30))
+def test_any_text_is_made_harmless(text: str, limit: int) -> None:
+    """One printable line within the limit, whatever comes."""
+    line = printable(text, limit)
+    assert len(line) <= limit
+    assert line.isprintable()
+    line.encode()
+
+
+ages = st.sampled_from([0.0, 59.9, 60.0, 60.1, 599.9, 600.0, 600.1, 1e7]) | st.floats(0, 1e4)
+recent = st.none() | st.sampled_from([0.0, 3599.9, 3600.0, 3600.1]) | st.floats(0, 1e4)
+errors = st.none() | anything
+collector_states = st.builds(
+    CollectorState,
+    failing=st.none() | st.booleans(),
+    age=st.none() | ages,
+    collected=st.just(1),
+    failed=st.just(1),
+    error=errors,
+)
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    """Draw agents in every condition, often at the thresholds."""
+    pending = st.sampled_from([0, 1, 4999, 5000, 5001, 9999, 10000, 10001])
+    return but(
+        collectors=draw(st.dictionaries(st.sampled_from("abc"), collector_states)),
+        uploader={
+            "enabled": draw(st.booleans()),
+            "overdue": draw(ages),
+            "error": draw(errors),
+            "halted": draw(st.booleans()),
+        },
+        storage={
+            "opening": draw(st.none() | st.just("is being opened")),
+            "pending": draw(pending),
+            "error": draw(errors),
+            "dropped_age": draw(recent),
+            "replaced_as": draw(st.none() | anything),
+            "replaced_age": draw(recent),
+            "locked": draw(st.booleans()),
+            "wal_blocked": draw(st.booleans()),
+        },
+    )
+
+
+def broken_rules(one: Snapshot) -> list[Status]:
+    """Apply the rules one by one: what each of those that are broken makes of the status."""
+    up, store, pending = one.uploader, one.storage, one.storage.pending
+    failing = [state.failing is True for state in one.collectors.values()]
+    rules = {
+        ERROR: [
+            bool(failing) and all(failing),
+            up.enabled and up.overdue > 600 and pending > 10000,
+            store.error is not None,
+        ],
+        DEGRADED: [
+            any(failing),
+            up.enabled and pending > 0 and up.overdue > 60,
+            up.enabled and pending > 5000,
+            up.enabled and up.halted,
+            store.opening is not None,
+            store.dropped_age is not None and not store.dropped_age > 3600,
+            store.replaced_as is not None
+            and store.replaced_age is not None
+            and not store.replaced_age > 3600,
+            not store.locked,
+            store.wal_blocked,
+        ],
+    }
+    return [status for status, broken in rules.items() for rule in broken if rule]
+
+
+@given(snapshots())
+def test_the_status_is_that_of_the_worst_rule(snapshot: Snapshot) -> None:
+    """In every combination; and there are reasons exactly where the status is not ok."""
+    verdict = judge(snapshot, HEALTH)
+    assert verdict.status is max(broken_rules(snapshot), default=OK)
+    assert verdict.status >= max(verdict.uploader, verdict.storage)
+    assert bool(verdict.reasons) == (verdict.status is not OK)
+    assert len(verdict.reasons) <= MAX_REASONS
+    for reason in verdict.reasons:
+        assert reason.isprintable()
+        assert len(reason) <= MAX_REASON
+        assert reason.partition(" ")[0] in {"uploader:", "storage:", "collectors:", "collector"}

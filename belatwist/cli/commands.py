@@ -1,0 +1,291 @@
+"""The commands and their options.
+
+What each does is in a module of its own, which is imported when it runs, so that ``bela status``
+does not wait for what ``bela once`` needs.
+"""
+# ruff: noqa: PLC0415 - late imports are the point of this module, see above
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from belatwist import __version__
+from belatwist.cli import options, output
+from belatwist.cli.output import Failure
+from belatwist.errors import BelaError
+
+_UNKNOWN = 3
+
+
+class _Bela(click.Group):
+    """A group whose commands end in one line, whatever goes wrong with files."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command.
+
+        :raises Failure: for what a command raises on purpose, and for errors of the system.
+        """
+        # Closed from the beginning; its number would go to the next file that is opened.
+        if sys.stdout is None or sys.stderr is None:
+            raise Failure("stdout and stderr must be open (>/dev/null is)")
+        try:
+            return super().invoke(ctx)
+        except BelaError as error:
+            raise Failure(str(error)) from error
+        except OSError as error:
+            _abandon_output()
+            if error.errno == errno.EPIPE:
+                raise
+            where = error.filename or "the output cannot be written"
+            raise Failure(f"{where}: {output.reason(error)}") from error
+
+
+def _abandon_output() -> None:
+    """Let what is left in stdout's buffer go nowhere: its flush at exit would fail again."""
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path to handle
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    except (AttributeError, OSError, ValueError):
+        return  # There is no such descriptor.
+
+
+class _MisuseError(click.UsageError):
+    exit_code = _UNKNOWN
+
+
+class _Check(click.Command):
+    """A command that is a check of Nagios: what is wrong with its use is status 3, UNKNOWN."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            raise _MisuseError(error.format_message(), error.ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BelaError as error:
+            click.echo(f"UNKNOWN - {output.printable(str(error))}")
+            ctx.exit(_UNKNOWN)
+
+
+@click.group(
+    cls=_Bela,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="docs/cli.md has examples. The agent itself is started by: twistd bela",
+)
+@click.version_option(__version__, prog_name="belatwist", message="%(prog)s %(version)s")
+def bela() -> None:
+    """Look after a belatwist metrics agent."""
+
+
+@bela.command()
+@click.argument("file", default=options.DEFAULT_PATH)
+def check(file: str) -> None:
+    """Would the agent start with the configuration FILE?
+
+    Says so as the agent itself would; nothing is written or created. Run it as the service's user,
+    whose permissions count. Exit status: 0 it would, 1 it would not.
+    """
+    from belatwist.cli.check import check as run
+
+    for line in run(file):
+        click.echo(output.printable(line))
+
+
+@bela.command()
+@options.config
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "prometheus"]),
+    default="table",
+    show_default=True,
+    help="How to write the samples.",
+)
+def once(config: str | None, form: str) -> None:
+    """Run every collector, and print what would be stored.
+
+    Those that compare two readings run twice, a second apart. Nothing is stored. Exit status: 1
+    when a collector failed.
+    """
+    from belatwist.cli import once as run
+    from belatwist.cli import settings
+    from belatwist.clock import wall_ms
+
+    loaded = settings.read(config, output.complain)
+    with run.warnings_shown():
+        outcome = run.collect(run.collectors(loaded), wall_ms, output.wait)
+    for name, why in outcome.failures.items():
+        output.complain(f"collector {name}: {why}")
+    click.echo("\n".join(run.FORMATS[form](outcome.samples)))
+    sys.exit(1 if outcome.failures else 0)
+
+
+@bela.command(cls=_Check)
+@options.config
+@click.option(
+    "--url", type=options.Url(), help="Where to ask, if not where the configuration says."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the service's answer as it is.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 3600),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the answer.",
+)
+def status(*, config: str | None, url: str | None, as_json: bool, timeout: float) -> None:
+    """Ask the running service how it is.
+
+    The first line begins with OK, DEGRADED or ERROR. Exit status, as for Nagios: 0 ok, 1 degraded,
+    2 error or no answer, 3 when it cannot be asked.
+    """
+    from belatwist.cli import status as run
+
+    if url is None:
+        from belatwist.cli import settings
+
+        health = settings.read(config, output.complain).health
+        if not health.enabled:
+            raise BelaError("health.enabled is false: the service does not answer; see its log")
+        url = run.address(health.host, health.port, health.path)
+    try:
+        body, document = run.fetch(url, timeout)
+    except run.UnreachableError as error:
+        click.echo(f"ERROR - {output.printable(str(error))}", err=as_json)
+        sys.exit(run.ERROR)
+    if as_json:
+        click.echo(run.harmless(body))
+    else:
+        from belatwist.cli.report import Report
+
+        colour = False if os.environ.get("NO_COLOR") else None
+        click.echo("\n".join(Report(document).lines()), color=colour)
+    sys.exit(run.STATUS[document["status"]])
+
+
+@bela.command()
+@options.database
+@options.metric
+@click.option(
+    "--lines",
+    "-n",
+    "count",
+    type=click.IntRange(0, 100_000),
+    default=20,
+    show_default=True,
+    metavar="COUNT",
+    help="How many of the last samples to begin with.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often to look.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+def tail(
+    *,
+    config: str | None,
+    database: str | None,
+    metric: str | None,
+    count: int,
+    interval: float,
+    as_json: bool,
+) -> None:
+    """Follow new samples in the database, until Ctrl-C.
+
+    A line is a sample: local time, name, tags, value, and whether it is pending, uploaded or
+    rejected (texts are local). The database is only read, and the agent is not held up.
+    """
+    from belatwist.cli.tail import pattern
+    from belatwist.cli.tail import tail as run
+    from belatwist.clock import wall_ms
+
+    run(
+        options.find(config, database),
+        wanted=pattern(metric),
+        count=count,
+        interval=interval,
+        as_json=as_json,
+        wall_ms=wall_ms,
+    )
+
+
+@bela.command()
+@options.database
+@options.metric
+@click.option(
+    "--since", type=options.Moment(), help="From when on: 2h (ago) or 2026-01-31T12:00:00Z."
+)
+@click.option("--until", type=options.Moment(), help="Up to when.  [default: the newest sample]")
+@click.option("--all", "everything", is_flag=True, help="From the oldest sample on.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
+    help="jsonl: what VictoriaMetrics imports; csv: for a spreadsheet.",
+)
+@click.option("--output", "-o", "to", metavar="FILE", help="Where to.  [default: stdout]")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+def export(
+    *,
+    config: str | None,
+    database: str | None,
+    metric: str | None,
+    since: int | None,
+    until: int | None,
+    everything: bool,
+    form: str,
+    to: str | None,
+    force: bool,
+) -> None:
+    """Copy samples out of the database.
+
+    The agent may run meanwhile, or not; the database is only read. How many samples
+    there were is said on stderr.
+    """
+    from belatwist.cli.database import FIRST, LAST
+    from belatwist.cli.export import Span
+    from belatwist.cli.export import export as run
+    from belatwist.cli.tail import pattern
+
+    if everything == (since is not None):
+        raise click.UsageError("Give one of --since and --all.")
+    if since is not None and until is not None and until <= since:
+        raise click.UsageError("--until is not later than --since.")
+    run(
+        options.find(config, database),
+        Span(FIRST if since is None else (since, 0), LAST if until is None else (until + 1, 0)),
+        form=form,
+        wanted=pattern(metric),
+        to=Path(to) if to else None,
+        force=force,
+    )
+
+
+@bela.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete bela's words.
+
+    For bash: eval "$(bela completion bash)" in ~/.bashrc.
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101 - click knows the shells that are offered
+    click.echo(kind(bela, {}, "bela", "_BELA_COMPLETE").source())

@@ -1,0 +1,224 @@
+"""``bela export``: samples from the database to a file or stdout, page by page."""
+
+import csv
+import heapq
+import io
+import math
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import click
+
+from belatwist.cli import output
+from belatwist.cli.database import PAGE, SAMPLES, TEXTS, Database, Key, Page, Row
+from belatwist.cli.output import Failure
+from belatwist.model import Series
+from belatwist.upload.jsonl import Encoder
+
+Wanted = Callable[[str], bool]
+"""Tells by its stored name whether a metric is exported."""
+
+NAMES = ("time", "timestamp_ms", "metric", "tags", "value", "device", "session", "state")
+"""The columns of a CSV file."""
+
+
+class Piece(NamedTuple):
+    """A part of the output.
+
+    :ivar samples: how many it holds.
+    :ivar until_ms: the time of the last one that was looked at.
+    """
+
+    data: bytes
+    samples: int
+    until_ms: int
+
+
+class Span(NamedTuple):
+    """What is exported: the samples behind one key and ahead of another."""
+
+    after: Key
+    before: Key
+
+
+def jsonl(database: Database, span: Span, wanted: Wanted, skipped: Counter[str]) -> Iterator[Piece]:
+    """Write what VictoriaMetrics' ``/api/v1/import`` takes, one line a series and page.
+
+    :param skipped: counts what it would not keep, by the reason.
+    """
+    encoder = Encoder()
+    for page in database.pages(SAMPLES, *span):
+        chosen = _chosen(page, wanted)
+        rows = [(row.timestamp_ms, row.series_id, row.value) for row in chosen]
+        numbers = [
+            (at, series, value)
+            for at, series, value in rows
+            if isinstance(value, int | float) and math.isfinite(value)
+        ]
+        good, bad = encoder.partition(numbers, page.series)
+        skipped["not a number"] += len(rows) - len(numbers)
+        skipped.update({why: len(some) for why, some in bad.items()})
+        yield Piece(encoder.encode(good, page.series), len(good), page.rows[-1].timestamp_ms)
+    for page in database.pages(TEXTS, *span):
+        skipped["a text, which VictoriaMetrics does not store"] += len(_chosen(page, wanted))
+
+
+def csv_lines(
+    database: Database, span: Span, wanted: Wanted, _skipped: Counter[str]
+) -> Iterator[Piece]:
+    """Write comma-separated values (RFC 4180, but for line feeds alone), in order of time.
+
+    The first line names the columns; tags are JSON, and nothing is left out.
+    """
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(NAMES)
+    count = 0
+    last_ms, time = 0, output.utc(0)  # Samples of one tick have one time.
+    rows = (_rows(database, table, span, wanted) for table in (SAMPLES, TEXTS))
+    for row, series in heapq.merge(*rows, key=lambda one: one[0].key):
+        at = row.timestamp_ms
+        if at != last_ms:
+            last_ms, time = at, output.utc(at)
+        write(
+            (
+                time,
+                at,
+                series.name,
+                series.tags_json,
+                row.value,
+                series.device_id,
+                row.session,
+                row.state,
+            )
+        )
+        count += 1
+        if count == PAGE:
+            yield Piece(_taken(text), count, at)
+            count = 0
+    yield Piece(_taken(text), count, last_ms)
+
+
+Format = Callable[[Database, Span, Wanted, Counter[str]], Iterator[Piece]]
+
+FORMATS: Mapping[str, Format] = {"jsonl": jsonl, "csv": csv_lines}
+
+
+def _chosen(page: Page, wanted: Wanted) -> list[Row]:
+    ids = {number for number, series in page.series.items() if wanted(series.name)}
+    return [row for row in page.rows if row.series_id in ids]
+
+
+def _rows(
+    database: Database, table: str, span: Span, wanted: Wanted
+) -> Iterator[tuple[Row, Series]]:
+    for page in database.pages(table, *span):
+        for row in _chosen(page, wanted):
+            yield row, page.series[row.series_id]
+
+
+def _taken(text: io.StringIO) -> bytes:
+    data = text.getvalue().encode("utf-8", "backslashreplace")
+    text.seek(0)
+    text.truncate()
+    return data
+
+
+def export(
+    database: Database,
+    span: Span,
+    *,
+    form: str,
+    wanted: Wanted,
+    to: Path | None,
+    force: bool,
+) -> None:
+    """Export samples, and say on stderr how many there were.
+
+    :param form: one of :data:`FORMATS`.
+    :param to: the file; ``None`` for stdout.
+    :param force: whether an existing file may be replaced.
+    :raises BelaError: when the database cannot be read.
+    :raises Failure: when the file cannot be written; then there is none, or the old one.
+    """
+    skipped: Counter[str] = Counter()
+    first, last = _limits(database, span)
+    pieces = FORMATS[form](database, span, wanted, skipped)
+    written = 0
+    # Where the samples themselves go to the terminal, a bar would be in their way.
+    silent = not sys.stderr.isatty() or (to is None and sys.stdout.isatty())
+    with (
+        _destination(to, force=force) as out,
+        click.progressbar(
+            length=max(last - first, 1), label="Exporting", file=sys.stderr, hidden=silent
+        ) as bar,
+    ):
+        for piece in pieces:
+            out.write(piece.data)
+            written += piece.samples
+            bar.update(max(piece.until_ms - first - bar.pos, 0))
+        bar.update(max(last - first - bar.pos, 0))
+        out.flush()
+    where = "" if to is None else f" to {to}"
+    output.complain(f"{written} samples exported{where}")
+    for why, count in skipped.items():
+        if count:
+            output.complain(f"{count} samples skipped: {why}")
+
+
+def _limits(database: Database, span: Span) -> tuple[int, int]:
+    """Return the times of the first and of the last sample."""
+    ends = [
+        row.timestamp_ms
+        for newest in (False, True)
+        for row in database.page(SAMPLES, *span, newest=newest, limit=1).rows
+    ]
+    return (ends[0], ends[-1]) if ends else (0, 0)
+
+
+@contextmanager
+def _destination(to: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
+    """Open a file that has its name only when it is complete.
+
+    :raises Failure: when it cannot be written, or is there already and ``force`` is not given.
+    """
+    if to is None:
+        yield sys.stdout.buffer
+        return
+    _check_free(to, force=force)
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=to.parent, prefix=f".{to.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        _check_free(to, force=force)
+        temporary.replace(to)
+    except OSError as error:
+        raise Failure(f"{to}: cannot be written: {output.reason(error)}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _check_free(to: Path, *, force: bool) -> None:
+    if to.exists() and not to.is_file():
+        raise Failure(f"{to}: is not a regular file; without --output, samples go to stdout")
+    if to.exists() and not force:
+        raise Failure(f"{to}: is there already; --force replaces it")
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask

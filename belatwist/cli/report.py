@@ -1,0 +1,194 @@
+"""The health document for a reader. It is not trusted: whatever is odd in it is left out."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+
+from belatwist.cli import output
+
+_COLOURS = {"ok": "green", "degraded": "yellow", "error": "red"}
+
+
+class Part:
+    """An object of the document."""
+
+    def __init__(self, value: object) -> None:
+        self._members: Mapping[str, Any] = value if isinstance(value, dict) else {}
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the names of its members."""
+        return iter(self._members)
+
+    def part(self, name: str) -> "Part":
+        """Return an object within it; an empty one if there is none."""
+        return Part(self._members.get(name))
+
+    def text(self, name: str) -> str | None:
+        """Return a text; ``None`` if there is none."""
+        value = self._members.get(name)
+        return output.printable(value) if isinstance(value, str) else None
+
+    def texts(self, name: str) -> list[str]:
+        """Return a list of texts."""
+        value = self._members.get(name)
+        some = value if isinstance(value, list) else []
+        return [output.printable(one) for one in some if isinstance(one, str)]
+
+    def number(self, name: str) -> float | None:
+        """Return a finite number; ``None`` if there is none."""
+        value = self._members.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return value if abs(value) < 2**63 else None
+
+    def flag(self, name: str) -> bool | None:
+        """Return a truth value; ``None`` if there is none."""
+        value = self._members.get(name)
+        return value if isinstance(value, bool) else None
+
+    def count(self, name: str) -> str:
+        """Return a number as a text; a question mark if there is none."""
+        value = self.number(name)
+        return "?" if value is None else output.number(value)
+
+
+class Report:
+    """Writes a document.
+
+    :param document: as decoded from JSON; its ``status`` is one of the three.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._all = Part(document)
+        self._now = _time(self._all.text("timestamp"))
+
+    def lines(self) -> list[str]:
+        """Return the verdict, as Nagios wants it, and then the details."""
+        return [
+            *self._verdict(),
+            "",
+            self._who(),
+            "",
+            *self._collectors(),
+            "",
+            *output.table([*self._uploader(), *self._storage(), *self._clock()]),
+        ]
+
+    def _verdict(self) -> Iterator[str]:
+        status = str(self._all.text("status"))
+        first, *others = self._all.texts("reasons") or ["all is well"]
+        yield f"{click.style(status.upper(), fg=_COLOURS[status], bold=True)} - {first}"
+        for reason in others:
+            yield f"  {reason}"
+
+    def _who(self) -> str:
+        up = self._all.number("uptime_seconds")
+        parts = (
+            self._all.text("device_id"),
+            f"belatwist {self._all.text('version') or '?'}",
+            None if up is None else f"up {output.span(up)}",
+            f"process {self._all.count('pid')}",
+            f"session {self._all.text('session_id') or '?'}",
+        )
+        return ", ".join(part for part in parts if part)
+
+    def _collectors(self) -> list[str]:
+        rows = [("COLLECTOR", "STATUS", "LAST", "SAMPLES", "FAILED", "ERROR")]
+        collectors = self._all.part("collectors")
+        for name in collectors:
+            one = collectors.part(name)
+            rows.append(
+                (
+                    output.printable(name),
+                    one.text("status") or "?",
+                    self._ago(one, "last_collection"),
+                    one.count("metrics_collected"),
+                    one.count("metrics_failed"),
+                    one.text("last_error") or "",
+                )
+            )
+        head, *lines = output.table(rows, right=(3, 4))
+        statuses = [row[1] for row in rows[1:]]
+        return [
+            head,
+            *(
+                click.style(line, fg="red") if status == "error" else line
+                for line, status in zip(lines, statuses, strict=True)
+            ),
+        ]
+
+    def _uploader(self) -> Iterator[tuple[str, str]]:
+        one = self._all.part("uploader")
+        if one.flag("enabled") is False:
+            yield "uploads", "off"
+            return
+        yield "uploads", f"{one.text('status') or '?'}, to {one.text('endpoint') or '?'}"
+        yield "  last", self._ago(one, "last_upload")
+        yield (
+            "  samples",
+            (
+                f"{one.count('metrics_uploaded')} uploaded, {one.count('pending_metrics')} pending,"
+                f" {one.count('retry_queue_size')} being tried again,"
+                f" {one.count('metrics_rejected')} rejected"
+            ),
+        )
+        failures = f"{one.count('upload_failures')} tries failed"
+        error = one.text("last_error")
+        yield "  failures", failures if error is None else f"{failures}; now: {error}"
+
+    def _storage(self) -> Iterator[tuple[str, str]]:
+        one = self._all.part("storage")
+        yield "storage", f"{one.text('status') or '?'}, {one.text('path') or '?'}"
+        sizes = f"{_size(one, 'database_size_bytes')}, log {_size(one, 'wal_size_bytes')}"
+        yield "  size", f"{sizes}; oldest sample {self._ago(one, 'oldest_metric_timestamp')}"
+        yield (
+            "  samples",
+            (
+                f"{one.count('metrics_waiting')} wait in memory,"
+                f" {one.count('metrics_dropped')} lost,"
+                f" {one.count('metrics_pruned')} deleted for their age or want of room"
+            ),
+        )
+        for name, title in (("opening", "opening"), ("last_error", "error")):
+            if (text := one.text(name)) is not None:
+                yield f"  {title}", text
+        if (aside := one.text("replaced_as")) is not None:
+            yield "  replaced", f"{self._ago(one, 'replaced_at')}; the damaged one is {aside}"
+        lock = one.part("lock")
+        held = {True: "held", False: "not held", None: "?"}[lock.flag("held")]
+        yield "  lock", f"{held}, {lock.text('path') or '?'}"
+
+    def _clock(self) -> Iterator[tuple[str, str]]:
+        one = self._all.part("time")
+        yield "time", one.text("local") or "?"
+        skew = one.number("skew_ms")
+        if skew is None:
+            yield "  skew", "not measured"
+        else:
+            yield "  skew", f"{skew:+.0f} ms, measured {self._ago(one, 'skew_measured')}"
+        synced = one.flag("ntp_synced")
+        words = {True: "synchronised", False: "not synchronised", None: "not known"}
+        good = "" if one.flag("good") is not False else "; the clock is not known to be good yet"
+        yield "  NTP", f"{words[synced]}, {one.count('steps')} steps{good}"
+
+    def _ago(self, part: Part, name: str) -> str:
+        """Say how long before the document's own time something was."""
+        at = _time(part.text(name))
+        if at is None or self._now is None:
+            return "never"
+        return f"{output.span((self._now - at).total_seconds())} ago"
+
+
+def _size(part: Part, name: str) -> str:
+    value = part.number(name)
+    return "?" if value is None else output.size(value)
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else None

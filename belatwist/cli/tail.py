@@ -1,0 +1,186 @@
+"""``bela tail``: new samples as they come into the database."""
+
+import fnmatch
+import json
+from collections.abc import Callable, Iterable, Iterator
+
+import click
+
+from belatwist.catalogue import CATALOGUE
+from belatwist.cli import output
+from belatwist.cli.database import FIRST, LAST, SAMPLES, TEXTS, Database, DatabaseError, Key, Row
+from belatwist.clock import WallClock
+from belatwist.model import Series
+
+LATE_MS = 120_000
+"""How much later than others of its time a sample may come and still be shown. What waited in the
+agent's memory, because the disk was full, comes late."""
+
+BACK = 20
+"""Pages that the last samples are looked for in: a rare metric must not cost the whole table."""
+
+Found = tuple[Row, Series]
+
+
+class Follower:
+    """Finds what is new in a database.
+
+    The key of a sample is its time, not when it was stored: so what is recent is read each time,
+    and what was seen before is left out. Recent is what is little before the newest sample, or
+    before now where that comes first: the clock may have been set back since.
+
+    :param wanted: whether samples of a metric's stored name are shown.
+    """
+
+    def __init__(
+        self, database: Database, wanted: Callable[[str], bool], wall_ms: WallClock
+    ) -> None:
+        self._database = database
+        self._wanted = wanted
+        self._wall_ms = wall_ms
+        self._newest = 0
+        self._from = 0
+        self._seen: set[tuple[str, Key]] = set()
+
+    def last(self, count: int) -> list[Found]:
+        """Return the last samples there are, oldest first; from now on they are not new.
+
+        :param count: how many at most.
+        :raises DatabaseError: when they cannot be read.
+        """
+        self._begin()
+        if count == 0:
+            return []
+        found = [one for table in (SAMPLES, TEXTS) for one in self._backwards(table, count)]
+        return sorted(found, key=lambda one: one[0].key)[-count:]
+
+    def new(self) -> list[Found]:
+        """Return what has come since the last call, in order of time.
+
+        :raises DatabaseError: when it cannot be read; nothing of it is lost then.
+        """
+        begin = min(self._newest, self._wall_ms()) - LATE_MS
+        read = [
+            ((table, row.key), row, page.series[row.series_id])
+            for table in (SAMPLES, TEXTS)
+            for page in self._database.pages(table, (begin, 0))
+            for row in page.rows
+        ]
+        # What lies before the last beginning was never looked at: it is not new, but old.
+        new = [
+            (row, series)
+            for seen, row, series in read
+            if row.timestamp_ms >= self._from and seen not in self._seen
+        ]
+        self._from = begin
+        self._seen = {seen for seen, _, _ in read}
+        self._newest = max((row.timestamp_ms for _, row, _ in read), default=self._newest)
+        new.sort(key=lambda one: one[0].key)
+        return [one for one in new if self._wanted(one[1].name)]
+
+    def _begin(self) -> None:
+        """Take note of what is there."""
+        newest = [self._database.page(table, newest=True, limit=1) for table in (SAMPLES, TEXTS)]
+        self._newest = max((row.timestamp_ms for page in newest for row in page.rows), default=0)
+        self.new()
+
+    def _backwards(self, table: str, count: int) -> Iterator[Found]:
+        before = LAST
+        for _ in range(BACK):
+            page = self._database.page(table, FIRST, before, newest=True)
+            for row in page.rows:
+                series = page.series[row.series_id]
+                if self._wanted(series.name):
+                    yield row, series
+                    count -= 1
+                    if count <= 0:
+                        return
+            if not page.rows:
+                return
+            before = page.rows[-1].key
+
+
+def pattern(glob: str | None) -> Callable[[str], bool]:
+    """Return what tells whether a stored name matches; ``None`` matches all."""
+    if glob is None:
+        return lambda _: True
+    return lambda name: fnmatch.fnmatchcase(name, glob)
+
+
+def json_line(row: Row, series: Series) -> str:
+    """Write a sample as a JSON object."""
+    return json.dumps(
+        {
+            "time": output.utc(row.timestamp_ms),
+            "timestamp_ms": row.timestamp_ms,
+            "metric": series.name,
+            "tags": dict(series.tags),
+            "value": row.value,
+            "device": series.device_id,
+            "session": row.session,
+            "state": row.state,
+        }
+    )
+
+
+class Lines:
+    """Writes samples as aligned lines."""
+
+    def __init__(self) -> None:
+        self._columns = output.Columns((23, 32, 16, 14), right=(3,))
+
+    def __call__(self, row: Row, series: Series) -> str:
+        """Return a sample's line: time, name, tags, value with unit, state."""
+        entry = CATALOGUE.get(series.name)
+        cells = (
+            output.local(row.timestamp_ms),
+            output.printable(series.name),
+            output.tags(series.tags),
+            output.printable(output.number(row.value)),
+        )
+        unit = entry.unit if entry else ""
+        return f"{self._columns.line(cells)} {unit:12} {row.state}"
+
+
+def tail(
+    database: Database,
+    *,
+    wanted: Callable[[str], bool],
+    count: int,
+    interval: float,
+    as_json: bool,
+    wall_ms: WallClock,
+    wait: Callable[[float], bool] = output.wait,
+) -> None:
+    """Show the last samples and then, until interrupted, those that come.
+
+    :param wanted: whether samples of a metric's stored name are shown.
+    :param interval: seconds between two readings.
+    :param wait: waits for so many seconds; ends everything by returning false.
+    :raises DatabaseError: when the database cannot be read to begin with. Later, that is said and
+        waited out.
+    """
+    follower = Follower(database, wanted, wall_ms)
+    line = json_line if as_json else Lines()
+    trouble: str | None = None
+    try:
+        _show(follower.last(count), line)
+        while wait(interval):
+            try:
+                found = follower.new()
+            except DatabaseError as error:
+                if trouble is None:
+                    output.complain(f"{error} (waiting)")
+                trouble = str(error)
+                continue
+            if trouble is not None:
+                output.complain("the database can be read again")
+                trouble = None
+            _show(found, line)
+    except (KeyboardInterrupt, BrokenPipeError):
+        return
+
+
+def _show(found: Iterable[Found], line: Callable[[Row, Series], str]) -> None:
+    for row, series in found:
+        click.echo(line(row, series))

@@ -1,0 +1,113 @@
+"""``bela check`` says what the agent would say."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from belatwist import config
+from belatwist.cli import options
+from tests.cli.running import CHECKOUT, bela, process
+from tests.process import twistd, write_config
+
+
+def test_a_good_one(tmp_path: Path) -> None:
+    """One line says so, a summary follows, and nothing is made."""
+    path = write_config(
+        tmp_path,
+        remote={"enabled": True, "url": "https://vm.example/api/v1/import?key=secret"},
+        health={"enabled": True, "host": "::1"},
+        logging={"output": str(tmp_path / "agent.log")},
+        metrics=[{"name": "system.load", "interval": "90s"}, {"name": "disk.io", "enabled": False}],
+    )
+    done = bela("check", path)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"{path}: ok",
+        "  device      test-device",
+        "  uploads     to https://vm.example/api/v1/import every 30s",
+        "  collectors  system.load 1m30s",
+        "  health      http://[::1]:9100/health",
+        f"  database    {tmp_path}/metrics.db (not there yet: it will be made)",
+        f"  log         {tmp_path}/agent.log, json, debug",
+    ]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_token_in_the_clear_is_pointed_at(tmp_path: Path) -> None:
+    """It is allowed, but whoever asks is told; the token itself is not shown."""
+    token = tmp_path / "token"
+    token.write_text("geheim\n")
+    token.chmod(0o600)
+    path = write_config(tmp_path, remote={"enabled": True, "auth_token_file": str(token)})
+    done = bela("check", path)
+    assert done.exit_code == 0
+    assert "unencrypted" in done.stdout
+    assert "geheim" not in done.stdout
+
+
+REFUSED: list[dict[str, Any]] = [
+    {"remote": {"retry": {"jitter_percent": 150}}},
+    {"remote": {"upload_intervall": "5s"}},
+    {"remote": {"tls_ca_file": "rubbish.pem"}},
+    {"remote": {"tls_ca_file": "missing.pem"}},
+    {"remote": {"auth_token_file": "open"}},
+    {"storage": {"path": "folder"}},
+    {"logging": {"output": "folder"}},
+    {"logging": {"output": "missing/agent.log"}},
+    {"logging": {"output": "open/agent.log"}},
+    {"logging": {"output": "dangling"}},
+    {"metrics": [{"name": "cpu.usag"}]},
+]
+
+
+@pytest.mark.parametrize("sections", REFUSED, ids=str)
+def test_a_refusal_is_the_agents_own(sections: dict[str, Any], tmp_path: Path) -> None:
+    """The same line, the same exit status, and nothing is made."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "rubbish.pem").write_text("-----BEGIN CERTIFICATE-----\nrubbish\n")
+    (tmp_path / "open").write_text("token\n")
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing" / "agent.log")
+    path = write_config(tmp_path, **sections)
+    before = sorted(tmp_path.iterdir())
+    agent = subprocess.run(
+        twistd("bela", "--config", str(path)),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    done = process(
+        "check",
+        path,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", agent.stderr)
+    assert agent.returncode == os.EX_CONFIG
+    assert done.stderr.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """It says what to do."""
+    done = bela("check", tmp_path / "none.yaml")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"bela: {tmp_path}/none.yaml: no such file")
+
+
+def test_a_log_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that may not be written is refused without being opened."""
+    log = tmp_path / "agent.log"
+    log.write_text("")
+    path = write_config(tmp_path, logging={"output": str(log)})
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    done = bela("check", path)
+    assert done.stderr == f"bela: {path}: logging.output: {log}: Permission denied\n"
+
+
+def test_the_default_is_the_agents() -> None:
+    """The commands' default path, spelled out so that nothing need be imported, is the agent's."""
+    assert options.DEFAULT_PATH == config.DEFAULT_PATH

@@ -1,0 +1,107 @@
+"""The command line as a whole."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from belatwist import __version__
+from belatwist.cli.commands import bela as command
+from tests.cli.running import CHECKOUT, bela, make, ticks
+from tests.process import write_config
+from tests.store.databases import LOAD
+
+COMMANDS = ["check", "completion", "export", "once", "status", "tail"]
+
+
+def test_help() -> None:
+    """Every command is listed, and explains itself and its options."""
+    assert sorted(command.commands) == COMMANDS
+    listed = bela("--help").stdout.partition("Commands:")[2]
+    for name in COMMANDS:
+        assert f"  {name} " in listed
+        assert "..." not in listed
+        for flag in ("-h", "--help"):
+            done = bela(name, flag)
+            assert done.exit_code == 0
+            assert done.stdout.startswith(f"Usage: bela {name}")
+
+
+def test_version() -> None:
+    """It is the agent's."""
+    assert bela("--version").stdout == f"belatwist {__version__}\n"
+
+
+def test_every_command_is_documented() -> None:
+    """``docs/cli.md`` has a section for each, and names each of its options."""
+    text = (CHECKOUT / "docs" / "cli.md").read_text()
+    sections = dict(part.split("\n", 1) for part in text.split("\n## bela ")[1:])
+    assert sorted(sections) == COMMANDS
+    for name, section in sections.items():
+        for parameter in command.commands[name].params:
+            if parameter.param_type_name == "option":
+                assert parameter.opts[0] in section, (name, parameter.opts)
+
+
+LOADED = """
+import atexit, sys
+from belatwist.cli import main
+atexit.register(lambda: print({n.split('.')[0] for n in sys.modules} & {'twisted', 'zope', 'treq'}))
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["check", "export", "status", "--help"])
+def test_twisted_is_not_loaded(name: str, tmp_path: Path) -> None:
+    """It takes longer to import than these commands take for their work."""
+    config = write_config(tmp_path, health={"enabled": True})
+    make(tmp_path / "metrics.db", ticks(LOAD, 1000, 2))
+    arguments = {
+        "check": [str(config)],
+        "export": ["--config", str(config), "--all"],
+        "status": ["--url", "http://127.0.0.1:1/"],
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, name, *arguments.get(name, [])],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.endswith("set()\n"), done.stderr
+
+
+def test_twisted_is_not_loaded_by_tail() -> None:
+    """Nor does ``bela tail`` need it, which has no end of its own."""
+    code = "import belatwist.cli.tail, sys; print('twisted' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    """The script is for that shell and this command."""
+    done = bela("completion", shell)
+    assert done.exit_code == 0
+    assert f"_BELA_COMPLETE={shell}_complete" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_accepts_the_script(tmp_path: Path) -> None:
+    """And asks the command, which answers with its words."""
+    (tmp_path / "bela").write_text(f'#!/bin/sh\nexec {sys.executable} -m belatwist.cli "$@"\n')
+    (tmp_path / "bela").chmod(0o755)
+    script = bela("completion", "bash").stdout
+    ask = 'COMP_WORDS=(bela st); COMP_CWORD=1; _bela_completion bela st; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f"PATH={tmp_path}:$PATH\n{script}\n{ask}"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "status\n"

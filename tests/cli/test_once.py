@@ -1,0 +1,198 @@
+"""``bela once`` runs every collector without the agent."""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from belatwist import config
+from belatwist.cli.once import PAUSE, collect
+from belatwist.model import Sample, Series, sample
+from tests.cli.running import bela, process
+from tests.process import write_config
+
+BOARD = Path(__file__).parent.parent / "fixtures" / "orangepi5plus"
+LOAD = Series.of("system.load_1m", "box")
+
+
+class Fake:
+    """A collector that is told what to do at each of its runs."""
+
+    def __init__(self, name: str, *runs: "Callable[[], Sequence[Sample]]") -> None:
+        self.name = name
+        self.runs = list(runs)
+
+    def collect(self, now_ms: int) -> Sequence[Sample]:
+        return self.runs.pop(0)()
+
+
+def nothing() -> Sequence[Sample]:
+    """Yield no sample."""
+    return []
+
+
+def something() -> Sequence[Sample]:
+    """Yield a sample."""
+    return [sample(LOAD, 1, 0.5)]
+
+
+def broken() -> Sequence[Sample]:
+    """Fail."""
+    raise ValueError("the sensor is gone")
+
+
+def test_who_is_silent_runs_again() -> None:
+    """A second time, after a pause, and only those: the others have said what they had to."""
+    waits: list[float] = []
+    first, second = Fake("first", nothing, something), Fake("second", something)
+    outcome = collect([first, second], lambda: 1, waits.append)
+    assert outcome.samples == [*something(), *something()]
+    assert outcome.failures == {}
+    assert waits == [PAUSE]
+    assert first.runs == second.runs == []
+
+
+def test_nobody_waits_for_nothing() -> None:
+    """Where all have answered there is no second time; failing is an answer."""
+    waits: list[float] = []
+    outcome = collect([Fake("a", something), Fake("b", broken)], lambda: 1, waits.append)
+    assert outcome.failures == {"b": "the sensor is gone"}
+    assert outcome.samples == something()
+    assert waits == []
+
+
+def test_who_stays_silent_has_nothing_to_say() -> None:
+    """No sample after two readings is no failure: there may be no such hardware."""
+    outcome = collect([Fake("a", nothing, nothing)], lambda: 1, lambda _: None)
+    assert (outcome.samples, outcome.failures) == ([], {})
+
+
+def test_a_stuck_collector_is_given_up() -> None:
+    """A read that never ends is a failure, and the others are there."""
+    never = threading.Event()
+
+    def stuck() -> Sequence[Sample]:
+        never.wait()
+        return []
+
+    some = [Fake("stuck", stuck), Fake("well", something)]
+    outcome = collect(some, lambda: 1, lambda _: None, deadline=0.05)
+    never.set()
+    assert outcome.failures == {"stuck": "no answer within 0.05 s"}
+    assert outcome.samples == something()
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    """A configuration for the fixture board, without what needs a second reading."""
+    names = ("cpu.temperature", "memory.usage", "disk.io", "network.traffic", "system.uptime")
+    return write_config(
+        tmp_path,
+        paths={"procfs": str(BOARD / "proc"), "sysfs": str(BOARD / "sys")},
+        metrics=[{"name": name} for name in names],
+    )
+
+
+def test_the_table(board: Path, tmp_path: Path) -> None:
+    """Name, tags, value and unit, aligned under their names; nothing is stored."""
+    done = bela("once", "--config", board)
+    assert (done.exit_code, done.stderr) == (0, "")
+    head, *lines = done.stdout.splitlines()
+    assert head.split() == ["METRIC", "TAGS", "VALUE", "UNIT"]
+    end = head.index("VALUE") + len("VALUE")
+    assert all(line[end : end + 2] == "  " and line[end - 1].isdigit() for line in lines)
+    (total,) = (line for line in lines if line.startswith("memory.total_bytes"))
+    assert "bytes (" in total
+    assert any("zone=" in line and line.endswith("celsius") for line in lines)
+    assert list(tmp_path.iterdir()) == [board]
+
+
+def test_json(board: Path) -> None:
+    """An array of objects, one a line, with exact values."""
+    done = bela("once", "--config", board, "--format", "json")
+    found = json.loads(done.stdout)
+    assert len(found) == len(done.stdout.splitlines()) - 2
+    (uptime,) = (one for one in found if one["metric"] == "system.uptime_seconds")
+    assert uptime["unit"] == "seconds"
+    assert uptime["device"] == "test-device"
+    assert uptime["tags"] == {}
+    assert uptime["value"] == float((BOARD / "proc" / "uptime").read_text().split()[0])
+
+
+def test_prometheus(board: Path) -> None:
+    """The text that the agent's ``/metrics`` gives, which a parser of Prometheus' reads."""
+    done = bela("once", "--config", board, "--format", "prometheus")
+    families = {family.name: family for family in text_string_to_metric_families(done.stdout)}
+    assert families["cpu_temperature_celsius"].type == "gauge"
+    assert families["disk_read_bytes"].type == "counter"
+    (total,) = families["memory_total_bytes"].samples
+    assert total.labels == {}
+
+
+def test_a_failing_collector(tmp_path: Path) -> None:
+    """It is told on stderr, the others are printed, the status is 1."""
+    (tmp_path / "uptime").write_text("5.00 1.00\n")
+    (tmp_path / "loadavg").write_text("rubbish\n")
+    path = write_config(
+        tmp_path,
+        paths={"procfs": str(tmp_path)},
+        metrics=[{"name": "system.load"}, {"name": "system.uptime"}],
+    )
+    done = bela("once", "--config", path)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("bela: collector system.load: ")
+    assert "system.uptime_seconds" in done.stdout
+
+
+def test_what_a_collector_warns_of_is_shown(tmp_path: Path) -> None:
+    """What it leaves out is no failure, but whoever looks wants to know."""
+    (tmp_path / "net").mkdir()
+    lines = (BOARD / "proc" / "net" / "dev").read_text()
+    (tmp_path / "net" / "dev").write_text(f"{lines}odd: x\n")
+    path = write_config(
+        tmp_path, paths={"procfs": str(tmp_path)}, metrics=[{"name": "network.traffic"}]
+    )
+    done = bela("once", "--config", path)
+    assert done.exit_code == 0
+    assert "left out" in done.stderr
+    assert "interface=eth0" in done.stdout
+
+
+def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the default file does not exist the defaults hold, and it says so."""
+    monkeypatch.setattr(config, "DEFAULT_PATH", str(tmp_path / "none.yaml"))
+    done = bela("once", "--format", "json")
+    assert done.stderr.startswith(f"bela: {tmp_path}/none.yaml: no such file, so the defaults hold")
+    names = {one["metric"] for one in json.loads(done.stdout)}
+    assert {"cpu.usage_percent", "system.load_1m"} <= names
+    assert "srt.packet_loss_percent" not in names
+
+
+def test_a_configuration_that_is_named_must_be_there(tmp_path: Path) -> None:
+    """A misspelt name is a mistake."""
+    done = bela("once", "--config", tmp_path / "none.yaml")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"bela: {tmp_path}/none.yaml: no such file; --config FILE names another\n"
+    )
+
+
+def test_a_token_that_is_not_ours_to_read_is_no_matter(tmp_path: Path) -> None:
+    """Only the agent needs it; whoever looks after the box may not be allowed to read it."""
+    path = write_config(
+        tmp_path,
+        remote={"auth_token_file": str(tmp_path / "none")},
+        metrics=[{"name": "system.uptime"}],
+    )
+    assert bela("once", "--config", path).exit_code == 0
+
+
+def test_it_does_without_the_reactor(tmp_path: Path) -> None:
+    """A process that runs it through ends by itself, with what it should."""
+    path = write_config(tmp_path, metrics=[{"name": "cpu.usage"}])
+    done = process("once", "--config", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "core=all" in done.stdout

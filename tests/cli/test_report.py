@@ -1,0 +1,167 @@
+"""The health document for a reader."""
+
+import json
+from dataclasses import replace
+
+import click
+from hypothesis import given
+from hypothesis import strategies as st
+
+from belatwist.cli.report import Report
+from belatwist.config import Health
+from belatwist.health.document import document
+from belatwist.health.snapshot import (
+    CollectorState,
+    Snapshot,
+    StorageState,
+    TimeState,
+    UploaderState,
+)
+from belatwist.health.status import judge
+
+WELL = Snapshot(
+    version="0.1.0",
+    device_id="box-1",
+    now_ms=1_767_268_800_000,
+    uptime=11_045.0,
+    pid=1234,
+    session="5b1c",
+    collectors={
+        "cpu.usage": CollectorState(False, 3.0, 4_400, 0, None),
+        "disk.io": CollectorState(None, None, 0, 0, None),
+    },
+    uploader=UploaderState(
+        enabled=True,
+        endpoint="https://vm.example/api/v1/import",
+        overdue=12.0,
+        age=12.0,
+        uploaded=4_375,
+        failures=3,
+        rejected=1,
+        partial=1,
+        retrying=0,
+        error=None,
+        halted=False,
+    ),
+    storage=StorageState(
+        opening=None,
+        path="/var/lib/belabox-metrics/metrics.db",
+        database_bytes=12_900_000,
+        wal_bytes=1_048_576,
+        wal_blocked=False,
+        pending=25,
+        oldest_ms=1_767_268_800_000 - 86_400_000,
+        error=None,
+        waiting=0,
+        dropped=0,
+        dropped_age=None,
+        pruned=100,
+        replaced_as=None,
+        replaced_age=None,
+        lock="/var/lib/belabox-metrics/metrics.db.lock",
+        locked=True,
+    ),
+    time=TimeState(skew_ms=12, skew_age=60.0, ntp_synced=True, good=True, steps=0),
+)
+
+HEALTH = Health()
+
+
+def shown(snapshot: Snapshot) -> list[str]:
+    """Report on a snapshot, as the endpoint tells it."""
+    lines = Report(json.loads(document(snapshot, judge(snapshot, HEALTH)))).lines()
+    return [click.unstyle(line) for line in lines]
+
+
+def test_all_is_well() -> None:
+    """Everything is there, in words, ages and sizes."""
+    assert shown(WELL) == [
+        "OK - all is well",
+        "",
+        "box-1, belatwist 0.1.0, up 3 h 4 min, process 1234, session 5b1c",
+        "",
+        "COLLECTOR  STATUS  LAST     SAMPLES  FAILED  ERROR",
+        "cpu.usage  ok      3 s ago     4400       0",
+        "disk.io    ok      never          0       0",
+        "",
+        "uploads     ok, to https://vm.example/api/v1/import",
+        "  last      12 s ago",
+        "  samples   4375 uploaded, 25 pending, 0 being tried again, 1 rejected",
+        "  failures  3 tries failed",
+        "storage     ok, /var/lib/belabox-metrics/metrics.db",
+        "  size      12.3 MiB, log 1.0 MiB; oldest sample 1 d ago",
+        "  samples   0 wait in memory, 0 lost, 100 deleted for their age or want of room",
+        "  lock      held, /var/lib/belabox-metrics/metrics.db.lock",
+        "time        2026-01-01T12:00:00.000Z",
+        "  skew      +12 ms, measured 1 min ago",
+        "  NTP       synchronised, 0 steps",
+    ]
+
+
+def test_all_is_not_well() -> None:
+    """The worst reason is on the first line, the others follow; errors stand where they belong."""
+    snapshot = replace(
+        WELL,
+        collectors=WELL.collectors
+        | {"cpu.usage": CollectorState(True, 90.0, 4_400, 2, "no answer within 5 s")},
+        uploader=replace(WELL.uploader, error="connection refused", overdue=95.0, age=None),
+        storage=replace(
+            WELL.storage,
+            error="database or disk is full",
+            waiting=80,
+            replaced_as="/var/lib/belabox-metrics/metrics.db.corrupt-1",
+            replaced_age=30.0,
+            locked=False,
+        ),
+        time=TimeState(skew_ms=None, skew_age=None, ntp_synced=False, good=False, steps=2),
+    )
+    lines = shown(snapshot)
+    assert lines[0].startswith("ERROR - storage: samples cannot be stored")
+    assert all(line.startswith("  ") for line in lines[1 : lines.index("")])
+    text = "\n".join(lines)
+    for part in (
+        "cpu.usage  error   1 min 30 s ago     4400       2  no answer within 5 s",
+        "  last      never",
+        "  failures  3 tries failed; now: connection refused",
+        "  error     database or disk is full",
+        "  replaced  30 s ago; the damaged one is /var/lib/belabox-metrics/metrics.db.corrupt-1",
+        "  lock      not held, ",
+        "  skew      not measured",
+        "  NTP       not synchronised, 2 steps; the clock is not known to be good yet",
+    ):
+        assert part in text
+
+
+def test_without_uploads() -> None:
+    """Where the configuration wants none there is nothing to say of them."""
+    lines = shown(replace(WELL, uploader=replace(WELL.uploader, enabled=False)))
+    assert "uploads    off" in lines
+
+
+def test_colours() -> None:
+    """The verdict has one, and so has a collector that fails."""
+    lines = Report({"status": "error", "collectors": {"a": {"status": "error"}}}).lines()
+    assert lines[0].startswith("\x1b[31m")
+    assert any(line.startswith("\x1b[31m") and "a " in line for line in lines[1:])
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=9,
+)
+_NAMES = st.sampled_from(list(json.loads(document(WELL, judge(WELL, HEALTH)))))
+_INNER = st.sampled_from(
+    ["status", "last_collection", "last_error", "lock", "skew_ms", "local", "enabled", "pid"]
+)
+
+
+@given(
+    st.dictionaries(_NAMES, _VALUES | st.dictionaries(_INNER, _VALUES)),
+    st.sampled_from(["ok", "degraded", "error"]),
+)
+def test_whatever_the_document_says(some: dict[str, object], status: str) -> None:
+    """Odd members are left out; every line is one, and steers no terminal."""
+    lines = Report(some | {"status": status}).lines()
+    assert click.unstyle(lines[0]).startswith(f"{status.upper()} - ")
+    assert all(click.unstyle(line).isprintable() for line in lines)

@@ -1,0 +1,238 @@
+"""``bela status`` asks the running service."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from belatwist import config
+from belatwist.cli import status
+from tests.cli.running import bela, process
+from tests.process import Twistd, free_port, write_config
+
+GOOD: dict[str, Any] = {"status": "ok", "reasons": [], "version": "0.1.0", "collectors": {}}
+
+
+@contextmanager
+def serving(code: int, body: bytes) -> Iterator[str]:
+    """Answer everything with the same; gives the URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/health"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def talking(*pieces: bytes) -> Iterator[str]:
+    """Accept one connection, send pieces, and then nothing more until the test is over."""
+    over = threading.Event()
+
+    def run() -> None:
+        peer, _ = listening.accept()
+        with peer:
+            for piece in pieces:
+                peer.sendall(piece)
+            over.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/health"
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "expected"), [("ok", 200, 0), ("degraded", 200, 1), ("error", 503, 2)]
+)
+def test_the_exit_status_is_the_verdict(word: str, code: int, expected: int) -> None:
+    """As Nagios has it, and the first line says it in words, with the first reason."""
+    document = GOOD | {"status": word, "reasons": ["storage: is full", "uploader: is slow"]}
+    with serving(code, json.dumps(document).encode()) as url:
+        done = bela("status", "--url", url)
+    assert (done.exit_code, done.stderr) == (expected, "")
+    first, second, *_ = done.stdout.splitlines()
+    assert first == f"{word.upper()} - storage: is full"
+    assert second == "  uploader: is slow"
+
+
+def test_the_document_as_it_is() -> None:
+    """``--json`` changes nothing but what could steer a terminal."""
+    body = '{"status":"ok", "reasons":[],\n "name":"\u009b31m é"}'
+    with serving(200, body.encode()) as url:
+        done = bela("status", "--url", url, "--json")
+    assert done.exit_code == 0
+    assert done.stdout == body.replace("\u009b", "\\u009b") + "\n"
+    assert json.loads(done.stdout) == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("code", "body"),
+    [
+        (404, b"<html>not found</html>"),
+        (200, b""),
+        (200, b"{}"),
+        (200, b'{"status": "fine"}'),
+        (200, b'{"status": ["ok"]}'),
+        (200, b'["ok"]'),
+        (200, b'{"status": "ok"'),
+        (200, b"\xff\xfe\xfd"),
+        (200, b"[" * 100_000),
+        (200, b'{"status": "ok", "x": "' + b"x" * status.MAX_BYTES + b'"}'),
+    ],
+    ids=range(10),
+)
+def test_a_strange_answer(code: int, body: bytes) -> None:
+    """Another program may sit on the port: one sentence says so, with the address."""
+    with serving(code, body) as url:
+        done = bela("status", "--url", url)
+    assert (done.exit_code, done.stderr) == (2, "")
+    assert done.stdout.startswith(f"ERROR - {url}: the answer (HTTP {code}) is no health document")
+    assert done.stdout.count("\n") == 1
+
+
+def test_another_protocol() -> None:
+    """What does not even speak HTTP is told as that."""
+    with talking(b"SSH-2.0-OpenSSH_9.2\r\n") as url:
+        done = bela("status", "--url", url)
+    assert done.exit_code == 2
+    assert "does not speak HTTP" in done.stdout
+
+
+@pytest.mark.parametrize("pieces", [(), (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{",)])
+def test_no_end_of_the_answer(pieces: tuple[bytes, ...]) -> None:
+    """Whoever says nothing, or stops halfway, is given up after the time-out."""
+    with talking(*pieces) as url:
+        done = bela("status", "--url", url, "--timeout", "0.2")
+    assert done.exit_code == 2
+    assert done.stdout.startswith(f"ERROR - {url}: no answer within 0.2 s")
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    """The address, the reason, and what to look at; with ``--json`` stdout stays empty."""
+    port = free_port()
+    path = write_config(tmp_path, health={"enabled": True, "port": port})
+    done = bela("status", "--config", path)
+    assert (done.exit_code, done.stderr) == (2, "")
+    assert done.stdout == (
+        f"ERROR - http://127.0.0.1:{port}/health: nothing listens there: is the service running"
+        " (systemctl status metrics-collector)?\n"
+    )
+    done = bela("status", "--config", path, "--json")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "nothing listens there" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9100/h"),
+        ("0.0.0.0", "http://127.0.0.1:9100/h"),
+        ("::", "http://[::1]:9100/h"),
+        ("::1", "http://[::1]:9100/h"),
+        ("localhost", "http://localhost:9100/h"),
+        ("192.0.2.7", "http://192.0.2.7:9100/h"),
+    ],
+)
+def test_where_it_asks(host: str, expected: str) -> None:
+    """A service that listens on all addresses is asked on this machine's own."""
+    assert status.address(host, 9100, "/h") == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://box:9100", "http://box:9100/health"),
+        ("http://box:9100/", "http://box:9100/health"),
+        ("https://box/state", "https://box/state"),
+    ],
+)
+def test_a_url_without_a_path(url: str, expected: str) -> None:
+    """It gets the usual one."""
+    assert status.checked_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--url", "box:9100"),
+        ("--url", "ftp://box/"),
+        ("--url", "http://me:secret@box/"),
+        ("--url", "http://box:99999/"),
+        ("--url", "http://[box/"),
+        ("--timeout", "0"),
+        ("--timeout", "soon"),
+        ("--nonsense",),
+        ("argument",),
+    ],
+)
+def test_a_mistake_of_usage_is_unknown(arguments: tuple[str, ...]) -> None:
+    """Nagios wants 3 for it, not 2."""
+    done = bela("status", *arguments)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "Error: " in done.stderr
+
+
+def test_a_configuration_that_does_not_say_where(tmp_path: Path) -> None:
+    """One that cannot be read, or has the endpoint off: unknown, in one line."""
+    done = bela("status", "--config", tmp_path / "none.yaml")
+    assert done.exit_code == 3
+    assert done.stdout.startswith(f"UNKNOWN - {tmp_path}/none.yaml: no such file")
+    done = bela("status", "--config", write_config(tmp_path, health={"enabled": False}))
+    assert done.exit_code == 3
+    assert done.stdout.startswith("UNKNOWN - health.enabled is false")
+
+
+def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the default file does not exist the default address is asked, and it says so."""
+    monkeypatch.setattr(config, "DEFAULT_PATH", str(tmp_path / "none.yaml"))
+    monkeypatch.setattr(status, "fetch", lambda url, _: (url.encode(), GOOD))
+    done = bela("status", "--json")
+    assert done.stdout == "http://127.0.0.1:9100/health\n"
+    assert "the defaults hold" in done.stderr
+
+
+def test_the_real_service(tmp_path: Path) -> None:
+    """It is asked where its configuration says; everything of the report is filled in."""
+    path = write_config(
+        tmp_path,
+        health={"enabled": True, "port": free_port()},
+        metrics=[{"name": "system.load", "interval": "100ms"}, {"name": "cpu.usage"}],
+    )
+    with Twistd("bela", "--config", str(path), cwd=tmp_path) as service:
+        service.expect_event("Metrics collected")
+        done = process("status", "--config", path)
+        raw = process("status", "--config", path, "--json")
+        assert service.stop() == 0
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("OK - all is well\n")
+    assert "test-device, belatwist " in done.stdout
+    assert str(tmp_path / "metrics.db") in done.stdout
+    assert "?" not in done.stdout
+    (load,) = (line for line in done.stdout.splitlines() if line.startswith("system.load"))
+    assert load.split()[1] == "ok"
+    assert json.loads(raw.stdout)["device_id"] == "test-device"
+    done = process("status", "--config", path)
+    assert done.returncode == 2

@@ -5,15 +5,24 @@ BIN := $(VENV)/bin
 AGENT := $(VENV)/.agent
 TOOLS := $(VENV)/.tools
 
+# Where the agent is installed, and the Python that it runs under there: the distribution's, because
+# the service sees no home folders.
+PREFIX ?= /opt/belatwist
+SYSTEM ?= /usr/local
+SYSTEM_PYTHON ?= /usr/bin/python3
+DIST ?= dist
+
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint format bench victoria clean
+.PHONY: help run test soak lint format bench install deb victoria systemd clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-$(AGENT): pyproject.toml
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "belatwist needs Python 3.11 or newer; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
+
+$(AGENT): pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
@@ -43,9 +52,20 @@ format: $(TOOLS) ## format the code
 bench: $(TOOLS) ## measure speed, bytes and memory, here and now
 	$(BIN)/python -m benchmarks
 
-victoria: ## install VictoriaMetrics from Debian's packages, for the tests against the real server
+install: | $(BIN)/pip ## install the agent in PREFIX=/opt/belatwist, with its unit and user; see docs/installation.md
+	packaging/install.sh $(BIN)/pip $(SYSTEM_PYTHON) "$(DESTDIR)" "$(PREFIX)" "$(SYSTEM)"
+
+deb: | $(BIN)/pip ## build the Debian package in dist/, for this machine's architecture
+	packaging/deb.sh $(BIN)/pip $(SYSTEM_PYTHON) "$(DIST)"
+
+victoria: ## install VictoriaMetrics and promtool from Debian's packages, for the tests against the real ones
 	apt-get update -qq
 	apt-get install -qq -y victoria-metrics sqlite3 faketime
+	apt-get install -qq -y --no-install-recommends prometheus
+
+systemd: ## install what the tests under a real systemd take, from Debian's packages
+	apt-get update -qq
+	apt-get install -qq -y --no-install-recommends systemd iproute2 python3-venv
 
 clean: ## remove what the above has made
 	rm -rf $(VENV) var dist build

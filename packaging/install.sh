@@ -1,0 +1,83 @@
+#!/bin/sh
+# Install the agent: its virtual environment, the unit, and what makes its user and folders.
+#
+#   install.sh PIP PYTHON DESTDIR PREFIX SYSTEM
+#
+# PIP brings the wheels, which run under PYTHON (as found on the device). Below DESTDIR, the
+# environment goes to PREFIX, the unit and its like to SYSTEM/lib, and the bela command to SYSTEM/bin.
+# A configuration that is there is kept. SOURCE_DATE_EPOCH is the time of every file.
+set -eu
+umask 022
+pip=$1 python=$2 destdir=$3 prefix=$4 system=$5
+here=$(cd "$(dirname "$0")/.." && pwd)
+epoch=${SOURCE_DATE_EPOCH:-$(date +%s)}
+
+refuse() {
+    echo "install: $*" >&2
+    exit 1
+}
+
+# With the minor version, so that the environment outlives a change of the default one.
+python=$("$python" -c 'import os, sys
+sys.exit("install: Python 3.11 or newer is needed: PYTHON=...") if sys.version_info < (3, 11) else \
+print(os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2]))')
+case $python in
+/home/* | /root/* | /tmp/*) refuse "$python: the service sees no homes; name another, as in PYTHON=/usr/bin/python3" ;;
+esac
+case $prefix in
+/*[!/]) ;;
+*) refuse "PREFIX=$prefix: an absolute path is needed" ;;
+esac
+target=$destdir$prefix
+if [ -e "$target" ] && [ ! -e "$target/pyvenv.cfg" ] && [ -n "$(ls -A "$target")" ]; then
+    refuse "PREFIX=$prefix: a folder of its own is needed, this one has other things in it"
+fi
+
+# Made beside the one that is there, which works until the new one is whole.
+new=$target.new
+rm -rf "$new"
+trap 'rm -rf "$new"' EXIT
+"$python" -m venv --without-pip "$new"
+"$pip" --python "$new/bin/python" --disable-pip-version-check --quiet install \
+    --no-compile --no-warn-script-location "$here"
+
+# Nothing names the folder that it was made in.
+library=$(echo "$new"/lib/python3.*/site-packages)
+rm -rf "$new"/bin/* "$new/include" "$new/lib64" "$library"/*.dist-info/direct_url.json
+ln -s "$python" "$new/bin/python"
+sed -i '/^command = /d' "$new/pyvenv.cfg"
+launcher() {
+    printf '#!%s/bin/python\nimport sys\nfrom %s import %s as run\nsys.exit(run())\n' \
+        "$prefix" "$2" "$3" >"$new/bin/$1"
+    chmod 755 "$new/bin/$1"
+}
+launcher twistd twisted.scripts.twistd run
+launcher bela belatwist.cli main
+
+# Compiled here, because the service may write nothing below /opt. Twisted keeps a list of its
+# plugins that it takes for stale unless it is newer than they are.
+find "$new" -depth -exec touch -h -d "@$((epoch - 60))" {} +
+"$new/bin/python" -m compileall -q -s "$new" -p "$prefix" "$library"
+cd /
+"$new/bin/python" -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))'
+touch -d "@$epoch" "$library/twisted/plugins/dropin.cache"
+rm -rf "$target"
+mv "$new" "$target"
+
+put() {
+    mkdir -p "$destdir${2%/*}"
+    sed "s|/opt/belatwist|$prefix|g" "$here/$1" >"$destdir$2"
+}
+put systemd/metrics-collector.service "$system/lib/systemd/system/metrics-collector.service"
+put systemd/sysusers.conf "$system/lib/sysusers.d/metrics-collector.conf"
+put systemd/tmpfiles.conf "$system/lib/tmpfiles.d/metrics-collector.conf"
+mkdir -p "$destdir$system/bin"
+ln -sfn "$prefix/bin/bela" "$destdir$system/bin/bela"
+config=/etc/belabox-metrics/config.yaml
+[ -e "$destdir$config" ] || put configs/config.yaml "$config"
+
+if [ -z "$destdir" ]; then
+    systemd-sysusers "$system/lib/sysusers.d/metrics-collector.conf"
+    systemd-tmpfiles --create "$system/lib/tmpfiles.d/metrics-collector.conf"
+    [ ! -d /run/systemd/system ] || systemctl daemon-reload
+fi

@@ -1,0 +1,54 @@
+"""The unit file, looked at without running it."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.conftest import skip
+
+UNIT = Path(__file__).parents[2] / "systemd" / "metrics-collector.service"
+
+
+@pytest.fixture
+def systemd_analyze() -> None:
+    """Whoever asks for this has the tool."""
+    if shutil.which("systemd-analyze") is None:
+        skip("it takes systemd-analyze")
+
+
+def analyze(*arguments: str | Path) -> tuple[int, str]:
+    """Run ``systemd-analyze``; returns its status and all it says."""
+    done = subprocess.run(
+        ["systemd-analyze", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def test_verify_is_silent(systemd_analyze: None, tmp_path: Path) -> None:
+    """Systemd finds nothing wrong with the unit; only the program is not installed here."""
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/belatwist/bin/twistd", "/bin/true"))
+    assert analyze("verify", unit) == (0, "")
+
+
+def test_exposure_is_low(systemd_analyze: None) -> None:
+    """Systemd rates the exposure 1.5 or better, of 10."""
+    status, text = analyze("security", "--offline=true", "--threshold=15", "--no-pager", UNIT)
+    assert status == 0, text
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+) ", text)
+    assert found is not None
+    assert float(found[1]) <= 1.5
+
+
+def test_the_limits_on_starts_are_where_they_work() -> None:
+    """The start limits stand in ``[Unit]``: in ``[Service]`` they are ignored."""
+    head = UNIT.read_text().partition("[Service]")[0]
+    assert "StartLimitIntervalSec=300s" in head
+    assert "StartLimitBurst=5" in head

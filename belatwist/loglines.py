@@ -22,6 +22,27 @@ _LONGEST = 8192
 _LONGEST_SHOWN = 300
 """Characters of a field on the console, at most."""
 
+# What twisted.logger adds to an event. A field of ours may begin with log_ as well.
+_TWISTED = {
+    f"log_{name}"
+    for name in (
+        "failure",
+        "flattened",
+        "format",
+        "io",
+        "isError",
+        "legacy",
+        "level",
+        "logger",
+        "namespace",
+        "source",
+        "system",
+        "text",
+        "time",
+        "trace",
+    )
+}
+
 _json = msgspec.json.Encoder(enc_hook=safe_repr)
 
 
@@ -113,7 +134,7 @@ def _fields(event: LogEvent) -> Iterator[tuple[str, Any]]:
     """Yield the fields that an event was given, in their order."""
     foreign = _LEGACY if "isError" in event else ()
     for key, value in event.items():
-        if not key.startswith("log_") and key not in foreign:
+        if key not in _TWISTED and key not in foreign:
             yield key, _plain(value, end=key == "stack")
 
 

@@ -200,6 +200,7 @@ def test_the_disk_is_looked_after(tmp_path: Path) -> None:
         assert service.stop() == 0
         rest = "".join(service.log.rest())
     assert emptied["reduction_percent"] == 100
+    assert emptied["log_frames"] == emptied["frames_checkpointed"] > 0
     assert emptied["bytes_reclaimed"] > 0
     assert deleted["count"] > 0
     assert "Running final WAL checkpoint before shutdown" in rest

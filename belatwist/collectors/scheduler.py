@@ -1,6 +1,5 @@
 """Runs the collectors: each at its interval, those due together on one tick."""
 
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -14,6 +13,7 @@ from twisted.python.failure import Failure
 
 from belatwist.clock import WallClock
 from belatwist.collectors import Collector
+from belatwist.collectors.threads import Threads
 from belatwist.errors import BelaError
 from belatwist.model import Sample, plausible_ms
 from belatwist.telemetry import Telemetry
@@ -34,14 +34,6 @@ DEADLINE = 5.0
 
 _NS = 1_000_000_000
 _SLACK_NS = 1_000_000  # A timer may fire early by the rounding of a float.
-
-
-def daemon_thread(function: Callable[[], None]) -> None:
-    """Run a function on a thread of its own, which the end of the process does not wait for.
-
-    A read of a dead sensor can hang for ever, and cannot be interrupted: its thread is given up.
-    """
-    threading.Thread(target=function, name="collect", daemon=True).start()
 
 
 class Job:
@@ -127,7 +119,8 @@ class CollectorScheduler(Service):
     :param session_id: this run's, for the log.
     :param verbose: log every collection, and not only each collector's first and its failures: an
         event that nobody wants costs time as well.
-    :param in_thread: runs a function off the reactor's thread.
+    :param in_thread: runs a function off the reactor's thread; a :class:`.threads.Threads` if left
+        out.
     :ivar jobs: the collectors, and how each is doing.
     :ivar ran_at: when a collector last ended, on the reactor's clock, whatever came of it.
     """
@@ -145,7 +138,7 @@ class CollectorScheduler(Service):
         telemetry: Telemetry,
         session_id: str,
         verbose: bool,
-        in_thread: Callable[[Callable[[], None]], None] = daemon_thread,
+        in_thread: Callable[[Callable[[], None]], None] | None = None,
         deadline: float = DEADLINE,
     ) -> None:
         self.jobs = [Job(collector, interval, telemetry) for collector, interval in jobs]
@@ -153,7 +146,7 @@ class CollectorScheduler(Service):
         self._reactor = reactor
         self._wall_ms = wall_ms
         self._sink = sink
-        self._in_thread = in_thread
+        self._in_thread = in_thread or Threads()
         self._session_id = session_id
         self._verbose = verbose
         self._deadline = deadline

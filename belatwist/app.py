@@ -94,7 +94,13 @@ def build(
         verbose=config.logging.level == "debug",
     )
     delivery = _delivery(config, store, client, timekeeper, reactor=reactor, telemetry=telemetry)
-    uploader = Uploader(delivery, client, reactor=reactor, interval=config.remote.upload_interval)
+    uploader = Uploader(
+        delivery,
+        client,
+        reactor=reactor,
+        interval=config.remote.upload_interval,
+        random=random.SystemRandom().random,
+    )
     pruner, checkpointer = _maintenance(config.storage, store, timekeeper, reactor, telemetry)
     lock = ProcessLock(Path(f"{path}.lock"))
     parts = Parts(

@@ -96,6 +96,7 @@ class Timekeeper(Service):
         self._skewed: bool | None = None
         self._noting = 0
         self._compared_at = -math.inf
+        self._joining: list[Deferred[None]] | None = None
         self._loop = LoopingCall(self._compare_now)
         self._loop.clock = reactor
 
@@ -130,7 +131,8 @@ class Timekeeper(Service):
         self.now_ms()
         if self._noting:
             return "the store has not taken note of its state yet"
-        if not self.good and self._reactor.seconds() - self._compared_at >= COMPARE_AGAIN:
+        age = self._reactor.seconds() - self._compared_at
+        if not self.good and (age >= COMPARE_AGAIN or self._joining is not None):
             await self._compare()
         if self.good:
             return None
@@ -220,7 +222,21 @@ class Timekeeper(Service):
         return Deferred.fromCoroutine(self._compare())
 
     async def _compare(self) -> None:
-        """Compare the clock with the server's. Never fails."""
+        """Compare the clock with the server's, or wait for who does so already. Never fails."""
+        if self._joining is not None:
+            joined: Deferred[None] = Deferred()
+            self._joining.append(joined)
+            await joined
+            return
+        self._joining = []
+        try:
+            await self._ask_server()
+        finally:
+            joining, self._joining = self._joining, None
+            for one in joining:
+                one.callback(None)
+
+    async def _ask_server(self) -> None:
         if self._date_of is None:
             return
         sent_ms = self.now_ms()

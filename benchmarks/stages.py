@@ -109,7 +109,7 @@ def open_uploader(
         endpoint=client.endpoint,
         telemetry=telemetry,
     )
-    return Uploader(delivery, client, reactor=reactor, interval=interval)
+    return Uploader(delivery, client, reactor=reactor, interval=interval, random=lambda: 1.0)
 
 
 class _GoodClock:

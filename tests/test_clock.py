@@ -134,6 +134,16 @@ class TimekeeperTests(SynchronousTestCase):
         """Start the service."""
         self.keeper.startService()
 
+    def test_a_comparison_that_is_under_way_is_waited_for(self) -> None:
+        """The first upload may come right after the start: the server is asked once, for both."""
+        self.server = Deferred()
+        self.run_keeper()
+        doubt = Deferred.fromCoroutine(self.keeper.doubt())
+        self.assertNoResult(doubt)
+        self.server.callback(formatdate(self.wall() // 1000, usegmt=True))
+        self.assertIsNone(self.successResultOf(doubt))
+        self.assertEqual(self.asked, 1)
+
     def stop(self) -> None:
         """Stop as the agent does."""
         self.keeper.stopService()

@@ -148,7 +148,8 @@ def advice(failure: Failure) -> str | None:
     if failure.status < 400:
         return "remote.url: the server redirects to another one, which is not followed"
     if isinstance(failure, Rejected):
-        return "remote.url: the server refuses whatever is sent there"
+        # Debian's vmauth answers a wrong token with 400.
+        return "remote.url and remote.auth_token_file: the server refuses whatever is sent there"
     return "remote.url: the server does not take samples there"
 
 

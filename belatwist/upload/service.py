@@ -1,5 +1,6 @@
 """The uploader as a service: a cycle at each interval, never two at a time."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
@@ -11,7 +12,7 @@ from belatwist.upload.client import ImportClient
 from belatwist.upload.delivery import Delivery
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 GRACE = 5.0
 """Seconds that a request in flight is given at shutdown."""
@@ -24,6 +25,7 @@ class Uploader(Service):
     :param client: closed when the service stops.
     :param reactor: the timers' clock.
     :param interval: seconds between the beginnings of two cycles.
+    :param random: gives numbers from 0 to 1.
     """
 
     log = Logger()
@@ -36,18 +38,25 @@ class Uploader(Service):
         *,
         reactor: "IReactorTime",
         interval: float,
+        random: Callable[[], float],
     ) -> None:
         self._delivery = delivery
         self._client = client
         self._reactor = reactor
         self._interval = interval
+        self._random = random
+        self._first: IDelayedCall | None = None
         self._current: Deferred[None] | None = None
         # It waits for what its function returns: there are never two cycles at a time.
         self._loop = LoopingCall(self._begin)
         self._loop.clock = reactor
 
     def startService(self) -> None:
-        """Begin: the first cycle comes one interval from now, when there is something to send."""
+        """Begin: the first cycle comes at some time within an interval from now.
+
+        Devices that are switched on together, or all begin anew, would otherwise upload at the same
+        moments ever after.
+        """
         super().startService()
         self.log.info(
             "samples go to {endpoint} every {interval:g} s",
@@ -55,11 +64,14 @@ class Uploader(Service):
             interval=self._interval,
         )
         self._delivery.progress.started()
-        self._loop.start(self._interval, now=False)
+        wait = self._random() * self._interval
+        self._first = self._reactor.callLater(wait, self._loop.start, self._interval)
 
     def stopService(self) -> "Deferred[None]":
         """Stop; a request in flight is given :data:`GRACE` seconds to be answered and recorded."""
         super().stopService()
+        if self._first is not None and self._first.active():
+            self._first.cancel()
         if self._loop.running:
             self._loop.stop()
         self._delivery.stop()

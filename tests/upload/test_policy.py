@@ -72,7 +72,7 @@ def test_the_reason_quotes_the_answer() -> None:
         (Halted(404, ""), "remote.url: the server does not take samples there"),
         (Halted(415, ""), "remote.url: the server does not take samples there"),
         (Halted(301, ""), "remote.url: the server redirects"),
-        (Rejected(400, ""), "remote.url: the server refuses whatever is sent"),
+        (Rejected(400, ""), "remote.url and remote.auth_token_file: the server refuses"),
     ],
 )
 def test_advice(failure: Failure, words: str) -> None:

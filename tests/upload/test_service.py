@@ -36,6 +36,7 @@ class UploaderTests(SynchronousTestCase):
         self.store = MemoryStore()
         self.client = ScriptedClient()
         self.device_clock = DeviceClock(NOW_MS)
+        self.offset = 1.0
 
     def uploader(
         self,
@@ -64,7 +65,13 @@ class UploaderTests(SynchronousTestCase):
             endpoint=self.client.endpoint,
             telemetry=self.telemetry,
         )
-        service = Uploader(self.delivery, self.client, reactor=self.clock, interval=INTERVAL)
+        service = Uploader(
+            self.delivery,
+            self.client,
+            reactor=self.clock,
+            interval=INTERVAL,
+            random=lambda: self.offset,
+        )
         service.startService()
         return service
 
@@ -72,8 +79,8 @@ class UploaderTests(SynchronousTestCase):
         """How many samples were recorded as accepted."""
         return sum(len(v.rows) for v in self.store.verdicts if v.outcome is Outcome.ACCEPTED)
 
-    def test_nothing_before_the_first_interval(self) -> None:
-        """The first cycle comes one interval after the start, the next ones an interval apart."""
+    def test_cycles_are_an_interval_apart(self) -> None:
+        """The first comes within an interval after the start: here, at its end."""
         self.store.add(samples(1))
         self.uploader()
         self.clock.advance(INTERVAL - 1)
@@ -83,6 +90,29 @@ class UploaderTests(SynchronousTestCase):
         self.store.add(samples(1, first=1))
         self.clock.advance(INTERVAL)
         self.assertEqual(len(self.client.bodies), 2)
+
+    def test_the_first_cycle_comes_at_a_random_moment(self) -> None:
+        """Devices that are switched on together do not upload together ever after."""
+        self.offset = 0.25
+        self.store.add(samples(1))
+        self.uploader()
+        self.clock.advance(INTERVAL / 4 - 0.1)
+        self.assertEqual(self.client.bodies, [])
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.client.bodies), 1)
+        self.store.add(samples(1, first=1))
+        self.clock.advance(INTERVAL - 0.1)
+        self.assertEqual(len(self.client.bodies), 1)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.client.bodies), 2)
+
+    def test_a_stop_before_the_first_cycle(self) -> None:
+        """Then there is none."""
+        self.store.add(samples(1))
+        self.successResultOf(self.uploader().stopService())
+        self.clock.advance(2 * INTERVAL)
+        self.assertEqual(self.client.bodies, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nothing_pending_sends_nothing(self) -> None:
         """Without samples there is no request."""

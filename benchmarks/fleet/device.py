@@ -1,0 +1,157 @@
+"""A device of the fleet: the real uploader, on simulated time."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred
+
+from belatwist.config import Remote
+from belatwist.model import Sample
+from belatwist.store import Batch, Row, SampleStore
+from belatwist.store.sqlite import SQLiteStore
+from belatwist.telemetry import Telemetry
+from belatwist.upload.chain import RetryChain
+from belatwist.upload.client import ImportClient
+from belatwist.upload.delivery import Delivery
+from belatwist.upload.policy import Backoff
+from belatwist.upload.service import Uploader
+from benchmarks.fleet.recording import RecordedStore, Recording
+from tests.fakes import inline_store
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+_FAR_MS = 10**14
+
+
+class SpreadBackoff(Backoff):
+    """A proposal: what a server asks for is the least, and some jitter is added to it."""
+
+    def wait(self, attempt: int, *, asked: float, random: float) -> float:
+        """Return how long to wait after a try that failed; see :class:`Backoff`."""
+        own = Backoff.wait(self, attempt, asked=0.0, random=random)
+        return max(own, asked + self.jitter * random * min(asked, self.maximum))
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device.
+
+    :ivar start: seconds of simulated time at which its agent starts.
+    """
+
+    name: str
+    start: float
+    store: SampleStore
+    uploader: Uploader
+
+    def oldest_ms(self) -> int | None:
+        """Return the time of the oldest sample that waits to be sent; ``None`` if none does."""
+        found: list[Batch] = []
+        self.store.fetch(1, _FAR_MS).addCallback(found.append)
+        return found[0].rows[0][0] if found[0].rows else None
+
+    def stop(self, now_ms: int) -> None:
+        """Stop the uploader, and close the store if it is on a disk."""
+        self.uploader.stopService()
+        if isinstance(self.store, SQLiteStore):
+            Deferred.fromCoroutine(self.store.close(now_ms))
+
+
+class _GoodClock:
+    """A device's clock that is right, and is not stepped."""
+
+    steps = 0
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self.now_ms = now_ms
+
+    async def doubt(self) -> None:
+        """Nothing is wrong with it."""
+
+
+def backoff(*, jitter: float | None, spread_asked: bool) -> Backoff:
+    """Make the backoff of the default configuration.
+
+    :param jitter: instead of the default's.
+    :param spread_asked: whether it is the proposal.
+    """
+    retry = Remote().retry
+    kind = SpreadBackoff if spread_asked else Backoff
+    return kind(
+        attempts=retry.max_attempts,
+        initial=retry.initial_backoff,
+        maximum=retry.max_backoff,
+        multiplier=retry.backoff_multiplier,
+        jitter=retry.jitter_percent / 100 if jitter is None else jitter,
+    )
+
+
+def uploader(
+    store: SampleStore,
+    client: ImportClient,
+    waits: Backoff,
+    *,
+    reactor: "IReactorTime",
+    random: Random,
+    now_ms: Callable[[], int],
+    first: float,
+) -> Uploader:
+    """Make the uploader of the default configuration.
+
+    :param first: the part of an interval after which its first cycle begins.
+    """
+    remote, telemetry = Remote(), Telemetry()
+    delivery = Delivery(
+        store,
+        RetryChain(client, waits, reactor=reactor, random=random.random, telemetry=telemetry),
+        reactor=reactor,
+        clock=_GoodClock(now_ms),
+        fresh_every=remote.upload_interval,
+        batch_size=remote.batch_size,
+        chunk_size=remote.chunk_size,
+        compression_level=remote.compression_level,
+        random=random.random,
+        endpoint=client.endpoint,
+        telemetry=telemetry,
+    )
+    return Uploader(
+        delivery, client, reactor=reactor, interval=remote.upload_interval, random=lambda: first
+    )
+
+
+def recorded_store(
+    recording: Recording, name: str, start: float, now_ms: Callable[[], int]
+) -> SampleStore:
+    """Make a store in memory, which plays the recording."""
+    return RecordedStore(recording, name, now_ms() + round(start * 1000), now_ms)
+
+
+def sqlite_store(
+    recording: Recording,
+    name: str,
+    start: float,
+    now_ms: Callable[[], int],
+    *,
+    reactor: "IReactorTime",
+    path: Path,
+) -> SampleStore:
+    """Make the real store on a real file, and have the recording added to it tick by tick.
+
+    It works on the thread that calls it, so that simulated time stands still meanwhile.
+    """
+    store = inline_store(path)
+    opened: Deferred[None] = Deferred.fromCoroutine(store.open(str(uuid4()), now_ms()))
+    assert opened.called
+    series, start_ms = recording.of(name), now_ms() + round(start * 1000)
+
+    def add(rows: Iterator[Row]) -> None:
+        store.add([Sample(series[i], start_ms + at, value) for at, i, value in rows])
+
+    for at, rows in recording.ticks():
+        reactor.callLater(start + at, add, rows)
+    return store

@@ -58,10 +58,10 @@ install: | $(BIN)/pip ## install the agent in PREFIX=/opt/belatwist, with its un
 deb: | $(BIN)/pip ## build the Debian package in dist/, for this machine's architecture
 	packaging/deb.sh $(BIN)/pip $(SYSTEM_PYTHON) "$(DIST)"
 
-victoria: ## install VictoriaMetrics and promtool from Debian's packages, for the tests against the real ones
+victoria: ## install what the tests against the real servers take, from Debian's packages
 	apt-get update -qq
 	apt-get install -qq -y victoria-metrics sqlite3 faketime
-	apt-get install -qq -y --no-install-recommends prometheus
+	apt-get install -qq -y --no-install-recommends prometheus docker-compose curl
 
 systemd: ## install what the tests under a real systemd take, from Debian's packages
 	apt-get update -qq

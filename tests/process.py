@@ -27,6 +27,19 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def until_listening(port: int) -> None:
+    """Wait for a loopback port to be open: VictoriaMetrics' programs tell of it a moment before."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        else:
+            return
+
+
 def twistd(*arguments: str) -> list[str]:
     """Return the command line of ``twistd`` in the foreground, in this environment."""
     program = Path(sys.executable).with_name("twistd")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.process import TIMEOUT, Lines, free_port
+from tests.process import TIMEOUT, Lines, free_port, until_listening
 
 Points = dict[tuple[tuple[str, str], ...], list[tuple[int, float]]]
 """Milliseconds and values, by the labels of a series (``__name__`` among them), sorted."""
@@ -64,6 +64,7 @@ class VictoriaMetrics:
 
     def __enter__(self) -> "VictoriaMetrics":
         self.log.until(lambda line: "started VictoriaMetrics" in line, "the server's start")
+        until_listening(self.port)
         return self
 
     def __exit__(

@@ -64,6 +64,7 @@ def run_service(
         folder,
         device={"id": device},
         remote={"enabled": True, "url": server.import_url, "upload_interval": "1s"},
+        monitoring={"self_metrics_interval": "1s"},
         metrics=metrics,
         **sections,
     )

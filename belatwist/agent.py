@@ -1,7 +1,8 @@
 """The agent as a service: what has to happen in which order when it starts and when it stops."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from twisted.application.service import MultiService, Service
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 EXTENSION = 30.0
-"""Seconds for which systemd is asked while the database is opened, again and again."""
+"""Seconds for which systemd is asked while the database is opened or closed, again and again."""
+
+LOCK_EVERY = 60.0
+"""Seconds between two looks at the lock file."""
 
 
 class Agent(MultiService):
@@ -63,6 +67,9 @@ class Agent(MultiService):
         self._wall_ms = wall_ms
         self._failed = failed
         self._starting: Deferred[None] | None = None
+        self._locked = True
+        self._lock_watch = LoopingCall(self._look_at_lock)
+        self._lock_watch.clock = reactor
         for service in (*listeners, *services):
             service.setServiceParent(self)
 
@@ -87,16 +94,17 @@ class Agent(MultiService):
             for listener in self._listeners:
                 listener.open()
                 listener.startService()
-            await self._open()
+            with self._extending():
+                await self._store.open(self._session_id, self._wall_ms())
+            if self.running:
+                self._start_services()
         except BelaError as error:
             self._failed(str(error))
-            return
         except Exception:  # noqa: BLE001 - a start that fails in any way must end in an exit, not in an idle process
             self.log.failure("cannot start")
             self._failed("cannot start: an unexpected error, see the log")
-            return
-        if not self.running:
-            return
+
+    def _start_services(self) -> None:
         self.log.info(
             "belatwist {version}: session {session_id}, database {path}, {pending} samples pending",
             version=__version__,
@@ -106,16 +114,31 @@ class Agent(MultiService):
         )
         for service in self._services:
             service.startService()
+        self._lock_watch.start(LOCK_EVERY, now=False)
         self._notifier.ready()
 
-    async def _open(self) -> None:
-        """Open the store; while that takes its time, systemd is asked for more."""
+    def _look_at_lock(self) -> None:
+        held = self._lock.held()
+        if held is not self._locked:
+            self._locked = held
+            say = self.log.info if held else self.log.warn
+            say(
+                "{lock} keeps a second instance off again"
+                if held
+                else "{lock} was removed or replaced: a second instance could start",
+                lock=str(self._lock.path),
+            )
+
+    @contextmanager
+    def _extending(self) -> Iterator[None]:
+        """While the database takes its time to be opened or closed, ask systemd for more."""
         answering = Answering(
             self._store.ping, reactor=self._reactor, limit=EXTENSION, progress=self._store.progress
         )
 
         def extend() -> None:
-            self._notifier.status(f"the database {self._store.opening or 'is open'}")
+            if self._store.opening is not None:
+                self._notifier.status(f"the database {self._store.opening}")
             if answering() is None:
                 self._notifier.extend(EXTENSION)
 
@@ -124,22 +147,28 @@ class Agent(MultiService):
         if self._notifier.enabled:
             extending.start(EXTENSION / 3)
         try:
-            await self._store.open(self._session_id, self._wall_ms())
+            yield
         finally:
             if extending.running:
                 extending.stop()
 
     async def _stop(self) -> None:
         self._notifier.stopping()
-        if self._starting is not None:
-            self._store.interrupt()
-            await self._starting
-        for service in self.services:
-            if service.running:
-                try:
-                    await maybeDeferred(service.stopService)
-                except Exception:  # noqa: BLE001 - the database must be closed whatever a part does
-                    self.log.failure("cannot stop {part} cleanly", part=service.name)
+        if self._lock_watch.running:
+            self._lock_watch.stop()
+        with self._extending():
+            if self._starting is not None:
+                self._store.interrupt()
+                await self._starting
+            for service in self.services:
+                if service.running:
+                    try:
+                        await maybeDeferred(service.stopService)
+                    except Exception:  # noqa: BLE001 - the database must be closed whatever a part does
+                        self.log.failure("cannot stop {part} cleanly", part=service.name)
+            await self._close()
+
+    async def _close(self) -> None:
         try:
             completed = await self._store.close(self._wall_ms())
         finally:

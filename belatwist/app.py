@@ -1,7 +1,7 @@
 """The composition root: a configuration becomes the tree of services, in their order."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,14 @@ def build(
         interval=config.remote.upload_interval,
         random=random.SystemRandom().random,
     )
-    pruner, checkpointer = _maintenance(config.storage, store, timekeeper, reactor, telemetry)
+    pruner, checkpointer = _maintenance(
+        config.storage,
+        store,
+        timekeeper,
+        reactor=reactor,
+        telemetry=telemetry,
+        delivering=config.remote.enabled,
+    )
     lock = ProcessLock(Path(f"{path}.lock"))
     parts = Parts(
         device_id=config.device.id,
@@ -124,9 +131,7 @@ def build(
     _watch(telemetry, store, checkpointer, timekeeper)
     if config.health.enabled:
         listeners = [_health(config.health, parts, reactor), *listeners]
-    watchdog = _watchdog(
-        config.health, parts, notifier, min((every for _, every in jobs), default=0)
-    )
+    watchdog = _watchdog(config.health, parts, notifier)
     uploads = [uploader] if config.remote.enabled else []
     return Agent(
         session_id=session_id,
@@ -147,7 +152,9 @@ def _watch(
     """Have the gauges read where their values are kept anyway."""
     telemetry.watch("storage.database_size_bytes", lambda: store.database_bytes)
     telemetry.watch("storage.wal_size_bytes", lambda: store.wal_bytes)
-    telemetry.watch("storage.metrics_pending_upload", lambda: store.pending)
+    telemetry.watch(
+        "storage.metrics_pending_upload", lambda: None if store.opening else store.pending
+    )
     telemetry.watch(
         "storage.wal_checkpoint_duration_ms",
         lambda: None if checkpointer.last is None else checkpointer.last.duration_ms,
@@ -157,6 +164,13 @@ def _watch(
         lambda: None if checkpointer.last is None else checkpointer.last.bytes_reclaimed,
     )
     telemetry.watch("time.skew_ms", lambda: timekeeper.skew)
+
+
+def _ended(parts: Parts) -> Iterator[tuple[float | None, float]]:
+    """Give when each collector has ended, and its interval; not the agent's own: it cannot hang."""
+    for job in parts.scheduler.jobs:
+        if job.collector.name in parts.collectors:
+            yield job.ended_at, job.interval
 
 
 def _health(health: Health, parts: Parts, reactor: Any) -> Listener:
@@ -170,19 +184,14 @@ def _health(health: Health, parts: Parts, reactor: Any) -> Listener:
     return Listener(reactor, health.host, health.port, site(endpoint, reactor), "health")
 
 
-def _watchdog(health: Health, parts: Parts, notifier: Notifier, interval: float) -> Watchdog:
-    """Make what tells systemd that the agent is alive.
-
-    :param interval: the shortest of the collectors'; 0 when there are none.
-    """
+def _watchdog(health: Health, parts: Parts, notifier: Notifier) -> Watchdog:
+    """Make what tells systemd that the agent is alive."""
     reactor, store = parts.reactor, parts.store
     patience = 0.75 * (notifier.watchdog or 0.0)
     checks: list[Callable[[], str | None]] = [
-        Answering(store.ping, reactor=reactor, limit=patience, progress=store.progress)
+        Answering(store.ping, reactor=reactor, limit=patience, progress=store.progress),
+        Lately(lambda: _ended(parts), reactor=reactor, least=patience),
     ]
-    if interval:
-        limit = max(3 * interval, patience)
-        checks.append(Lately(lambda: parts.scheduler.ran_at, reactor=reactor, limit=limit))
 
     def status() -> str:
         snapshot = parts.snapshot()
@@ -195,8 +204,10 @@ def _maintenance(
     storage: Storage,
     store: SQLiteStore,
     timekeeper: Timekeeper,
+    *,
     reactor: Any,
     telemetry: Telemetry,
+    delivering: bool,
 ) -> tuple[Pruner, Checkpointer]:
     checkpointer = Checkpointer(
         store,
@@ -210,6 +221,7 @@ def _maintenance(
         reactor=reactor,
         wall_ms=timekeeper.now_ms,
         keep=storage.retention.uploaded,
+        delivering=delivering,
         limit=storage.retention.max_size_mb << 20,
         telemetry=telemetry,
     )

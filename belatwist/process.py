@@ -62,13 +62,14 @@ class Root(MultiService):
         super().setServiceParent(parent)
 
 
-def refuse(reason: str) -> NoReturn:
+def refuse(reason: str, *, for_good: bool = True) -> NoReturn:
     """End before anything has begun: one line on stderr.
 
-    The exit status is 78 (``EX_CONFIG`` of sysexits.h): a supervisor need not try again.
+    :param for_good: whether trying again would come to the same. Then the exit status is 78
+        (``EX_CONFIG`` of sysexits.h), which tells a supervisor so; otherwise 1.
     """
     sys.stderr.write(f"{reason}\n")
-    raise SystemExit(os.EX_CONFIG)
+    raise SystemExit(os.EX_CONFIG if for_good else 1)
 
 
 def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -44,6 +44,7 @@ class Notifier:
             self._address = f"\0{self._address[1:]}"
         self._status = ""
         self._failures = 0
+        self._owes_ready = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Notifier":
@@ -60,11 +61,17 @@ class Notifier:
         )
 
     def ready(self) -> None:
-        """Say that the start is complete."""
-        self._send("READY=1")
+        """Say that the start is complete; where that fails, before whatever is said next."""
+        self._owes_ready = self.enabled
+        self._pay()
+
+    def _pay(self) -> None:
+        if self._owes_ready and self._send("READY=1"):
+            self._owes_ready = False
 
     def alive(self) -> bool:
         """Say that all is well; returns whether that could be said."""
+        self._pay()
         return self._send("WATCHDOG=1")
 
     def status(self, text: str) -> None:
@@ -72,6 +79,7 @@ class Notifier:
 
         :param text: made one line of at most 300 printable characters.
         """
+        self._pay()
         line = "".join(c if c.isprintable() else " " for c in text[: 2 * _MAX_STATUS])
         line = " ".join(line.split())[:_MAX_STATUS]
         if line != self._status and self._send(f"STATUS={line}"):
@@ -167,35 +175,43 @@ class Answering:
 
 
 class Lately:
-    """A check that something has happened lately, or since this was first asked.
+    """A check that at least one of several things goes on, each at an interval of its own.
 
-    :param last: when it last happened, on the reactor's clock; ``None`` when not yet.
-    :param limit: seconds after which that is too long ago. What happens at an interval needs a
-        few of them, and no less than the watchdog's.
-    :param what: what should have happened, for the text.
+    Something is given three of its intervals, and no less than ``least``, since it last happened or
+    since this was first asked.
+
+    :param last: gives of each thing when it last happened, on the reactor's clock (``None`` when
+        not yet), and its interval in seconds.
+    :param least: seconds; three quarters of the watchdog's interval are a good choice.
+    :param what: what should go on, for the text.
     """
 
     def __init__(
         self,
-        last: Callable[[], float | None],
+        last: Callable[[], Iterable[tuple[float | None, float]]],
         *,
         reactor: "IReactorTime",
-        limit: float,
+        least: float,
         what: str = "collection",
     ) -> None:
         self._last = last
         self._reactor = reactor
-        self._limit = limit
+        self._least = least
         self._what = what
         self._began: float | None = None
 
     def __call__(self) -> str | None:
-        """Return why it is not well, ``None`` when it is."""
+        """Return why it is not well, ``None`` when it is; nothing at all is well."""
         now = self._reactor.seconds()
         if self._began is None:
             self._began = now
-        ago = now - max(self._began, self._last() or 0.0)
-        return f"{self._what} has not run for {ago:.0f} s" if ago > self._limit else None
+        shortest = None
+        for at, interval in self._last():
+            ago = now - max(self._began, at or 0.0)
+            if ago <= max(3 * interval, self._least):
+                return None
+            shortest = ago if shortest is None else min(ago, shortest)
+        return None if shortest is None else f"{self._what} has not run for {shortest:.0f} s"
 
 
 class Watchdog(Service):

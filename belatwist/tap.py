@@ -1,5 +1,6 @@
 """``twistd bela``: options to service. Only here and in the receiver's is the reactor imported."""
 
+import errno
 import os
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,11 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         refuse(f"bela: {error}")
     except OSError as error:
-        refuse(f"bela: {path}: logging.output: {logging.output}: {error.strerror}")
+        passes = error.errno in {errno.ENOSPC, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE}
+        refuse(
+            f"bela: {path}: logging.output: {logging.output}: {error.strerror}",
+            for_good=not passes,
+        )
     from twisted.internet import reactor
 
     prepare(reactor, on_hangup=output.reopen)

@@ -93,6 +93,7 @@ class Timekeeper(Service):
         self._told_hold = False
         self._failing_since: float | None = None
         self._failures = 0
+        self._error = ""
         self._skewed: bool | None = None
         self._noting = 0
         self._compared_at = -math.inf
@@ -151,7 +152,11 @@ class Timekeeper(Service):
 
     def _reason(self) -> str:
         if self.skew is None:
-            return "the kernel's clock is not synchronised, and there was no server to compare with"
+            asked = f": {self._error}" if self._error else ""
+            return (
+                "the kernel does not keep it synchronised, and it could not be compared with the"
+                f" server's{asked}"
+            )
         return f"it differs from the server's by {self.skew / 1000:.1f} s"
 
     async def _enter(self) -> None:
@@ -172,7 +177,8 @@ class Timekeeper(Service):
             self._ask_kernel()
 
     def _ask_kernel(self) -> None:
-        if self._clocks.synchronised():
+        # Two days off, whoever is right: the server would drop samples, and say that it has them.
+        if abs(self.skew or 0) <= HOPELESS_MS and self._clocks.synchronised():
             self._trust("the kernel keeps it synchronised")
 
     def _trust(self, why: str) -> None:
@@ -182,6 +188,14 @@ class Timekeeper(Service):
         self._told_hold = False
         self.log.info("the clock is known to be good: {why}", why=why)
         self._store.trust_clock().addErrback(self._not_noted)
+
+    def _distrust(self) -> None:
+        """Take back that the clock is good: what vouched for it may have been wrong itself."""
+        self.good = False
+        self._doubtful_since = self._reactor.seconds()
+        self.log.warn("the clock is no longer known to be good: {reason}", reason=self._reason())
+        # A new era: what is stored from now on moves when the clock is put right.
+        Deferred.fromCoroutine(self._note_step(self._offset_ms, 0))
 
     def _stepped(self, offset_ms: int, step_ms: int) -> None:
         self.steps += 1
@@ -270,6 +284,7 @@ class Timekeeper(Service):
         if first:
             self._failing_since = self._reactor.seconds()
         self._failures += 1
+        self._error = reason
         self.log.emit(
             LogLevel.warn if first else LogLevel.debug,
             "Failed to detect clock skew",
@@ -305,5 +320,8 @@ class Timekeeper(Service):
             level = LogLevel.warn if changed else LogLevel.debug
             fields["threshold_ms"] = self._limit_ms
             self.log.emit(level, "Large clock skew detected", **fields)
+            hopeless = abs(skew) > HOPELESS_MS
+            if self.good and (hopeless or not self._clocks.synchronised()):
+                self._distrust()
         else:
             self._trust(f"it agrees with the server's within {self._limit_ms / 1000:g} s")

@@ -78,6 +78,7 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
         wall_ms=wall_ms,
         keep=86400.0,
         limit=1 << 20,
+        delivering=True,
         telemetry=telemetry,
     )
 

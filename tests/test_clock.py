@@ -134,6 +134,30 @@ class TimekeeperTests(SynchronousTestCase):
         """Start the service."""
         self.keeper.startService()
 
+    def test_a_clock_that_was_good_and_is_not(self) -> None:
+        """What vouched for it was wrong: what is stored from then on waits, and moves."""
+        self.run_keeper()
+        self.assertIsNone(self.doubt())
+        first = self.collect()
+        # The server, or what answered for it, has another clock now.
+        self.server = succeed(formatdate(self.wall() // 1000 + 3 * 86400, usegmt=True))
+        self.reactor.advance(300)
+        self.assertFalse(self.keeper.good)
+        self.assertIn("differs from the server's", str(self.doubt()))
+        second = self.collect()
+        self.wrong_ms = 3 * 86_400_000
+        self.collect()
+        self.assertEqual(self.stamps()[:2], [first, second + 3 * 86_400_000])
+
+    def test_the_kernel_does_not_vouch_for_days(self) -> None:
+        """Two days from the server's, whoever is right: it would drop the samples."""
+        self.kernel = True
+        self.server = succeed(formatdate(self.wall() // 1000 + 3 * 86400, usegmt=True))
+        self.run_keeper()
+        self.keeper.now_ms()
+        self.assertFalse(self.keeper.good)
+        self.assertIn("differs from the server's", str(self.doubt()))
+
     def test_a_comparison_that_is_under_way_is_waited_for(self) -> None:
         """The first upload may come right after the start: the server is asked once, for both."""
         self.server = Deferred()
@@ -270,7 +294,7 @@ class TimekeeperTests(SynchronousTestCase):
         self.run_keeper()
         self.reactor.advance(1)
         self.server = fail(BelaError("no route"))
-        self.assertIn("no server", str(self.doubt()))
+        self.assertIn("could not be compared with the server's: no route", str(self.doubt()))
         self.reactor.advance(601)
         self.reactor.advance(1)
         with Captured() as log:

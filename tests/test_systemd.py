@@ -282,24 +282,66 @@ class AnsweringTests(SynchronousTestCase):
                 self.clock.advance(60)
 
 
+class ReadyTests(SystemdTestCase):
+    """The message on which a start depends."""
+
+    def test_it_is_not_lost(self) -> None:
+        """When there is no room for it, it goes before whatever is said next; once."""
+        notifier = self.notifier()
+        while notifier.alive():
+            pass
+        notifier.ready()
+        self.assertNotIn("READY=1", self.systemd.heard())
+        notifier.status("ok")
+        notifier.alive()
+        self.assertEqual(self.systemd.heard(), ["READY=1", "STATUS=ok", "WATCHDOG=1"])
+
+
 class LatelyTests(SynchronousTestCase):
     """Whether something has happened lately."""
 
-    def test_lately(self) -> None:
-        """It counts from the last time, and before that from the first question."""
-        clock = Clock()
-        clock.advance(1000)
-        last: list[float | None] = [None]
-        check = Lately(lambda: last[0], reactor=clock, limit=60.0)
-        self.assertIsNone(check())
-        clock.advance(60)
-        self.assertIsNone(check())
-        clock.advance(1)
-        self.assertEqual(check(), "collection has not run for 61 s")
-        last[0] = clock.seconds()
-        self.assertIsNone(check())
-        clock.advance(61)
-        self.assertEqual(check(), "collection has not run for 61 s")
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.things: list[tuple[float | None, float]] = []
+        self.check = Lately(lambda: self.things, reactor=self.clock, least=45.0)
+
+    def test_one_thing(self) -> None:
+        """It has three of its intervals from the last time, or from the first question."""
+        self.things = [(None, 20.0)]
+        self.assertIsNone(self.check())
+        self.clock.advance(60)
+        self.assertIsNone(self.check())
+        self.clock.advance(1)
+        self.assertEqual(self.check(), "collection has not run for 61 s")
+        self.things = [(self.clock.seconds(), 20.0)]
+        self.assertIsNone(self.check())
+        self.clock.advance(61)
+        self.assertEqual(self.check(), "collection has not run for 61 s")
+
+    def test_short_intervals_have_a_minimum(self) -> None:
+        """A collector that runs each second is not given three seconds only."""
+        self.things = [(None, 1.0)]
+        self.check()
+        self.clock.advance(45)
+        self.assertIsNone(self.check())
+        self.clock.advance(1)
+        self.assertIsNotNone(self.check())
+
+    def test_one_that_goes_on_is_enough(self) -> None:
+        """However slow it is: a fast one that hangs must not have the whole agent restarted."""
+        self.things = [(None, 10.0), (None, 600.0)]
+        self.check()
+        self.clock.advance(1800)
+        self.assertIsNone(self.check())
+        self.clock.advance(1)
+        self.assertEqual(self.check(), "collection has not run for 1801 s")
+
+    def test_nothing_is_well(self) -> None:
+        """Without collectors there is nothing to watch."""
+        self.check()
+        self.clock.advance(10**6)
+        self.assertIsNone(self.check())
 
 
 class WatchdogTests(SystemdTestCase):

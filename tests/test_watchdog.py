@@ -1,5 +1,6 @@
 """What systemd hears of the real program, over a real datagram socket."""
 
+import os
 import queue
 import signal
 import socket
@@ -104,6 +105,54 @@ def test_a_database_that_hangs_ends_the_pings(tmp_path: Path, systemd: Systemd) 
         assert "the database has not answered" in withheld["reason"]
         service.expect_event("Watchdog pings resumed")
         assert systemd.hears("WATCHDOG=1")
+        assert service.stop() == 0
+
+
+def stuck(folder: Path, *names: str) -> dict[str, str]:
+    """Make a /proc of which some files never answer."""
+    proc = folder / "proc"
+    proc.mkdir()
+    for name, text in (("loadavg", "0.10 0.20 0.30 1/200 300\n"), ("uptime", "5.00 4.00\n")):
+        if name in names:
+            os.mkfifo(proc / name)
+        else:
+            (proc / name).write_text(text)
+    return {"procfs": str(proc)}
+
+
+def test_collectors_that_all_hang_end_the_pings(tmp_path: Path, systemd: Systemd) -> None:
+    """Though the agent's own metrics, which read nothing, go on."""
+    config = write_config(
+        tmp_path,
+        metrics=[{"name": name, "interval": "200ms"} for name in ("system.load", "system.uptime")],
+        monitoring={"self_metrics_interval": "200ms"},
+        paths=stuck(tmp_path, "loadavg", "uptime"),
+    )
+    with Twistd("bela", "--config", str(config), cwd=tmp_path, env=systemd.env) as service:
+        assert systemd.hears("READY=1")
+        withheld = service.expect_event("Watchdog ping withheld")
+        systemd.forget()
+        assert systemd.hears("WATCHDOG=1", 2 * INTERVAL) == []
+        assert "collection has not run" in withheld["reason"]
+        assert service.stop() == 0
+
+
+def test_one_that_hangs_does_not(tmp_path: Path, systemd: Systemd) -> None:
+    """The fast one hangs, the slow one goes on: that is no reason to be started anew."""
+    config = write_config(
+        tmp_path,
+        metrics=[
+            {"name": "system.load", "interval": "200ms"},
+            {"name": "system.uptime", "interval": "2s"},
+        ],
+        paths=stuck(tmp_path, "loadavg"),
+    )
+    with Twistd("bela", "--config", str(config), cwd=tmp_path, env=systemd.env) as service:
+        assert systemd.hears("READY=1")
+        service.expect_event("Collection failed")
+        systemd.forget()
+        for _ in range(8):
+            assert systemd.hears("WATCHDOG=1", INTERVAL)
         assert service.stop() == 0
 
 

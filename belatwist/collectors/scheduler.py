@@ -16,6 +16,7 @@ from belatwist.collectors import Collector
 from belatwist.collectors.threads import Threads
 from belatwist.errors import BelaError
 from belatwist.model import Sample, plausible_ms
+from belatwist.quiet import Trouble
 from belatwist.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -39,18 +40,26 @@ _SLACK_NS = 1_000_000  # A timer may fire early by the rounding of a float.
 class Job:
     """A collector and what the scheduler knows of it.
 
+    :ivar interval: seconds between two runs.
     :ivar due_ns: when it is to run next, on the scheduler's clock.
     :ivar busy: whether a thread is in it; then it is left out, however often it is due.
     :ivar error: in words, why its last run failed; ``None`` when it did not.
     :ivar ran: whether it has run at all.
     :ivar samples: what its last run has yielded; none when that failed.
     :ivar collected_at: when it last yielded any, on the reactor's clock.
-    :ivar failing_since: when it began to fail, on the same clock.
-    :ivar failures: how often it has failed since then.
+    :ivar ended_at: when it last ended, whatever came of it, on the same clock.
+    :ivar trouble: says which of its failures are loud in the log.
     """
 
-    def __init__(self, collector: Collector, interval: float, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        collector: Collector,
+        interval: float,
+        telemetry: Telemetry,
+        seconds: Callable[[], float],
+    ) -> None:
         self.collector = collector
+        self.interval = interval
         self.interval_ns = round(interval * _NS)
         self.due_ns = 0
         self.busy = False
@@ -58,8 +67,8 @@ class Job:
         self.ran = False
         self.samples: Sequence[Sample] = ()
         self.collected_at: float | None = None
-        self.failing_since = 0.0
-        self.failures = 0
+        self.ended_at: float | None = None
+        self.trouble = Trouble(seconds)
         name = collector.name
         self.collected = telemetry.metrics_collected.labels(name)
         self.failed = telemetry.metrics_failed.labels(name)
@@ -122,7 +131,6 @@ class CollectorScheduler(Service):
     :param in_thread: runs a function off the reactor's thread; a :class:`.threads.Threads` if left
         out.
     :ivar jobs: the collectors, and how each is doing.
-    :ivar ran_at: when a collector last ended, on the reactor's clock, whatever came of it.
     """
 
     log = Logger()
@@ -141,8 +149,9 @@ class CollectorScheduler(Service):
         in_thread: Callable[[Callable[[], None]], None] | None = None,
         deadline: float = DEADLINE,
     ) -> None:
-        self.jobs = [Job(collector, interval, telemetry) for collector, interval in jobs]
-        self.ran_at: float | None = None
+        self.jobs = [
+            Job(collector, interval, telemetry, reactor.seconds) for collector, interval in jobs
+        ]
         self._reactor = reactor
         self._wall_ms = wall_ms
         self._sink = sink
@@ -249,7 +258,7 @@ class CollectorScheduler(Service):
             job.busy = False
             collectors += 1
             seconds += took
-            self.ran_at = self._reactor.seconds()
+            job.ended_at = self._reactor.seconds()
             if isinstance(result, Failure):
                 self._report_failure(job, result)
                 continue
@@ -300,14 +309,14 @@ class CollectorScheduler(Service):
     def _report(self, job: Job, samples: Sequence[Sample], seconds: float) -> None:
         """Take note of what a collector has yielded."""
         now = self._reactor.seconds()
-        if job.error is not None:
-            job.error = None
-            self.log.info(
+        job.error = None
+        if (over := job.trouble.works()) is not None:
+            (self.log.info if over.loud else self.log.debug)(
                 "collection of {collector} works again, after {seconds:.0f} s and {failures}"
                 " failures",
                 collector=job.collector.name,
-                seconds=now - job.failing_since,
-                failures=job.failures,
+                seconds=over.seconds,
+                failures=over.failures,
             )
         job.collected.inc(len(samples))
         job.duration.observe(seconds)
@@ -325,15 +334,10 @@ class CollectorScheduler(Service):
         job.ran = True
 
     def _report_failure(self, job: Job, failure: Failure) -> None:
-        """Take note of a failure; it is loud in the log only when the last run had not failed."""
-        again = job.error is not None
-        if not again:
-            job.failing_since = self._reactor.seconds()
-            job.failures = 0
+        """Take note of a failure; the first of several is loud in the log."""
         job.error = failure.getErrorMessage() or type(failure.value).__name__
         job.ran = True
         job.samples = ()
-        job.failures += 1
         job.failed.inc()
         fields = {
             "collector": job.collector.name,
@@ -342,4 +346,4 @@ class CollectorScheduler(Service):
         }
         if not isinstance(failure.value, BelaError | TimeoutError):
             fields["stack"] = failure.getTraceback()
-        (self.log.debug if again else self.log.error)("Collection failed", **fields)
+        (self.log.error if job.trouble.fails() else self.log.debug)("Collection failed", **fields)

@@ -95,7 +95,12 @@ class CpuTemperature:
         """Log each zone when it begins to fail and when it no longer does."""
         for zone, error in failures.items():
             if zone not in self._failing:
-                self._log.warn("Thermal zone {zone} is left out: {error}", zone=zone, error=error)
+                self._log.warn(
+                    "Thermal zone {zone} is left out: {error}",
+                    zone=zone,
+                    error=str(error),
+                    error_type=type(error).__name__,
+                )
         for zone in self._failing.difference(failures):
             self._log.info("Thermal zone {zone} reads again, or is gone", zone=zone)
         self._failing = frozenset(failures)

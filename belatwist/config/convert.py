@@ -36,12 +36,12 @@ def parse(text: str, source: str) -> Config:
             raise RefusalError("the file is empty; it needs at least device.id")
         if not isinstance(raw, dict):
             refuse("top level", show(raw), "a mapping with the keys " + _names(Config))
-        config = _section(Config, raw, "")
+        config = _with_upload_age(_with_skew_url(_section(Config, raw, ""), raw), raw)
         for path, value, allowed in _conflicts(config):
             refuse(path, show(value), allowed)
     except RefusalError as refusal:
         raise ConfigError(f"{one_line(source)}: {refusal}") from None
-    return _with_upload_age(_with_skew_url(config, raw), raw)
+    return config
 
 
 def _section(cls: type[S], raw: object, path: str, base: S | None = None, unknown: str = "") -> S:

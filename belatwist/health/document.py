@@ -44,7 +44,7 @@ def document(snapshot: Snapshot, verdict: Verdict) -> bytes:
                 for name, state in snapshot.collectors.items()
             },
             "uploader": _uploader(
-                snapshot.uploader, verdict.uploader, snapshot.storage.pending, now_ms
+                snapshot.uploader, verdict.uploader, _pending(snapshot.storage), now_ms
             ),
             "storage": _storage(snapshot.storage, verdict.storage, now_ms),
             "time": _clock(snapshot.time, now_ms),
@@ -73,7 +73,14 @@ def _collector(state: CollectorState, status: Status, now_ms: int) -> dict[str, 
     }
 
 
-def _uploader(state: UploaderState, status: Status, pending: int, now_ms: int) -> dict[str, Any]:
+def _pending(state: StorageState) -> int | None:
+    """Return how many samples wait; nobody has counted them before the database is open."""
+    return None if state.opening is not None else state.pending
+
+
+def _uploader(
+    state: UploaderState, status: Status, pending: int | None, now_ms: int
+) -> dict[str, Any]:
     return {
         "status": status.word,
         "enabled": state.enabled,
@@ -100,7 +107,7 @@ def _storage(state: StorageState, status: Status, now_ms: int) -> dict[str, Any]
         "database_size_bytes": state.database_bytes,
         "wal_size_bytes": state.wal_bytes,
         "wal_blocked": state.wal_blocked,
-        "metrics_pending_upload": state.pending,
+        "metrics_pending_upload": _pending(state),
         "oldest_metric_timestamp": None if state.oldest_ms is None else _time(state.oldest_ms),
         "metrics_waiting": state.waiting,
         "metrics_dropped": state.dropped,

@@ -105,7 +105,8 @@ class Parts:
 
     def _storage(self, now: float, totals: Totals) -> StorageState:
         store, intake = self.store, self.intake
-        lost = [at for at in (intake.lost_at, self.pruner.lost_at) if at is not None]
+        times = intake.lost_at, self.pruner.lost_at, store.lost_at
+        lost = [at for at in times if at is not None]
         replaced = store.salvaged
         return StorageState(
             opening=store.opening,

@@ -96,6 +96,8 @@ class Database(ABC):
         try:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             salvage.adopt(self.path)
+            if self.path.exists():
+                self.database_bytes, self.wal_bytes = wal.sizes(self.path)
             try:
                 crashed = await self._open(session_id, now_ms)
             except (sqlite3.Error, BelaError) as error:
@@ -273,7 +275,7 @@ class Database(ABC):
         self.salvaged = done
         self.salvaged_at = self._reactor.seconds()
         self._damaged = False
-        self._carried(done.carried)
+        self._carried(done)
         self.log.warn(
             "a new database is begun; {carried} pending samples were carried over, of {listed};"
             " the damaged one is kept as {aside}",
@@ -310,5 +312,7 @@ class Database(ABC):
         """Take note that this is another database from now on; called in the thread."""
 
     @abstractmethod
-    def _carried(self, pending: int) -> None:
-        """Take note of how many samples are pending in it; called on the reactor."""
+    def _carried(self, done: salvage.Salvaged) -> None:
+        """Take note of how many samples are pending in it, and how many were lost; called on the
+        reactor.
+        """

@@ -107,6 +107,12 @@ def begin(cursor: Cursor, boot_id: str, offset_ms: int) -> int:
     return int(cursor.lastrowid or 0)
 
 
+def exists(cursor: Cursor, era: int) -> bool:
+    """Tell whether an era is known here."""
+    cursor.execute("SELECT 1 FROM clock_eras WHERE number = ?", (era,))
+    return cursor.fetchone() is not None
+
+
 def step(cursor: Cursor, era: int, step_ms: int) -> int:
     """Take note of a step while an era is open: its samples are to be moved into a new one.
 

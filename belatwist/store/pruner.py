@@ -53,6 +53,7 @@ class Pruner(Service):
     :param reactor: the timers' clock, monotonic.
     :param keep: seconds that a sample is kept after it was settled.
     :param limit: the largest size in bytes of the database with its write-ahead log.
+    :param delivering: whether samples are to be uploaded: otherwise none is lost before that.
     :param telemetry: counts what is deleted.
     :ivar lost_at: when pending samples were last deleted, in seconds on the reactor's clock;
         ``None`` when none were in this run.
@@ -70,6 +71,7 @@ class Pruner(Service):
         wall_ms: WallClock,
         keep: float,
         limit: int,
+        delivering: bool,
         telemetry: Telemetry,
     ) -> None:
         self.lost_at: float | None = None
@@ -79,6 +81,7 @@ class Pruner(Service):
         self._wall_ms = wall_ms
         self._keep = keep
         self._limit = limit
+        self._delivering = delivering
         self._telemetry = telemetry
         self._expiry_every = min(max(keep / 24, 1.0), 3600.0)
         self._next_expiry = self._next_tidying = 0.0
@@ -243,7 +246,7 @@ class Pruner(Service):
         finally:
             if count:
                 self.log.emit(
-                    LogLevel.warn if kind == PENDING else LogLevel.info,
+                    LogLevel.warn if self._is_loss(kind) else LogLevel.info,
                     "retention: {count:,} {kind} deleted, stamped {first_ms} to {last_ms}: {why}",
                     count=count,
                     kind=kind,
@@ -253,9 +256,12 @@ class Pruner(Service):
                 )
         return after
 
+    def _is_loss(self, kind: str) -> bool:
+        return kind == PENDING and self._delivering
+
     def _count(self, kind: str, count: int) -> None:
         self._telemetry.metrics_pruned.inc(count)
-        if kind == PENDING:
+        if self._is_loss(kind):
             self._telemetry.metrics_dropped.inc(count)
             self.lost_at = self._reactor.seconds()
 

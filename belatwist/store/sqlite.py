@@ -12,6 +12,7 @@ from belatwist.store import Batch, Position, Row, Verdict, eras, queries
 from belatwist.store.database import Database
 from belatwist.store.eras import Moved, Place
 from belatwist.store.retention import Deleted, delete_pending, delete_series
+from belatwist.store.salvage import Salvaged
 from belatwist.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class SQLiteStore(Database):
             busy_timeout_ms=busy_timeout_ms,
         )
         self.pending = 0
+        self.lost_at: float | None = None
         self._telemetry = telemetry
         self._ids: dict[Series, int] = {}
         self._series: dict[int, Series] = {}
@@ -51,6 +53,7 @@ class SQLiteStore(Database):
         self._era: int | None = None
         self._moving = False
         self._place: Place | None = None
+        self._new_database = False
         self._written: Callable[[int], object] | None = None
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
@@ -126,8 +129,8 @@ class SQLiteStore(Database):
         """
 
         def step(cursor: queries.Cursor) -> int:
-            if self._era is not None:
-                return eras.step(cursor, self._era, step_ms)
+            if (era := self._era_now(cursor)) is not None:
+                return eras.step(cursor, era, step_ms)
             return eras.begin(cursor, boot_id, offset_ms)
 
         return self._in_era(step).addCallback(lambda _: None)
@@ -136,8 +139,8 @@ class SQLiteStore(Database):
         """Take note that the clock is known to be good: what is stored stays where it is."""
 
         def trust(cursor: queries.Cursor) -> None:
-            if self._era is not None:
-                eras.close(cursor, self._era)
+            if (era := self._era_now(cursor)) is not None:
+                eras.close(cursor, era)
 
         return self._in_era(trust).addCallback(lambda _: None)
 
@@ -214,14 +217,15 @@ class SQLiteStore(Database):
         :return: how many were new; how many others were dropped on moving, ``None`` if none were
             moved; and the ids of series that were not known yet.
         """
-        new, ids = queries.insert(cursor, samples, self._ids, self._session, self._era)
+        era = self._era_now(cursor)
+        new, ids = queries.insert(cursor, samples, self._ids, self._session, era)
         if not self._moving or new == sum(one.series.value_type != TEXT for one in samples):
             return new, None, ids
         dropped, place, more = 0, self._place, True
         while more:
             moved = eras.move(cursor, place)
             dropped, place, more = dropped + moved.dropped, moved.place, moved.more
-        again, _ = queries.insert(cursor, samples, self._ids, self._session, self._era)
+        again, _ = queries.insert(cursor, samples, self._ids, self._session, era)
         return new + again, dropped, ids
 
     def _in_era(self, function: Callable[[queries.Cursor], int | None]) -> "Deferred[int | None]":
@@ -257,6 +261,23 @@ class SQLiteStore(Database):
 
     def _forget(self) -> None:
         self._ids, self._series = {}, {}
+        self._place = None
+        self._new_database = True
 
-    def _carried(self, pending: int) -> None:
-        self.pending = pending
+    def _era_now(self, cursor: queries.Cursor) -> int | None:
+        """Return the open era: in a database that has replaced another one it may be lost."""
+        if self._new_database:
+            self._new_database = False
+            self._moving = eras.unfinished(cursor) is not None
+            if self._era is not None and not eras.exists(cursor, self._era):
+                self._era = None
+        return self._era
+
+    def _carried(self, done: Salvaged) -> None:
+        # While running it is known how many there were; at a start, if the index could be read.
+        before = self.pending if self._running is not None else done.listed or 0
+        lost = max(before - done.carried, 0)
+        self.pending = done.carried
+        if lost:
+            self._telemetry.metrics_dropped.inc(lost)
+            self.lost_at = self._reactor.seconds()

@@ -10,7 +10,7 @@ from hyperlink import EncodedURL
 from OpenSSL import SSL
 from service_identity import VerificationError
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
@@ -123,6 +123,10 @@ class HTTPImportClient:
             )
             server = self._endpoints.peer_of(response.request.absoluteURI)
             await self._read(response)
+            kind = (header(response, b"content-type") or "").lower()
+            if response.code // 100 == 3 or (response.code == 200 and kind.startswith("text/html")):
+                # A captive portal's, whose clock may be as wrong as ours.
+                raise BelaError(f"HTTP {response.code}: a redirect or a web page, not the server's")
             return header(response, b"date"), server
 
         def timed_out(_result: object, seconds: float) -> NoReturn:
@@ -152,6 +156,8 @@ class HTTPImportClient:
                 reactor=self._reactor,
             )
             answer = await self._read(response)
+        except CancelledError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong on the way, the samples wait
             kind = _leaves(error)[0]
             return Retry(

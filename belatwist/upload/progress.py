@@ -7,6 +7,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from belatwist.model import Series
+from belatwist.quiet import Trouble
 from belatwist.store import Row, SampleStore
 from belatwist.telemetry import Telemetry
 from belatwist.upload import policy
@@ -54,8 +55,8 @@ class Progress:
         self.retrying = 0
         self._quiet = False
         self._error: str | None = None
-        self._failing_since: float | None = None
-        self._failures = 0
+        self._trouble = Trouble(reactor.seconds)
+        self._hold = Trouble(reactor.seconds)
         self._told: set[str] = set()
         self._rejected: set[Series] = set()
         self._broken: str | None = None
@@ -133,6 +134,8 @@ class Progress:
         cycle.untaken = True
         check = advice(failure)
         text = "upload failed, {pending} samples wait: {error}"
+        if isinstance(failure, Held):
+            text = "uploads wait, and {pending} samples with them: {error}"
         self._failed(
             cycle,
             failure,
@@ -230,16 +233,19 @@ class Progress:
         **fields: object,
     ) -> None:
         """Tell of a failure, loudly when it is the first of its kind, quietly while it goes on."""
-        if self._failing_since is None:
-            self._failing_since = self._reactor.seconds()
-        self._failures += 1
-        if not isinstance(failure, Held):
-            self._telemetry.upload_failures.inc()
         check = advice(failure)
         self.halted = check is not None
         self._error = f"{failure.reason}; check {check}" if check else failure.reason
+        if isinstance(failure, Held):
+            loud, level = self._hold.fails(), LogLevel.info
+        else:
+            self._telemetry.upload_failures.inc()
+            self._trouble.fails()
+            loud = self._trouble.loud and kind not in self._told
+            if loud:
+                self._told.add(kind)
         self.log.emit(
-            LogLevel.debug if kind in self._told else level,
+            level if loud else LogLevel.debug,
             text,
             batch_id=cycle.batch_id,
             chunk_index=cycle.chunks,
@@ -249,23 +255,27 @@ class Progress:
             error_type=failure.error_type,
             **fields,
         )
-        self._told.add(kind)
 
     def _works(self) -> None:
-        """Tell that failures are over, if there were any."""
-        if self._failing_since is None:
-            return
-        self.log.info(
-            "the server takes samples again, after {seconds:.0f} s and {failures} failures",
-            seconds=round(self._reactor.seconds() - self._failing_since, 1),
-            failures=self._failures,
-        )
-        self._failing_since = None
-        self._failures = 0
-        self._told.clear()
-        self._quiet = False
+        """Tell that failures, or the waiting for the clock, are over, if there was anything."""
         self._error = None
         self.halted = False
+        held, over = self._hold.works(), self._trouble.works()
+        if over is not None:
+            self._told.clear()
+            self.log.emit(
+                LogLevel.info if over.loud else LogLevel.debug,
+                "the server takes samples again, after {seconds:.0f} s and {failures} failures",
+                seconds=over.seconds,
+                failures=over.failures,
+            )
+            self._quiet = self._quiet and not over.loud
+        elif held is not None:
+            self.log.emit(
+                LogLevel.info if held.loud else LogLevel.debug,
+                "uploads go on, after {seconds:.0f} s",
+                seconds=held.seconds,
+            )
 
 
 def _ms(seconds: float) -> float:

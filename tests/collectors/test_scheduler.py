@@ -129,7 +129,7 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_missed_runs_are_not_made_up(self) -> None:
         """After a stop of the whole process a collector runs once, then keeps its interval."""
-        job = Job(FakeCollector("a", self.clock), 10.0, self.telemetry)
+        job = Job(FakeCollector("a", self.clock), 10.0, self.telemetry, self.clock.seconds)
         job.due_ns = 0
         job.advance(57 * 10**9)
         self.assertEqual(job.due_ns, 60 * 10**9)
@@ -206,6 +206,20 @@ class SchedulerTests(SynchronousTestCase):
             "collection of bad works again, after 3 s and 3 failures", log.texts(LogLevel.info)
         )
 
+    def test_what_comes_and_goes_does_not_flood(self) -> None:
+        """A collector that fails every other time is loud once; unless it then fails for long."""
+        bad = FakeCollector("bad", self.clock)
+        with Captured() as log:
+            self.scheduler((bad, 1.0))
+            for turn in range(100):
+                bad.raises = None if turn % 2 else ValueError("no such sensor")
+                self.clock.advance(1.0)
+            bad.raises = ValueError("no such sensor")
+            self.clock.pump([1.0] * 70)
+        self.assertEqual(len([e for e in log.events if e["log_level"] is LogLevel.error]), 2)
+        again = [text for text in log.texts(LogLevel.info) if "works again" in text]
+        self.assertEqual(again, ["collection of bad works again, after 1 s and 1 failures"])
+
     def test_an_expected_failure_has_no_traceback(self) -> None:
         """What a collector announces says enough: the traceback would only be long."""
         bad = FakeCollector("bad", self.clock)
@@ -228,7 +242,7 @@ class SchedulerTests(SynchronousTestCase):
         self.clock.advance(1.0)
         self.assertEqual((list(job.samples), job.error), ([], "no such sensor"))
         self.assertEqual(job.collected_at, self.clock.seconds() - 1.0)
-        self.assertEqual(service.ran_at, self.clock.seconds())
+        self.assertEqual(job.ended_at, self.clock.seconds())
         values = {(name, labels): value for name, labels, value in self.telemetry.values()}
         of_a = (("collector", "a"),)
         self.assertEqual(values["collector_metrics_collected_total", of_a], 2)

@@ -222,7 +222,8 @@ REFUSALS = [
     (ID + "health: {degraded_threshold: {pending_metrics: 10001}}",
      ": health.degraded_threshold.pending_metrics: 10001: at most "
      "health.error_threshold.pending_metrics (10000)"),
-    (ID + "health: {error_threshold: {upload_age_seconds: 59}}",
+    (ID + "health:\n  degraded_threshold: {upload_age_seconds: 60}\n"
+     "  error_threshold: {upload_age_seconds: 59}",
      ": health.degraded_threshold.upload_age_seconds: 60: at most "
      "health.error_threshold.upload_age_seconds (59)"),
 ]  # fmt: skip
@@ -326,6 +327,8 @@ def test_the_clock_is_compared_with_the_server_that_gets_the_samples(
          (90, 6000)),
         ("remote: {upload_interval: 5m}\nhealth: {error_threshold: {upload_age_seconds: 400}}",
          (400, 400)),
+        ("remote: {upload_interval: 10m}\nhealth: {degraded_threshold: {upload_age_seconds: 1800}}",
+         (1800, 12000)),
     ],
 )  # fmt: skip
 def test_health_waits_for_two_uploads(sections: str, ages: tuple[int, int]) -> None:

@@ -220,13 +220,14 @@ def test_nothing_of_a_snapshot_is_left_out() -> None:
     everything = but(
         collectors={"a": BAD},
         uploader={"error": "e"},
-        storage={"opening": "o", "error": "e", "replaced_as": "r", "replaced_age": 1.0}
-        | {"dropped_age": 1.0},
+        storage={"error": "e", "replaced_as": "r", "replaced_age": 1.0} | {"dropped_age": 1.0},
     )
 
     def changed(value: Any) -> Any:
         if isinstance(value, bool):
             return not value
+        if value is None:
+            return "x"
         return value + "x" if isinstance(value, str) else value + 1000
 
     def variants(one: Any) -> Any:

@@ -67,6 +67,7 @@ class PrunerTests(InFolder):
             wall_ms=self.now_ms,
             keep=keep,
             limit=limit,
+            delivering=True,
             telemetry=self.telemetry,
         )
         service.startService()
@@ -435,6 +436,7 @@ def test_what_makes_room(
             wall_ms=lambda: 1000,
             keep=1e6,
             limit=limit,
+            delivering=True,
             telemetry=telemetry,
         )
         service.startService()
@@ -491,6 +493,7 @@ def test_adding_waits_for_one_piece_at_most(tmp_path: Path) -> Steps:
         wall_ms=lambda: 1000,
         keep=1e6,
         limit=100_000,
+        delivering=True,
         telemetry=telemetry,
     )
     with (
@@ -534,6 +537,7 @@ def test_everything_together(tmp_path: Path) -> Steps:
             wall_ms=lambda: 1000,
             keep=1e6,
             limit=limit,
+            delivering=True,
             telemetry=telemetry,
         )
         service.startService()

@@ -398,10 +398,17 @@ class RunningTests(InFolder):
 
     def test_the_session_goes_on(self) -> None:
         """The failing call fails; the database is replaced; the next call finds the new one."""
+        pending = self.store.pending
         with Captured() as log:
             self.failureResultOf(self.store.fetch(10_000, suite.EVER), sqlite3.DatabaseError)
         self.assertIn("malformed", log.texts(LogLevel.error)[0])
         assert self.store.salvaged is not None
+        # What was lost is counted.
+        self.assertEqual(self.store.lost_at, self.clock.seconds())
+        counted = {name: value for name, _, value in self.store._telemetry.values()}
+        lost = pending - self.store.pending
+        self.assertEqual(counted["storage_metrics_dropped_total"], lost)
+        self.assertGreater(lost, 0)
         self.assertGreater(self.store.pending, 8000 - 160)
         self.assertEqual(self.store.pending, self.store.salvaged.carried)
         before = self.store.pending

@@ -403,7 +403,10 @@ def date_of(url: str, times: int = 1, **options: Any) -> "Deferred[list[tuple[st
 class Health(Import):
     """Answers a request for the time."""
 
+    page = b"text/plain"
+
     def render_GET(self, request: Request) -> bytes:
+        request.setHeader("content-type", self.page)
         return b"OK"
 
 
@@ -416,6 +419,15 @@ def test_the_servers_time_and_address() -> "Generator[Deferred[Any], Any, None]"
     for date, server in answers:
         assert parsedate_to_datetime(date).year >= 2026
         assert server == f"127.0.0.1:{port}"
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_captive_portals_time_is_none() -> "Generator[Deferred[Any], Any, None]":
+    """It answers for every server, with a page of its own; its clock may be as wrong as ours."""
+    portal = Health()
+    portal.page = b"text/html; charset=utf-8"
+    with listening(Site(portal)) as url, pytest.raises(BelaError, match="HTTP 200: a redirect or"):
+        yield date_of(url)
 
 
 @pytest_twisted.inlineCallbacks

@@ -8,6 +8,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.model import Series, sample
+from belatwist.quiet import CALM
 from belatwist.upload.suspects import UNIFORM
 from tests.logs import Captured
 from tests.upload.model import Fault
@@ -35,6 +36,9 @@ def slow(world: World, seconds: float) -> None:
         return post(body)
 
     world.server.post = delayed  # type: ignore[method-assign]
+
+
+WAIT = "uploads wait"
 
 
 class EventTests(SynchronousTestCase):
@@ -167,6 +171,18 @@ class EventTests(SynchronousTestCase):
             self.assertEqual(told(log, RECOVERED), [("info", {"seconds": 90.0, "failures": 6})])
             self.assertEqual(levels(log, SUCCEEDED), ["info"])
             self.world.collect([tick])
+            self.world.clock.advance(CALM)
+
+    def test_a_link_that_comes_and_goes_does_not_flood(self) -> None:
+        """A try that fails now and then is told of once in a while."""
+        with Captured() as log:
+            for tick in range(2, 30):
+                self.world.collect([tick])
+                self.world.server.faults = [Fault.LOST]
+                self.world.cycle()
+                self.world.clock.advance(10)
+        self.assertEqual(levels(log, RETRYING).count("warn"), 1)
+        self.assertEqual(levels(log, RECOVERED).count("info"), 1)
 
     def test_a_wrong_configuration(self) -> None:
         """It is an error, which says what to check; also when it comes in the midst of another."""
@@ -203,17 +219,19 @@ class EventTests(SynchronousTestCase):
         """Nothing is sent, which is no failure of the link, but told and known like one."""
         self.world.device_clock.wrong = "it differs from the server's by 7200.0 s"
         log = self.outage()
-        ((level, fields),) = told(log, FAILED)
+        ((level, fields),) = told(log, WAIT)
         reason = "the clock is not known to be good: it differs from the server's by 7200.0 s"
-        self.assertEqual(level, "warn")
+        self.assertEqual(level, "info")
         self.assertEqual((fields["error"], fields["error_type"]), (reason, "Held"))
         self.assertIsNone(fields["http_status"])
         self.assertEqual(self.progress.error, reason)
         self.assertFalse(self.progress.halted)
         self.assertEqual(value(self.world, "uploader_upload_failures_total"), 0)
-        self.assertEqual(levels(self.outage(), FAILED), ["debug"])
+        self.assertEqual(levels(self.outage(), WAIT), ["debug"])
         self.world.device_clock.wrong = None
-        self.assertEqual(levels(self.outage(), RECOVERED), ["info"])
+        log = self.outage()
+        self.assertEqual(levels(log, RECOVERED), [])
+        self.assertEqual(levels(log, "uploads go on, after"), ["info"])
         self.assertIsNone(self.progress.error)
 
     def test_rejected_samples(self) -> None:

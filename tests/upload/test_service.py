@@ -234,7 +234,7 @@ class UploaderTests(SynchronousTestCase):
         with Captured() as log:
             self.clock.advance(INTERVAL)
         self.assertEqual(self.client.bodies, [])
-        self.assertIn("7200.0 s", log.texts(LogLevel.warn)[0])
+        self.assertIn("7200.0 s", log.texts(LogLevel.info)[0])
         self.device_clock.wrong = None
         self.clock.advance(INTERVAL)
         self.assertEqual(self.accepted(), 3)

@@ -63,9 +63,9 @@ victoria: ## install what the tests against the real servers take, from Debian's
 	apt-get install -qq -y victoria-metrics sqlite3 faketime
 	apt-get install -qq -y --no-install-recommends prometheus docker-compose curl
 
-systemd: ## install what the tests under a real systemd take, from Debian's packages
+systemd: ## install what the tests as root take (a real systemd, a disk), from Debian's packages
 	apt-get update -qq
-	apt-get install -qq -y --no-install-recommends systemd iproute2 python3-venv
+	apt-get install -qq -y --no-install-recommends systemd iproute2 python3-venv e2fsprogs
 
 clean: ## remove what the above has made
 	rm -rf $(VENV) var dist build

@@ -22,6 +22,7 @@ from benchmarks import (
     startup,
     together,
     turns,
+    wear,
 )
 from benchmarks.harness import QUICK, FailedError, Plan, Row, UnavailableError
 
@@ -34,6 +35,7 @@ QUESTIONS: Mapping[str, Callable[[Plan], list[Row]]] = MappingProxyType(
             turns,
             drain,
             flash,
+            wear,
             memory,
             startup,
             migration,

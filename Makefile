@@ -13,7 +13,7 @@ SYSTEM_PYTHON ?= /usr/bin/python3
 DIST ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint format bench install deb victoria systemd clean
+.PHONY: help run test soak lint format bench install deb victoria browser systemd screenshots clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +52,9 @@ format: $(TOOLS) ## format the code
 bench: $(TOOLS) ## measure speed, bytes and memory, here and now
 	$(BIN)/python -m benchmarks
 
+screenshots: $(TOOLS) ## take the pictures of the status page in docs/images/
+	$(BIN)/python -m tests.page.screenshots
+
 install: | $(BIN)/pip ## install the agent in PREFIX=/opt/belatwist, with its unit and user; see docs/installation.md
 	packaging/install.sh $(BIN)/pip $(SYSTEM_PYTHON) "$(DESTDIR)" "$(PREFIX)" "$(SYSTEM)"
 
@@ -62,6 +65,10 @@ victoria: ## install what the tests against the real servers take, from Debian's
 	apt-get update -qq
 	apt-get install -qq -y victoria-metrics sqlite3 faketime
 	apt-get install -qq -y --no-install-recommends prometheus docker-compose curl
+
+browser: ## install the browser that the tests of the status page use, from Debian's packages
+	apt-get update -qq
+	apt-get install -qq -y --no-install-recommends chromium chromium-driver fonts-dejavu-core
 
 systemd: ## install what the tests as root take (a real systemd, a disk), from Debian's packages
 	apt-get update -qq

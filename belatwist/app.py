@@ -176,11 +176,13 @@ def _ended(parts: Parts) -> Iterator[tuple[float | None, float]]:
 def _health(health: Health, parts: Parts, reactor: Any) -> Listener:
     # Klein is several megabytes: only who wants the endpoint pays for it.
     from belatwist.health.resource import Endpoint, site
+    from belatwist.page.resource import Page
 
     def metrics() -> bytes:
         return exposition(parts.telemetry.registry, parts.samples())
 
-    endpoint = Endpoint(parts.snapshot, health, metrics)
+    page = Page(reactor, parts.store, parts.samples)
+    endpoint = Endpoint(parts.snapshot, health, metrics, page)
     return Listener(reactor, health.host, health.port, site(endpoint, reactor), "health")
 
 

@@ -14,6 +14,7 @@ from benchmarks import (
     flash,
     memory,
     migration,
+    page,
     pending,
     profiling,
     report,
@@ -41,6 +42,7 @@ QUESTIONS: Mapping[str, Callable[[Plan], list[Row]]] = MappingProxyType(
             migration,
             retention,
             pending,
+            page,
         )
     }
 )

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "belatwist.errors": set[str](),
     "belatwist.model": {"belatwist.errors"},
     "belatwist.catalogue": set(),
+    "belatwist.quiet": set(),
     "belatwist.telemetry": {"belatwist.catalogue"},
     "belatwist.web": set(),
     "belatwist.health.gather": {
@@ -35,6 +36,20 @@ MAY_IMPORT = {
         "belatwist.timekeeper",
         "belatwist.upload",
     },
+    "belatwist.page": {
+        "belatwist.catalogue",
+        "belatwist.errors",
+        "belatwist.model",
+        "belatwist.store.ranges",
+        "belatwist.web",
+    },
+    "belatwist.health.resource": {
+        "belatwist.config",
+        "belatwist.health",
+        "belatwist.page",
+        "belatwist.web",
+    },
+    "belatwist.health.access": {"belatwist.errors", "belatwist.web"},
     "belatwist.health": {
         "belatwist.catalogue",
         "belatwist.config",
@@ -56,6 +71,7 @@ MAY_IMPORT = {
         "belatwist.model",
         "belatwist.collectors",
         "belatwist.clock",
+        "belatwist.quiet",
         "belatwist.telemetry",
     },
     "belatwist.collectors.selfmetrics": {
@@ -75,6 +91,7 @@ MAY_IMPORT = {
         "belatwist.model",
         "belatwist.store",
         "belatwist.clock",
+        "belatwist.quiet",
         "belatwist.telemetry",
     },
     "belatwist.cli": {
@@ -115,6 +132,9 @@ PURE = (
     "belatwist.health.status",
     "belatwist.health.document",
     "belatwist.health.exposition",
+    "belatwist.page.query",
+    "belatwist.page.index",
+    "belatwist.store.ranges",
     "belatwist.upload.names",
     "belatwist.upload.jsonl",
     "belatwist.upload.chunks",

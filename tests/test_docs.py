@@ -65,7 +65,7 @@ def test_links_to_sections_lead_to_one(page: Path) -> None:
     """What follows a ``#`` is a heading of the page that is meant, as GitHub spells it."""
     for target, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
         headings = re.findall(
-            r"^#+ (.*)$", (page.parent / target or page).read_text(), re.MULTILINE
+            r"^#+ (.*)$", (page.parent / target if target else page).read_text(), re.MULTILINE
         )
         known = {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
         assert section in known, f"{target}#{section}"

@@ -5,79 +5,20 @@ does not wait for what ``bela once`` needs.
 """
 # ruff: noqa: PLC0415 - late imports are the point of this module, see above
 
-import errno
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from belatwist import __version__
 from belatwist.cli import options, output
-from belatwist.cli.output import Failure
+from belatwist.cli.ending import Check, Group
 from belatwist.errors import BelaError
-
-_UNKNOWN = 3
-
-
-class _Bela(click.Group):
-    """A group whose commands end in one line, whatever goes wrong with files."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command.
-
-        :raises Failure: for what a command raises on purpose, and for errors of the system.
-        """
-        # Closed from the beginning; its number would go to the next file that is opened.
-        if sys.stdout is None or sys.stderr is None:
-            raise Failure("stdout and stderr must be open (>/dev/null is)")
-        try:
-            return super().invoke(ctx)
-        except BelaError as error:
-            raise Failure(str(error)) from error
-        except OSError as error:
-            _abandon_output()
-            if error.errno == errno.EPIPE:
-                raise
-            where = error.filename or "the output cannot be written"
-            raise Failure(f"{where}: {output.reason(error)}") from error
-
-
-def _abandon_output() -> None:
-    """Let what is left in stdout's buffer go nowhere: its flush at exit would fail again."""
-    try:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path to handle
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-    except (AttributeError, OSError, ValueError):
-        return  # There is no such descriptor.
-
-
-class _MisuseError(click.UsageError):
-    exit_code = _UNKNOWN
-
-
-class _Check(click.Command):
-    """A command that is a check of Nagios: what is wrong with its use is status 3, UNKNOWN."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Parse the command line."""
-        try:
-            return super().make_context(*args, **kwargs)
-        except click.UsageError as error:
-            raise _MisuseError(error.format_message(), error.ctx) from error
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except BelaError as error:
-            click.echo(f"UNKNOWN - {output.printable(str(error))}")
-            ctx.exit(_UNKNOWN)
 
 
 @click.group(
-    cls=_Bela,
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="docs/cli.md has examples. The agent itself is started by: twistd bela",
 )
@@ -129,7 +70,7 @@ def once(config: str | None, form: str) -> None:
     sys.exit(1 if outcome.failures else 0)
 
 
-@bela.command(cls=_Check)
+@bela.command(cls=Check)
 @options.config
 @click.option(
     "--url", type=options.Url(), help="Where to ask, if not where the configuration says."
@@ -137,7 +78,7 @@ def once(config: str | None, form: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the service's answer as it is.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 3600),
+    type=options.Seconds(0.1, 3600),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -151,15 +92,19 @@ def status(*, config: str | None, url: str | None, as_json: bool, timeout: float
     """
     from belatwist.cli import status as run
 
+    login = None
     if url is None:
         from belatwist.cli import settings
+        from belatwist.config import read_logins
 
         health = settings.read(config, output.complain).health
         if not health.enabled:
             raise BelaError("health.enabled is false: the service does not answer; see its log")
         url = run.address(health.host, health.port, health.path)
+        if health.basic_auth_file is not None:
+            login = read_logins(health.basic_auth_file)[0]
     try:
-        body, document = run.fetch(url, timeout)
+        body, document = run.fetch(url, timeout, login)
     except run.UnreachableError as error:
         click.echo(f"ERROR - {output.printable(str(error))}", err=as_json)
         sys.exit(run.ERROR)
@@ -188,7 +133,7 @@ def status(*, config: str | None, url: str | None, as_json: bool, timeout: float
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 3600),
+    type=options.Seconds(0.1, 3600),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

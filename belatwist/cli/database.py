@@ -55,6 +55,10 @@ _NO_LOG = (
     " database, together with the file whose name ends in -wal, to a folder that can be written to"
 )
 _LOCKED = "another program keeps it locked: try again"
+_STRANGE = (
+    "is another program's, or damaged ({}): name the right one (storage.path, or --database FILE);"
+    " if this is it, move it away, and the service makes a new one when it starts"
+)
 _MEANINGS = {
     sqlite3.SQLITE_CANTOPEN: _NO_LOG,
     sqlite3.SQLITE_READONLY: _NO_LOG,
@@ -196,5 +200,7 @@ class Database:
         else:
             cause = error.__cause__ if isinstance(error, StartError) else error
             code = getattr(cause, "sqlite_errorcode", None) or 0
+            if code & 0xFF == sqlite3.SQLITE_ERROR:  # What our statements name is not there.
+                return f"{self._name}: {_STRANGE.format(cause)}"
             why = _MEANINGS.get(code & 0xFF, why)
         return f"{self._name}: {why}"

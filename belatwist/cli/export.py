@@ -5,11 +5,11 @@ import heapq
 import io
 import math
 import os
+import signal
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -192,23 +192,56 @@ def _destination(to: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         return
     _check_free(to, force=force)
-    temporary: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=to.parent, prefix=f".{to.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        _check_free(to, force=force)
-        temporary.replace(to)
-    except OSError as error:
-        raise Failure(f"{to}: cannot be written: {output.reason(error)}") from error
-    finally:
-        if temporary is not None:
+    temporary = to.parent / f".{to.name}.{os.urandom(8).hex()}"
+    with _removed_at_signals(temporary):
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            _check_free(to, force=force)
+            temporary.replace(to)
+        except OSError as error:
+            raise Failure(f"{to}: cannot be written: {output.reason(error)}") from error
+        finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _removed_at_signals(temporary: Path) -> Iterator[None]:
+    """Remove a file, and end, when the process is told to end or its terminal is gone.
+
+    A signal that is ignored, as ``nohup`` has it, stays so.
+
+    :raises SystemExit: with 128 and the signal's number, as shells count.
+    """
+    signals = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) == signal.SIG_DFL
+    ]
+    ended: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        if ended:  # systemd and sshd may send both.
+            return
+        ended.append(number)
+        # Here, because an exception may be raised anywhere, even where it is lost.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        sys.exit(128 + number)
+
+    try:
+        for number in signals:
+            signal.signal(number, end)
+        yield
+    except Exception:
+        if ended:  # Such as that of a progress bar whose terminal is gone.
+            sys.exit(128 + ended[0])
+        raise
+    finally:
+        for number in () if ended else signals:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _check_free(to: Path, *, force: bool) -> None:
@@ -216,9 +249,3 @@ def _check_free(to: Path, *, force: bool) -> None:
         raise Failure(f"{to}: is not a regular file; without --output, samples go to stdout")
     if to.exists() and not force:
         raise Failure(f"{to}: is there already; --force replaces it")
-
-
-def _umask() -> int:
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask

@@ -1,11 +1,12 @@
 """Kinds of option values, and the options that commands share."""
 # ruff: noqa: PLC0415 - what a command does not use, it does not wait for
 
+import math
 import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -64,6 +65,19 @@ class Moment(click.ParamType[int]):
                 ctx,
             )
         return round(at.timestamp() * 1000)
+
+
+class Seconds(click.FloatRange):
+    """A length of time within bounds, which "nan" is not: no comparison shows that."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it."""
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 config = click.option(

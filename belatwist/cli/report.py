@@ -8,6 +8,9 @@ import click
 
 from belatwist.cli import output
 
+_UNKNOWN = "unknown"
+"""Instead of a number that the document does not have, as while the database is being opened."""
+
 _COLOURS = {"ok": "green", "degraded": "yellow", "error": "red"}
 
 
@@ -49,9 +52,9 @@ class Part:
         return value if isinstance(value, bool) else None
 
     def count(self, name: str) -> str:
-        """Return a number as a text; a question mark if there is none."""
+        """Return a number as a text; "unknown" if there is none."""
         value = self.number(name)
-        return "?" if value is None else output.number(value)
+        return _UNKNOWN if value is None else output.number(value)
 
 
 class Report:
@@ -123,6 +126,8 @@ class Report:
         one = self._all.part("uploader")
         if one.flag("enabled") is False:
             yield "uploads", "off"
+            pending = self._all.part("storage").count("metrics_pending_upload")
+            yield "  samples", f"{pending} pending"
             return
         yield "uploads", f"{one.text('status') or '?'}, to {one.text('endpoint') or '?'}"
         yield "  last", self._ago(one, "last_upload")
@@ -142,7 +147,7 @@ class Report:
         one = self._all.part("storage")
         yield "storage", f"{one.text('status') or '?'}, {one.text('path') or '?'}"
         sizes = f"{_size(one, 'database_size_bytes')}, log {_size(one, 'wal_size_bytes')}"
-        yield "  size", f"{sizes}; oldest sample {self._ago(one, 'oldest_metric_timestamp')}"
+        yield "  size", f"{sizes}; {self._oldest(one)}"
         yield (
             "  samples",
             (
@@ -159,6 +164,12 @@ class Report:
         lock = one.part("lock")
         held = {True: "held", False: "not held", None: "?"}[lock.flag("held")]
         yield "  lock", f"{held}, {lock.text('path') or '?'}"
+
+    def _oldest(self, storage: Part) -> str:
+        if storage.text("oldest_metric_timestamp") is not None:
+            return f"oldest sample {self._ago(storage, 'oldest_metric_timestamp')}"
+        opened = storage.text("opening") is None
+        return "no samples" if opened else f"oldest sample {_UNKNOWN}"
 
     def _clock(self) -> Iterator[tuple[str, str]]:
         one = self._all.part("time")
@@ -183,7 +194,7 @@ class Report:
 
 def _size(part: Part, name: str) -> str:
     value = part.number(name)
-    return "?" if value is None else output.size(value)
+    return _UNKNOWN if value is None else output.size(value)
 
 
 def _time(text: str | None) -> datetime | None:

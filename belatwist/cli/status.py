@@ -1,5 +1,6 @@
 """``bela status``: asks the running service how it is, as a check of Nagios would."""
 
+import base64
 import http.client
 import json
 import threading
@@ -47,10 +48,11 @@ def checked_url(url: str) -> str:
     return parts.geturl()
 
 
-def fetch(url: str, timeout: float) -> tuple[bytes, dict[str, Any]]:
+def fetch(url: str, timeout: float, login: str | None = None) -> tuple[bytes, dict[str, Any]]:
     """Fetch a health document, in bounded time and room.
 
     :param timeout: seconds for all of it, the name's look-up included.
+    :param login: ``user:password``, if one is asked for.
     :return: the answer as it came, and as an object whose ``status`` is one of :data:`STATUS`.
     :raises UnreachableError: when there is none.
     """
@@ -58,7 +60,7 @@ def fetch(url: str, timeout: float) -> tuple[bytes, dict[str, Any]]:
 
     def run() -> None:
         try:
-            result.append(_get(url, timeout))
+            result.append(_get(url, timeout, login))
         except (OSError, http.client.HTTPException, ValueError) as error:
             result.append(error)
 
@@ -85,6 +87,11 @@ def fetch(url: str, timeout: float) -> tuple[bytes, dict[str, Any]]:
         )
     code, body = answer
     document = decode(body)
+    if document is None and code == http.client.UNAUTHORIZED:
+        raise UnreachableError(
+            f"{url}: a password is asked for: name the configuration (--config), whose"
+            " health.basic_auth_file must be readable by you"
+        )
     if document is None:
         raise UnreachableError(
             f"{url}: the answer (HTTP {code}) is no health document: is it another program's port,"
@@ -93,13 +100,16 @@ def fetch(url: str, timeout: float) -> tuple[bytes, dict[str, Any]]:
     return body, document
 
 
-def _get(url: str, timeout: float) -> tuple[int, bytes]:
+def _get(url: str, timeout: float, login: str | None) -> tuple[int, bytes]:
     parts = urlsplit(url)
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
     connection = kinds[parts.scheme](str(parts.hostname), parts.port, timeout=timeout)
     try:
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        connection.request("GET", target, headers={"Accept": "application/json"})
+        headers = {"Accept": "application/json"}
+        if login is not None:
+            headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+        connection.request("GET", target, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read(MAX_BYTES + 1)
     finally:

@@ -5,7 +5,7 @@ path of the key, the value and what is allowed.
 """
 
 from belatwist.config.convert import parse
-from belatwist.config.files import load, read_token
+from belatwist.config.files import load, read_logins, read_token
 from belatwist.config.schema import (
     COLLECTORS,
     Config,
@@ -55,5 +55,6 @@ __all__ = [
     "format_duration",
     "load",
     "parse",
+    "read_logins",
     "read_token",
 ]

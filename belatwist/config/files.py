@@ -12,9 +12,10 @@ from belatwist.config.schema import Config
 from belatwist.errors import ConfigError
 
 _MAX_CONFIG = 1024 * 1024
-_MAX_TOKEN = 4096
+_MAX_SECRET = 4096
 _MAX_CERTIFICATES = 4 * 1024 * 1024
 _TOKEN = re.compile(rb"[!-~]+")
+_LOGIN = re.compile(r"[^:]+:.+")
 
 
 class _File(NamedTuple):
@@ -45,6 +46,8 @@ def load(path: str | Path) -> Config:
         _check_database(config.storage.path)
         if config.remote.auth_token_file is not None:
             read_token(config.remote.auth_token_file)
+        if config.health.basic_auth_file is not None:
+            read_logins(config.health.basic_auth_file)
         if config.remote.tls_ca_file is not None:
             _check_certificates(config.remote.tls_ca_file)
     except ConfigError as error:
@@ -60,31 +63,55 @@ def read_token(path: str) -> str:
     :raises ConfigError: when it cannot be used. Its text starts with the key and never holds the
         token, nor a path that could be a token pasted in the wrong place.
     """
+    lines = _read_secret("remote.auth_token_file", path)
+    if not _TOKEN.fullmatch(lines):
+        what = "the file must hold one line of printable ASCII without spaces"
+        raise _secret_error("remote.auth_token_file", path, what)
+    return lines.decode("ascii")
+
+
+def read_logins(path: str) -> tuple[str, ...]:
+    """Read the logins of ``health.basic_auth_file``; at each request.
+
+    :param path: the file: ``user:password`` a line, in UTF-8, for its owner alone.
+    :return: the lines.
+    :raises ConfigError: when it cannot be used. Its text starts with the key and holds no login.
+    """
+    data = _read_secret("health.basic_auth_file", path)
     try:
-        found = _read(path, _MAX_TOKEN)
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError:
+        lines = []
+    if not lines or not all(_LOGIN.fullmatch(line) and line.isprintable() for line in lines):
+        what = "each line of the file must be user:password, of printable characters"
+        raise _secret_error("health.basic_auth_file", path, what)
+    return tuple(lines)
+
+
+def _read_secret(key: str, path: str) -> bytes:
+    """Read a file that is for its owner alone, without the end of its last line."""
+    try:
+        found = _read(path, _MAX_SECRET)
     except (OSError, ValueError) as error:
-        raise _token_error(path, _reason(error)) from None
+        raise _secret_error(key, path, _reason(error)) from None
     # systemd keeps a credential from everybody else by its folder, and lets its user read it by an
     # access list, of which the mode's group bits are the mask.
     credential = str(Path(path).parent) == os.environ.get("CREDENTIALS_DIRECTORY")
     if found.mode & (0o007 if credential else 0o077):
-        raise _token_error(
-            path, f"mode {found.mode:04o}: only its owner may have access: chmod 600"
-        )
-    lines = found.data.removesuffix(b"\n").removesuffix(b"\r")
-    if not lines:
-        raise _token_error(path, "the file is empty")
-    if not _TOKEN.fullmatch(lines):
-        raise _token_error(path, "the file must hold one line of printable ASCII without spaces")
-    return lines.decode("ascii")
+        what = f"mode {found.mode:04o}: only its owner may have access: chmod 600"
+        raise _secret_error(key, path, what)
+    data = found.data.removesuffix(b"\n").removesuffix(b"\r")
+    if not data:
+        raise _secret_error(key, path, "the file is empty")
+    return data
 
 
-def _token_error(path: str, what: str) -> ConfigError:
-    # A token pasted where the path belongs was resolved to a file of the current directory, or to
+def _secret_error(key: str, path: str, what: str) -> ConfigError:
+    # A secret pasted where the path belongs was resolved to a file of the current directory, or to
     # one in a folder that does not exist.
     folder = Path(path).parent
     shown = show(path) if folder != Path.cwd() and folder.is_dir() else NOT_SHOWN
-    return ConfigError(one_line(f"remote.auth_token_file: {shown}: {what}"))
+    return ConfigError(one_line(f"{key}: {shown}: {what}"))
 
 
 def _check_database(path: str) -> None:

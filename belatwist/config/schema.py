@@ -202,6 +202,13 @@ class Health(Section, frozen=True, kw_only=True):
         HealthPath,
         Meta(description="The status; `/live` and `/ready` are below it."),
     ] = "/health"
+    basic_auth_file: Annotated[
+        SecretPath | None,
+        Meta(
+            description="A file with logins, `user:password` a line, readable by its owner only "
+            "(`chmod 600`): who asks for anything but `/health/live` needs one of them."
+        ),
+    ] = None
     degraded_threshold: Threshold = Threshold(pending_metrics=5000, upload_age_seconds=60)
     error_threshold: Threshold = Threshold(pending_metrics=10000, upload_age_seconds=600)
 

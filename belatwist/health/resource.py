@@ -4,6 +4,7 @@ Importing this module imports Klein, which installs the reactor: import it late.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
@@ -12,22 +13,25 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Site
 from werkzeug.exceptions import HTTPException
 
-from belatwist import config
+from belatwist import __version__, config
+from belatwist.health.access import Access, GuardedRequest
 from belatwist.health.document import document, readiness
 from belatwist.health.exposition import CONTENT_TYPE
 from belatwist.health.snapshot import Snapshot
 from belatwist.health.status import Status, judge
-from belatwist.web import BoundedSite, Limits, answer, no_route
+from belatwist.page.resource import Page
+from belatwist.web import BoundedSite, Limits, answer, no_route, packed
 
 LIMITS = Limits(connections=16, idle=10, request=15)
 
 
 class Endpoint:
-    """Answers how the agent is doing, from memory.
+    """Answers how the agent is doing, from memory, and what there is to look at.
 
     :param snapshot: looks at the agent, now.
     :param health: the thresholds, and the path of the status.
     :param metrics: gives the Prometheus text.
+    :param page: the status page and its data; without it there is none.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Endpoint:
         snapshot: Callable[[], Snapshot],
         health: config.Health,
         metrics: Callable[[], bytes],
+        page: Page | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._health = health
@@ -48,6 +53,8 @@ class Endpoint:
             ("/metrics", self.metrics),
         ):
             self.app.route(path, methods=["GET"])(view)
+        if page is not None:
+            self._show(page)
         self.app.handle_errors(HTTPException)(no_route)
 
     def status(self, request: IRequest) -> bytes:
@@ -56,7 +63,7 @@ class Endpoint:
         verdict = judge(snapshot, self._health)
         failed = verdict.status is Status.ERROR
         code = http.SERVICE_UNAVAILABLE if failed else http.OK
-        return answer(request, code, document(snapshot, verdict))
+        return answer(request, code, packed(request, document(snapshot, verdict)))
 
     def live(self, request: IRequest) -> bytes:
         """Say that the process is there: always 200."""
@@ -73,7 +80,40 @@ class Endpoint:
         """Give the latest value of everything, as Prometheus text."""
         return answer(request, http.OK, self._metrics(), CONTENT_TYPE.encode())
 
+    def access(self) -> Access:
+        """Return who may ask."""
+        health, logins = self._health, None
+        if health.basic_auth_file is not None:
+            logins = partial(config.read_logins, health.basic_auth_file)
+        return Access(health.host, f"{health.path}/live".encode(), logins)
+
+    def _show(self, page: Page) -> None:
+        """Add the addresses of the page."""
+
+        def index(request: IRequest) -> bytes:
+            snapshot = self._snapshot()
+            verdict = judge(snapshot, self._health)
+            return page.index(
+                request,
+                device_id=snapshot.device_id,
+                version=__version__,
+                health_path=self._health.path,
+                status=verdict.status.word,
+                reasons=verdict.reasons,
+                now=page.now(document(snapshot, verdict)),
+            )
+
+        def now(request: IRequest) -> bytes:
+            # 200 whatever the status: that is for checks, and a browser would log an error.
+            snapshot = self._snapshot()
+            body = page.now(document(snapshot, judge(snapshot, self._health)))
+            return answer(request, http.OK, packed(request, body))
+
+        for path, view in (("/", index), ("/api/v1/now", now), *page.routes()):
+            self.app.route(path, methods=["GET"])(view)
+
 
 def site(endpoint: Endpoint, reactor: IReactorTime) -> Site:
-    """Serve an endpoint, within bounds on what clients may take of it."""
-    return BoundedSite(endpoint.app.resource(), LIMITS, reactor)
+    """Serve an endpoint to whom it may be, within bounds on what clients may take of it."""
+    request = partial(GuardedRequest, endpoint.access())
+    return BoundedSite(endpoint.app.resource(), LIMITS, reactor, request)

@@ -2,6 +2,10 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,9 @@ from tests.store.databases import fresh, insert
 
 PROGRAM = [sys.executable, "-m", "belatwist.cli"]
 CHECKOUT = Path(__file__).parent.parent.parent
+
+GOOD: dict[str, Any] = {"status": "ok", "reasons": [], "version": "0.1.0", "collectors": {}}
+"""A health document."""
 
 
 def bela(*arguments: object) -> Result:
@@ -60,3 +67,26 @@ def make(path: Path, samples: list[Sample]) -> Path:
 def ticks(series: Series, first: int, count: int, step: int = 1000) -> list[Sample]:
     """Samples of one series, at a pace."""
     return [sample(series, first + n * step, n + 0.5) for n in range(count)]
+
+
+@contextmanager
+def serving(code: int, body: bytes) -> Iterator[str]:
+    """Answer everything with the same; gives the URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/health"
+        finally:
+            server.shutdown()
+            thread.join()

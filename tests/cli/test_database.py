@@ -138,6 +138,28 @@ def test_other_versions(tmp_path: Path) -> None:
     assert "from a newer program" in refusal(tmp_path / "4.db")
 
 
+def test_the_right_version_without_the_tables(tmp_path: Path) -> None:
+    """It says what is missing, what that means, and what to do; braces in it do no harm."""
+    advice = (
+        "name the right one (storage.path, or --database FILE);"
+        " if this is it, move it away, and the service makes a new one when it starts"
+    )
+    path = tmp_path / "3.db"
+    make_version(path, 3)
+    why = "is another program's, or damaged (no such table: samples)"
+    assert refusal(path) == f"{why}: {advice}"
+    partial = make(tmp_path / "partial{}.db", ticks(LOAD, 0, 5))
+    with closing(sqlite3.connect(partial)) as connection:
+        connection.execute("DROP TABLE sessions")
+        connection.commit()
+    assert "no such table: sessions" in refusal(partial)
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE schema_version (number INTEGER)")
+        connection.commit()
+    assert refusal(other) == f"is another program's, or damaged (no such column: version): {advice}"
+
+
 def test_a_locked_one(tmp_path: Path) -> None:
     """Another program may keep everybody out; that is said, and not waited for for ever."""
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 5))

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import click
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,9 +134,42 @@ def test_all_is_not_well() -> None:
 
 
 def test_without_uploads() -> None:
-    """Where the configuration wants none there is nothing to say of them."""
+    """Where the configuration wants none it is still said how many samples wait for them."""
     lines = shown(replace(WELL, uploader=replace(WELL.uploader, enabled=False)))
-    assert "uploads    off" in lines
+    at = lines.index("uploads    off")
+    assert lines[at + 1 : at + 3] == [
+        "  samples  25 pending",
+        "storage    ok, /var/lib/belabox-metrics/metrics.db",
+    ]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_while_the_database_is_being_opened(enabled: bool) -> None:
+    """What nobody has counted yet is unknown, and neither 0 nor never."""
+    told = json.loads(document(WELL, judge(WELL, HEALTH)))
+    told["uploader"] |= {"enabled": enabled, "pending_metrics": None}
+    told["storage"] |= {
+        "opening": "is being migrated",
+        "metrics_pending_upload": None,
+        "database_size_bytes": None,
+        "wal_size_bytes": None,
+        "oldest_metric_timestamp": None,
+    }
+    lines = [" ".join(click.unstyle(line).split()) for line in Report(told).lines()]
+    pending = (
+        "samples 4375 uploaded, unknown pending, 0 being tried again, 1 rejected"
+        if enabled
+        else "samples unknown pending"
+    )
+    assert pending in lines
+    assert "size unknown, log unknown; oldest sample unknown" in lines
+    assert "opening is being migrated" in lines
+
+
+def test_an_empty_database() -> None:
+    """It has no oldest sample, which is known."""
+    lines = shown(replace(WELL, storage=replace(WELL.storage, oldest_ms=None)))
+    assert "  size      12.3 MiB, log 1.0 MiB; no samples" in lines
 
 
 def test_colours() -> None:

@@ -5,41 +5,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from belatwist import config
 from belatwist.cli import status
-from tests.cli.running import bela, process
+from tests.cli.running import GOOD, bela, process, serving
 from tests.process import Twistd, free_port, write_config
-
-GOOD: dict[str, Any] = {"status": "ok", "reasons": [], "version": "0.1.0", "collectors": {}}
-
-
-@contextmanager
-def serving(code: int, body: bytes) -> Iterator[str]:
-    """Answer everything with the same; gives the URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/health"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @contextmanager
@@ -184,6 +157,9 @@ def test_a_url_without_a_path(url: str, expected: str) -> None:
         ("--url", "http://[box/"),
         ("--timeout", "0"),
         ("--timeout", "soon"),
+        ("--timeout", "nan"),
+        ("--timeout", "inf"),
+        ("--timeout", "-inf"),
         ("--nonsense",),
         ("argument",),
     ],
@@ -208,7 +184,7 @@ def test_a_configuration_that_does_not_say_where(tmp_path: Path) -> None:
 def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the default file does not exist the default address is asked, and it says so."""
     monkeypatch.setattr(config, "DEFAULT_PATH", str(tmp_path / "none.yaml"))
-    monkeypatch.setattr(status, "fetch", lambda url, _: (url.encode(), GOOD))
+    monkeypatch.setattr(status, "fetch", lambda url, _, __: (url.encode(), GOOD))
     done = bela("status", "--json")
     assert done.stdout == "http://127.0.0.1:9100/health\n"
     assert "the defaults hold" in done.stderr
@@ -231,8 +207,28 @@ def test_the_real_service(tmp_path: Path) -> None:
     assert "test-device, belatwist " in done.stdout
     assert str(tmp_path / "metrics.db") in done.stdout
     assert "?" not in done.stdout
+    assert "unknown" not in done.stdout
     (load,) = (line for line in done.stdout.splitlines() if line.startswith("system.load"))
     assert load.split()[1] == "ok"
     assert json.loads(raw.stdout)["device_id"] == "test-device"
     done = process("status", "--config", path)
     assert done.returncode == 2
+
+
+def test_a_service_that_asks_for_a_password(tmp_path: Path) -> None:
+    """The configuration names the file with it; an address alone is not enough."""
+    logins = tmp_path / "logins"
+    logins.write_text("me:se cret\n")
+    logins.chmod(0o600)
+    port = free_port()
+    path = write_config(
+        tmp_path, health={"enabled": True, "port": port, "basic_auth_file": str(logins)}
+    )
+    with Twistd("bela", "--config", str(path), cwd=tmp_path) as service:
+        service.expect_event("collected")
+        done = bela("status", "--config", str(path))
+        assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "OK - all is well")
+        refused = bela("status", "--url", f"http://127.0.0.1:{port}")
+        assert refused.exit_code == 2
+        assert "a password is asked for" in refused.stdout
+        assert service.stop() == 0

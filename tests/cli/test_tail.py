@@ -234,6 +234,14 @@ def test_nothing_to_follow(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"bela: database {tmp_path}/none.db: no such file")
 
 
+@pytest.mark.parametrize("interval", ["nan", "inf", "-inf", "0", "3601"])
+def test_an_interval_is_a_number_of_seconds(interval: str, tmp_path: Path) -> None:
+    """One that nothing can wait for is a mistake of usage, also where no comparison shows it."""
+    done = bela("tail", "--database", tmp_path, "--interval", interval)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Invalid value for '--interval'" in done.stderr
+
+
 def test_one_source(tmp_path: Path) -> None:
     """A configuration and a database at once is a mistake of usage."""
     done = bela("tail", "--database", tmp_path, "--config", tmp_path)

@@ -1,0 +1,139 @@
+"""Who may ask: no foreign web page, and with a password file only who has a password."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from twisted.logger import Logger
+from twisted.web import http
+from twisted.web.http import HTTPChannel
+
+from belatwist.errors import ConfigError
+from belatwist.web import BoundedRequest
+
+# Host, in brackets if it is of IPv6, and port: RFC 9110, section 7.2.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?")
+
+
+class Refusal(NamedTuple):
+    """Why a request is not answered.
+
+    :ivar challenge: whether a password would help.
+    """
+
+    status: int
+    reason: str
+    challenge: bool = False
+
+
+class Access:
+    """Decides who may ask.
+
+    :param host: the address that is listened on.
+    :param open_path: what may be asked without a password.
+    :param logins: reads the logins, ``user:password`` each; ``None`` when nobody needs one.
+    :param hostname: gives this machine's name.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        host: str,
+        open_path: bytes,
+        logins: Callable[[], Sequence[str]] | None,
+        hostname: Callable[[], str] = socket.gethostname,
+    ) -> None:
+        self._host = host
+        self._open_path = open_path
+        self._logins = logins
+        self._hostname = hostname
+        self._unusable = ""
+
+    def refusal(self, path: bytes, host: str | None, authorization: str | None) -> Refusal | None:
+        """Tell why a request is not to be answered; ``None`` when it is.
+
+        :param path: as it came.
+        :param host: the header ``Host``. Every browser sends it.
+        :param authorization: the header of that name (RFC 7617).
+        """
+        if host is not None and not self._is_ours(host):
+            reason = "this host name is not this machine's: use its address, or its own name"
+            return Refusal(http.FORBIDDEN, reason)
+        if self._logins is None or path == self._open_path:
+            return None
+        try:
+            logins = self._logins()
+        except ConfigError as error:
+            if str(error) != self._unusable:
+                self._unusable = str(error)
+                self._log.error("nobody can log in: {error}", error=self._unusable)
+            return Refusal(http.SERVICE_UNAVAILABLE, "no password can be checked; see the log")
+        self._unusable = ""
+        if _is_among(logins, authorization or ""):
+            return None
+        return Refusal(http.UNAUTHORIZED, "user and password are needed", challenge=True)
+
+    def _is_ours(self, host: str) -> bool:
+        """Tell whether a name can only mean this machine.
+
+        A foreign page may let a name of its own point here, and would then be of the same origin
+        ("DNS rebinding"). It cannot do that with an address, nor with a name of the local network.
+        """
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        if found[1] is not None:
+            return _is_address(found[1])
+        name = found[2].lower().removesuffix(".")
+        if name in ("localhost", self._host) or _is_address(name):
+            return True
+        own = self._hostname().lower()
+        return name in (own, f"{own}.local")
+
+
+class GuardedRequest(BoundedRequest):
+    """A request that is answered only to whom it may be."""
+
+    def __init__(self, access: Access, channel: HTTPChannel, queued: object = None) -> None:
+        super().__init__(channel, queued)
+        self._access = access
+
+    def process(self) -> None:
+        """Refuse the request, or hand it on."""
+        refusal = self._access.refusal(
+            self.path, self.getHeader("host"), self.getHeader("authorization")
+        )
+        if refusal is None:
+            super().process()
+            return
+        if refusal.challenge:
+            self.setHeader(b"WWW-Authenticate", b'Basic realm="belatwist", charset="UTF-8"')
+        self.finish_with(refusal.status, refusal.reason)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_among(logins: Sequence[str], authorization: str) -> bool:
+    """Compare with every login, in a time that tells nothing of them."""
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        given = base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        given = b""
+    # Digests are of the same length.
+    digest = hashlib.sha256(given).digest()
+    matches = [hmac.compare_digest(digest, hashlib.sha256(one.encode()).digest()) for one in logins]
+    return scheme.lower() == "basic" and any(matches)

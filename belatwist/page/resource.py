@@ -1,0 +1,283 @@
+"""The addresses of the status page and of its data, to be read only.
+
+Nothing is kept between two requests: the files are read when they are asked for, and what the page
+shows is computed when somebody looks.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.web import http
+from twisted.web.iweb import IRequest
+
+from belatwist.catalogue import CATALOGUE, Kind
+from belatwist.model import REAL, Sample
+from belatwist.page.index import STATIC, render
+from belatwist.page.query import MAX_SERIES, BadQueryError, RangeQuery, read
+from belatwist.store.ranges import SERIES, Grid, Line, Scan, Stored, all_series, series_named
+from belatwist.web import Packing, answer, error_body, packed
+
+T = TypeVar("T")
+View = Callable[..., bytes | Awaitable[bytes]]
+
+MAX_QUERIES = 2
+"""How many requests may read the database at the same time."""
+
+HEADERS: Mapping[bytes, bytes] = MappingProxyType(
+    {
+        # The styles that scripts set are not inline ones; every script and style is a file of ours.
+        b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self';"
+        b" connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none';"
+        b" frame-ancestors 'none'",
+        b"Cross-Origin-Opener-Policy": b"same-origin",
+        b"Cross-Origin-Resource-Policy": b"same-origin",
+        b"Referrer-Policy": b"no-referrer",
+        b"X-Frame-Options": b"DENY",
+    }
+)
+"""What browsers may do with what they get here: show it, and nothing else."""
+
+_HTML, _CSS, _JS = b"text/html; charset=utf-8", b"text/css", b"text/javascript"
+_FILES: Mapping[str, bytes] = MappingProxyType(
+    {
+        "page.css": _CSS,
+        "page.js": _JS,
+        "charts.js": _JS,
+        "uplot-1.6.32.min.css": _CSS,
+        "uplot-1.6.32.min.js": _JS,
+        "uplot-LICENSE.txt": b"text/plain; charset=utf-8",
+    }
+)
+_VERSIONED = "uplot-1"
+"""Files with a version in their name never change; of the others a browser asks each time whether
+they have."""
+
+
+class Database(Protocol):
+    """What is needed of the store.
+
+    :ivar opening: in words, what it does before it can be used; ``None`` when it is open.
+    """
+
+    opening: str | None
+
+    def maintain(self, function: Callable[..., T], *args: object) -> "Deferred[T]":
+        """Run a function of a cursor on the database's thread."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The lines of an answer.
+
+    A line stands for a name with its tags, whatever the device was called meanwhile.
+
+    :ivar shown: by name and tags.
+    :ivar gauges: those of gauges by the ids of their series.
+    :ivar counters: those of counters.
+    """
+
+    shown: dict[tuple[str, str], Line] = field(default_factory=dict)
+    gauges: dict[int, Line] = field(default_factory=dict)
+    counters: dict[int, Line] = field(default_factory=dict)
+
+
+class Page:
+    """Answers the page and its data.
+
+    :param reactor: where an answer that takes a while lets others have their turn.
+    :param database: where the past is.
+    :param samples: gives the last ones of each collector.
+    """
+
+    def __init__(
+        self, reactor: Any, database: Database, samples: Callable[[], Iterable[Sample]]
+    ) -> None:
+        self._reactor = reactor
+        self._database = database
+        self._samples = samples
+        self._queries = 0
+
+    def routes(self) -> Iterator[tuple[str, View]]:
+        """Give the addresses that need nothing but this."""
+        yield "/page/<name>", self.file
+        yield "/api/v1/series", self.series
+        yield "/api/v1/query_range", self.query_range
+
+    def index(self, request: IRequest, *, now: bytes, **about: Any) -> bytes:
+        """Give the page itself; see :func:`belatwist.page.index.render`."""
+        return self._page(request, render(now=now, **about), _HTML)
+
+    def now(self, document: bytes) -> bytes:
+        """Encode what there is to say now: the health document and the last samples."""
+        samples = [
+            {
+                "name": series.name,
+                "tags": dict(series.tags),
+                "time": timestamp_ms / 1000,
+                "value": value,
+            }
+            for series, timestamp_ms, value in self._samples()
+            if series.value_type == REAL
+        ]
+        return b'{"health":%b,"samples":%b}' % (document, msgspec.json.encode(samples))
+
+    def file(self, request: IRequest, name: str) -> bytes:
+        """Give a file of the page."""
+        kind = _FILES.get(name)
+        if kind is None:
+            return answer(request, http.NOT_FOUND, error_body("no such address"))
+        body = (STATIC / name).read_bytes()
+        kept = b"max-age=31536000, immutable" if name.startswith(_VERSIONED) else b"no-cache"
+        request.setHeader(b"Cache-Control", kept)
+        if request.setETag(b'W/"%08x-%x"' % (zlib.crc32(body), len(body))) == http.CACHED:
+            return b""
+        return self._page(request, body, kind)
+
+    async def series(self, request: IRequest) -> bytes:
+        """List the names and tags that there are; of one ``name`` if the address says so."""
+        arguments: Mapping[bytes, list[bytes]] = request.args
+        names = [one.decode("utf-8", "replace") for one in arguments.get(b"name", ())]
+        if arguments.keys() - {b"name"} or len(names) > MAX_SERIES:
+            reason = f"only the parameter name, at most {MAX_SERIES} times"
+            return answer(request, http.BAD_REQUEST, error_body(reason))
+
+        return await self._guarded(request, lambda: self._listed(names))
+
+    async def query_range(self, request: IRequest) -> bytes:
+        """Give points of some series: see ``docs/page.md``."""
+        try:
+            query = read(request.args)
+        except BadQueryError as error:
+            return answer(request, http.BAD_REQUEST, error_body(str(error)))
+
+        return await self._guarded(request, lambda: self._points(query))
+
+    async def _listed(self, names: list[str]) -> bytes:
+        found: dict[tuple[str, str], None] = {}
+        async for _, name, tags in self._stored(names):
+            found[name, tags] = None
+        encoded = []
+        for number, (name, tags) in enumerate(found):
+            if number % 100 == 99:
+                await self._turn()
+            encoded.append(msgspec.json.encode(_described(name, tags)))
+        return b'{"series":[%b]}' % b",".join(encoded)
+
+    async def _points(self, query: RangeQuery) -> bytes:
+        lines = await self._lines(query)
+        grid = Grid(query.start * 1000, query.step * 1000, query.points)
+        scan = Scan(grid, lines.gauges, lines.counters)
+        more = bool(lines.shown)
+        while more:
+            # When the client has gone, Klein cancels what is waited for, and with it all of this.
+            more = await self._database.maintain(scan.advance)
+        encoded = []
+        for (name, tags), line in sorted(lines.shown.items(), key=lambda item: item[0]):
+            await self._turn()
+            encoded.append(_encoded(name, tags, line, query))
+        head = b'"start":%d,"end":%d,"step":%d' % (query.start, query.end, query.step)
+        return b'{%b,"series":[%b]}' % (head, b",".join(encoded))
+
+    async def _lines(self, query: RangeQuery) -> _Lines:
+        lines = _Lines()
+        async for number, name, tags in self._stored(sorted({s.name for s in query.selectors})):
+            values = json.loads(tags)
+            if not any(one.matches(name, values) for one in query.selectors):
+                continue
+            line = lines.shown.setdefault((name, tags), Line(query.points))
+            (lines.counters if is_counter(name) else lines.gauges)[number] = line
+            if len(lines.shown) > MAX_SERIES:
+                raise BadQueryError(f"series: these are more than {MAX_SERIES}; name their tags")
+        return lines
+
+    async def _stored(self, names: list[str]) -> AsyncIterator[Stored]:
+        """Find series: those with one of the names, or all of them."""
+        after, more = 0, True
+        while more:
+            found = await (
+                self._database.maintain(series_named, names, after)
+                if names
+                else self._database.maintain(all_series, after)
+            )
+            for one in found:
+                yield one
+            after, more = found[-1][0] if found else after, len(found) == SERIES
+
+    async def _guarded(self, request: IRequest, function: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Answer with what a function gives that reads the database, unless that is busy."""
+        opening = self._database.opening
+        if opening is not None:
+            return self._later(request, f"the database {opening}")
+        if self._queries >= MAX_QUERIES:
+            return self._later(request, f"{MAX_QUERIES} others are being answered: come again")
+        self._queries += 1
+        try:
+            body = await function()
+            packing = Packing(request, body)
+            while packing.advance():
+                await self._turn()
+        except BadQueryError as error:
+            return answer(request, http.BAD_REQUEST, error_body(str(error)))
+        finally:
+            self._queries -= 1
+        return answer(request, http.OK, packing.result())
+
+    def _turn(self) -> "Deferred[None]":
+        """Let others have their turn."""
+        turn: Deferred[None] = deferLater(self._reactor, 0)
+        return turn
+
+    def _later(self, request: IRequest, reason: str) -> bytes:
+        request.setHeader(b"Retry-After", b"1")
+        return answer(request, http.SERVICE_UNAVAILABLE, error_body(reason))
+
+    def _page(self, request: IRequest, body: bytes, kind: bytes) -> bytes:
+        for name, value in HEADERS.items():
+            request.setHeader(name, value)
+        return answer(request, http.OK, packed(request, body), kind)
+
+
+def is_counter(name: str) -> bool:
+    """Tell whether a stored metric only ever rises, so that its rate is what counts.
+
+    One that the catalogue does not know comes from another version, and its name tells.
+    """
+    entry = CATALOGUE.get(name)
+    if entry is not None:
+        return entry.kind is Kind.COUNTER
+    return name.endswith(("_total", "_bucket", "_sum", "_count"))
+
+
+def _described(name: str, tags: str) -> dict[str, Any]:
+    entry = CATALOGUE.get(name)
+    counter = is_counter(name)
+    unit = entry.unit if entry is not None else ""
+    return {
+        "name": name,
+        "tags": msgspec.Raw(tags.encode()),
+        "kind": "counter" if counter else "gauge",
+        "unit": unit,
+    }
+
+
+def _encoded(name: str, tags: str, line: Line, query: RangeQuery) -> bytes:
+    known = [i for i in range(query.points) if line.weight[i]]
+    result = _described(name, tags)
+    result["times"] = [query.start + i * query.step for i in known]
+    for one in query.values:
+        result[one] = [_short(line.value(one, i)) for i in known]
+    return msgspec.json.encode(result)
+
+
+def _short(value: float) -> float | None:
+    """Round to seven digits: more of them are no information, and take room on the way."""
+    return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -1,0 +1,264 @@
+"""The page in a real browser, on the real service: what a person sees of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.page.browser import Browser, require
+from tests.page.device import Device, running
+
+UPLINKS = ["eth0", "eth1", "eth2", "usb0", "wlan0", "wwan0"]
+
+# The pixels of a colour of the first line, in each chart.
+_PAINTED = """
+const style = getComputedStyle(document.documentElement);
+const pairs = (name) => style.getPropertyValue(name).trim().slice(1).match(/../g);
+const number = (two) => parseInt(two, 16);
+const colours = [...Array(8).keys()].map((n) => pairs(`--c${n}`).map(number).join());
+return [...document.querySelectorAll("#plots canvas")].map((canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let count = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    if (colours.includes([data[i], data[i + 1], data[i + 2]].join())) count += 1;
+  }
+  return count;
+});
+"""
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A browser of the test's own."""
+    with Browser() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    """A device that is well, with a quarter of an hour behind it."""
+    require()
+    with running(tmp_path_factory.mktemp("page"), past=900, upload_interval="1s") as one:
+        yield one
+
+
+def quiet(browser: Browser, device: Device) -> None:
+    """Nothing was asked for elsewhere, and the console is empty."""
+    assert {urlsplit(url).netloc for url in browser.requests()} == {urlsplit(device.url).netloc}
+    assert browser.logged() == []
+
+
+def test_what_is_so_now(browser: Browser, device: Device) -> None:
+    """The verdict, every uplink with its rates, cores, and the rest, of the board's files."""
+    browser.open(device.url)
+    browser.until(lambda: browser.text("#word") == "All is well", "the verdict")
+    assert browser.driver.title == "All is well \N{EN DASH} belabox-001"
+    names = "return [...document.querySelectorAll('#uplinks tbody th')].map((one) => one.innerText)"
+    assert browser.run(names) == UPLINKS
+    browser.until(lambda: "…" not in browser.text("#uplinks"), "the rates")
+    assert "Mbit/s" in browser.text("#uplinks tfoot")
+    cores = "return document.querySelectorAll('#cores li').length"
+    browser.until(lambda: browser.run(cores) == 8, "the cores")
+    for tile, unit in (("temperature", "°C"), ("memory", "GiB"), ("disk", "B/s"), ("cpu", "load")):
+        assert unit in browser.text(f"#{tile}")
+    assert "ago" in browser.text("#upload")
+    browser.until(lambda: "the server" in browser.text("#clock"), "the clock's comparison")
+    quiet(browser, device)
+
+
+def test_charts_have_points(browser: Browser, device: Device) -> None:
+    """Each chart has a line, at each of the three times."""
+    browser.size(1280, "light")
+    browser.open(device.url)
+    browser.until(browser.drawn, "the charts")
+    assert all(count > 100 for count in browser.run(_PAINTED)[:-1])  # The backlog is new.
+    label = "return document.querySelector('#plots [role=img]').ariaLabel"
+    assert browser.run(label).startswith("Sending, chart: now ")
+    for seconds, begun in ((7200, 7200), (86400, 14400)):
+        browser.run(f"document.querySelector('input[value=\"{seconds}\"]').click()")
+        browser.until(browser.drawn, "the charts")
+        assert sum(browser.run(_PAINTED)) > 100
+        last = parse_qs(urlsplit(browser.requests("query_range")[-1]).query)
+        assert int(last["end"][0]) - int(last["start"][0]) <= begun
+    quiet(browser, device)
+
+
+def test_only_what_is_new_is_asked_for(browser: Browser, device: Device) -> None:
+    """After the first time, a request for the charts is for the last points."""
+    browser.open(device.url)
+    browser.until(lambda: len(browser.requests("query_range")) >= 3, "another request")
+    spans = [
+        int(query["end"][0]) - int(query["start"][0])
+        for query in (parse_qs(urlsplit(url).query) for url in browser.requests("query_range"))
+    ]
+    assert spans[:2] == [900, 900]  # The lines, and the bands.
+    assert max(spans[2:]) <= 40
+    quiet(browser, device)
+
+
+def test_nobody_looks(browser: Browser, device: Device) -> None:
+    """In a tab that is not seen nothing is asked for; seen again it asks at once."""
+    browser.open(device.url)
+    browser.until(browser.drawn, "the charts")
+    first = browser.driver.current_window_handle
+    browser.driver.switch_to.new_window("tab")
+    second = browser.driver.current_window_handle
+    browser.open(f"{device.url}api/v1/now")
+
+    def uptime() -> float:
+        browser.driver.refresh()
+        script = "return JSON.parse(document.body.innerText).health.uptime_seconds"
+        return float(browser.run(script))
+
+    begun = uptime()
+    browser.until(lambda: uptime() >= begun + 8, "time to pass")
+    browser.driver.switch_to.window(first)
+    script = (
+        "return performance.getEntriesByType('resource').map((one) => [one.name, one.startTime])"
+    )
+    seen = "return performance.getEntriesByType('visibility-state').at(-1).startTime"
+    browser.until(lambda: browser.run("return !document.hidden"), "the tab to be seen")
+    times = sorted(time for name, time in browser.run(script) if "/now" in name)
+    shown = float(browser.run(seen))
+    before = [time for time in times if time < shown]
+    assert not before or shown - before[-1] > 5000
+    asked = f"{script}.some(([name, time]) => name.includes('/now') && time >= {shown})"
+    browser.until(lambda: browser.run(asked), "a request")
+    browser.driver.switch_to.window(second)
+    browser.driver.close()
+    browser.driver.switch_to.window(first)
+
+
+def test_keyboard(browser: Browser, device: Device) -> None:
+    """The time shown is chosen with the arrow keys, and one sees where one is."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(device.url)
+    browser.until(browser.drawn, "the charts")
+    body = browser.driver.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.TAB)
+    focused = browser.driver.switch_to.active_element
+    assert focused.get_attribute("value") == "900"
+    focused.send_keys(Keys.ARROW_RIGHT)
+    focused = browser.driver.switch_to.active_element
+    assert focused.get_attribute("value") == "7200"
+    assert focused.is_selected()
+    outline = "return getComputedStyle(document.activeElement.nextElementSibling).outlineStyle"
+    assert browser.run(outline) == "solid"
+    browser.until(lambda: "&step=60&" in browser.requests("query_range")[-1], "the request")
+    quiet(browser, device)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_layout(browser: Browser, device: Device, width: int, theme: str) -> None:
+    """Nothing is wider than the window, whose colours are those of the theme.
+
+    Not even with an interface of the longest name that there is.
+    """
+    browser.size(width, theme)
+    browser.open(device.url)
+    browser.until(browser.drawn, "the charts")
+    browser.run("""
+        const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        while (walker.nextNode()) {
+            const { data } = walker.currentNode;
+            walker.currentNode.data = data.replace("eth1", "enx0c5b8f279a64");
+        }""")
+    wide = """return [...document.querySelectorAll("body *")].filter((one) => {
+        const box = one.getBoundingClientRect();
+        return box.width && (box.right > innerWidth + 0.5 || box.left < -0.5);
+    }).map((one) => one.outerHTML.slice(0, 80))"""
+    assert browser.run(wide) == []
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    colour = browser.run("return getComputedStyle(document.body).backgroundColor")
+    assert colour == {"light": "rgb(245, 246, 247)", "dark": "rgb(16, 19, 22)"}[theme]
+    quiet(browser, device)
+
+
+def test_the_theme_changes(browser: Browser, device: Device) -> None:
+    """At dusk the lines are drawn anew, in the colours of the night."""
+    browser.size(1280, "light")
+    browser.open(device.url)
+    browser.until(browser.drawn, "the charts")
+    browser.size(1280, "dark")
+    browser.until(lambda: browser.run(_PAINTED)[0] > 100, "the lines in their new colours")
+    quiet(browser, device)
+
+
+def test_the_server_goes_away_and_comes_back(browser: Browser, tmp_path: Path) -> None:
+    """The verdict changes by itself, in words, with its reason; and so it does back."""
+    limits = {
+        "degraded_threshold": {"pending_metrics": 100_000, "upload_age_seconds": 2},
+        "error_threshold": {"pending_metrics": 100_000, "upload_age_seconds": 4},
+    }
+    retry = {"enabled": False}
+    with running(
+        tmp_path / "box", past=60, health=limits, upload_interval="500ms", retry=retry
+    ) as device:
+        browser.open(device.url)
+        browser.until(lambda: browser.text("#word") == "All is well", "the verdict")
+        device.receive_no_more()
+        browser.until(lambda: browser.text("#word") == "Not all is well", "another verdict")
+        assert "uploader: no upload for" in browser.text("#reasons")
+        assert "refused" in browser.text("#upload")
+        browser.until(lambda: "growing by" in browser.text("#backlog"), "the trend")
+        device.receive()
+        browser.until(lambda: browser.text("#word") == "All is well", "the first verdict")
+        assert browser.text("#reasons") == ""
+        quiet(browser, device)
+
+
+def test_the_device_goes_away_and_comes_back(browser: Browser, tmp_path: Path) -> None:
+    """What is shown is old then, and the page says so; later it goes on by itself."""
+    with running(tmp_path / "box", past=60, upload_interval="1s") as device:
+        browser.open(device.url)
+        browser.until(browser.drawn, "the charts")
+        device.stop()
+        browser.until(lambda: "does not answer" in browser.text("#silent"), "the warning")
+        assert browser.text("#word") == "All is well"
+        assert browser.run("return document.body.className") == "old"
+        device.start()
+        browser.until(lambda: browser.run("return document.body.className") == "", "the answer")
+        assert browser.text("#silent") == ""
+
+
+def test_the_database_is_busy(browser: Browser, device: Device) -> None:
+    """Without charts the page still says what is so now, and that there are none."""
+    blocked = {"urls": ["*query_range*"]}
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    browser.driver.execute_cdp_cmd("Network.setBlockedURLs", blocked)
+    browser.open(device.url)
+    browser.until(lambda: "cannot be had now" in browser.text("#progress"), "the message")
+    assert browser.text("#word") == "All is well"
+    browser.until(lambda: "…" not in browser.text("#uplinks"), "the rates")
+
+
+def test_a_login(browser: Browser, tmp_path: Path) -> None:
+    """With a password file, who has logged in sees all of it; a password may be in the address."""
+    logins = tmp_path / "logins"
+    logins.write_text("me:secret\n")
+    logins.chmod(0o600)
+    limits = {"basic_auth_file": str(logins)}
+    with running(tmp_path / "box", past=60, health=limits, upload_interval="1s") as device:
+        browser.open(device.url.replace("://", "://me:secret@"))
+        browser.until(browser.drawn, "the charts")
+        browser.until(lambda: len(browser.requests("/now")) >= 1, "another request")
+        assert browser.text("#silent") == ""
+
+
+def test_a_device_that_has_little(browser: Browser, tmp_path: Path) -> None:
+    """What is not collected is not there; the page says what there is to say."""
+    with running(
+        tmp_path / "box", past=0, collectors=["system.uptime"], upload_interval="1s"
+    ) as device:
+        browser.open(device.url)
+        browser.until(lambda: "ago" in browser.text("#upload"), "the first upload")
+        browser.until(lambda: browser.text("#progress") == "", "the charts")
+        seen = browser.text("main")
+        assert "To be uploaded" in seen
+        for absent in ("Uplinks", "Temperature", "Memory", "Disk", "CPU", "NaN", "undefined"):
+            assert absent not in seen
+        quiet(browser, device)

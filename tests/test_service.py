@@ -291,7 +291,7 @@ def test_a_kill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     config, url = receiver_config(tmp_path)
     database = tmp_path / "metrics.db"
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        service.expect_event("upload failed")
+        service.expect_event("uploads wait")
         service.expect_event("collected")
         service.process.kill()
         service.process.wait()

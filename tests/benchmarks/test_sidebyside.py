@@ -28,7 +28,7 @@ OURS = Case("belatwist", "same", "board model", 1.0)
 THEIRS = replace(OURS, tool="vmagent")
 FOUND = Finding(OURS, 60.0, 480, 80, 0.02, 3840, 1_000_000, Memory(40.0, 60.0))
 OUTAGE = Outage(
-    replace(OURS, interval=0.05), 600.0, 48_000, 2.0, 0.5, 3.0, 24_000_000,
+    replace(OURS, interval=0.05), 600.0, 48_000, 2.0, 0.6, 0.5, 3.0, 24_000_000,
     Memory(40.0, 60.0), Memory(50.0, 70.0), Memory(51.0, 71.0), [Moment(2.5, 48_000.0)],
 )  # fmt: skip
 
@@ -159,8 +159,8 @@ def test_table_has_ratios_to_ours() -> None:
     assert cpu.cell(("Prometheus", "same")) == "-"
     wire = by_name["board model, 1 s", "wire", "bytes / sample"]
     assert wire.cell(("vmagent", "same")) == "4 (0.50x)"
-    drain = by_name["outage of 600 ticks, board model", "drain", "samples / s"]
-    assert drain.cell(("belatwist", "same")) == "96,000"
+    drain = by_name["outage of 600 ticks, board model", "drain, of these 95 %", "samples / s"]
+    assert drain.cell(("belatwist", "same")) == "91,200"
     assert drain.cell(("vmagent", "same")) == "-"
     plain = table.text(made).splitlines()
     assert len({len(line) for line in plain[1:3]}) == 2

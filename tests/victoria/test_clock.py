@@ -34,7 +34,7 @@ def test_put_right_by_a_step(wrong: str, tmp_path: Path) -> None:
         with Twistd(
             "bela", "--config", str(config), cwd=tmp_path, env=environment(said)
         ) as service:
-            held = service.expect_event("upload failed")
+            held = service.expect_event("uploads wait")
             service.expect_event("collected")
             assert server.received() == 0
             said.write_text("+0\n")

@@ -10,6 +10,8 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
+from belatwist.text import printable
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -80,8 +82,7 @@ class Notifier:
         :param text: made one line of at most 300 printable characters.
         """
         self._pay()
-        line = "".join(c if c.isprintable() else " " for c in text[: 2 * _MAX_STATUS])
-        line = " ".join(line.split())[:_MAX_STATUS]
+        line = printable(text[: 2 * _MAX_STATUS])[:_MAX_STATUS]
         if line != self._status and self._send(f"STATUS={line}"):
             self._status = line
 

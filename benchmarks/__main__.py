@@ -1,7 +1,6 @@
 """``python -m benchmarks``: measure everything, or what is asked for, and print one table."""
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from benchmarks import (
     turns,
     wear,
 )
-from benchmarks.harness import QUICK, FailedError, Plan, Row, UnavailableError
+from benchmarks.harness import QUICK, FailedError, Plan, Row, UnavailableError, run_program
 
 QUESTIONS: Mapping[str, Callable[[Plan], list[Row]]] = MappingProxyType(
     {
@@ -105,10 +104,4 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    # So that what was started is ended, and what was made is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        status = main(sys.argv[1:])
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    run_program(main)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""
@@ -186,3 +187,16 @@ def in_worker(
         raise FailedError(f"{name} failed with status {done.returncode}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def run_program(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run a program with its command line, and exit with its status.
+
+    SIGTERM and Ctrl-C unwind it, so that what was started is ended, and what was made is removed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        status = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "belatwist.model": {"belatwist.errors"},
     "belatwist.catalogue": set(),
     "belatwist.quiet": set(),
+    "belatwist.text": set(),
     "belatwist.telemetry": {"belatwist.catalogue"},
     "belatwist.web": set(),
     "belatwist.health.gather": {
@@ -93,6 +94,7 @@ MAY_IMPORT = {
         "belatwist.clock",
         "belatwist.quiet",
         "belatwist.telemetry",
+        "belatwist.text",
     },
     "belatwist.cli": {
         "belatwist.catalogue",
@@ -105,6 +107,7 @@ MAY_IMPORT = {
         "belatwist.procfs",
         "belatwist.store.queries",
         "belatwist.store.schema",
+        "belatwist.text",
         "belatwist.upload.jsonl",
     },
     "belatwist.receiver": {
@@ -122,6 +125,7 @@ ENTRY_POINTS = {"belatwist.tap", "belatwist.receiver.tap"}
 INTERFACES = {"belatwist.store"}
 
 PURE = (
+    "belatwist.text",
     "belatwist.model",
     "belatwist.errors",
     "belatwist.config",

@@ -10,6 +10,7 @@ from belatwist import config
 from belatwist.cli.output import Failure, table
 from belatwist.config import format_duration
 from belatwist.errors import ConfigError
+from belatwist.text import printable
 
 
 def check(path: str) -> list[str]:
@@ -73,9 +74,8 @@ def _check_certificates(path: str) -> None:
     try:
         load_pem_x509_certificates(Path(path).read_bytes())
     except (OSError, ValueError) as error:
-        text = "".join(c if c.isprintable() else " " for c in str(error))
-        text = " ".join(text.split())[:300]
-        raise ConfigError(f"remote.tls_ca_file: {path}: cannot be read: {text}") from None
+        reason = printable(str(error))[:300]
+        raise ConfigError(f"remote.tls_ca_file: {path}: cannot be read: {reason}") from None
 
 
 def _summary(loaded: config.Config) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from belatwist.text import printable
+
 MAX_BYTES = 64 * 1024
 """A longer answer is cut off: the import endpoint answers with next to nothing."""
 
@@ -64,11 +66,6 @@ class Answer(Protocol):
         transport: Any = self.transport
         if transport is not None:
             transport.loseConnection()
-
-
-def printable(text: str) -> str:
-    """Return a text on one line, with spaces for what cannot be printed."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def without(text: str, secrets: Iterable[str]) -> str:

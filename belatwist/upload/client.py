@@ -17,7 +17,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from belatwist.errors import BelaError
-from belatwist.upload.answer import Answer, PlainAgent, header, printable, without
+from belatwist.text import printable
+from belatwist.upload.answer import Answer, PlainAgent, header, without
 from belatwist.upload.connect import Endpoints
 from belatwist.upload.policy import Outcome, Retry, classify
 

@@ -14,7 +14,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from belatwist.errors import ConfigError
-from belatwist.upload.answer import printable
+from belatwist.text import printable
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until a connection must stand."""

@@ -10,8 +10,8 @@ from belatwist.model import Series
 from belatwist.quiet import Trouble
 from belatwist.store import Row, SampleStore
 from belatwist.telemetry import Telemetry
+from belatwist.text import printable
 from belatwist.upload import policy
-from belatwist.upload.answer import printable
 from belatwist.upload.chain import Sent
 from belatwist.upload.cycle import Cycle
 from belatwist.upload.policy import Accepted, Held, Retry, advice

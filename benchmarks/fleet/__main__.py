@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from benchmarks import report
 from benchmarks.fleet import ingestion, plot, run, table
 from benchmarks.fleet.run import Finding
 from benchmarks.fleet.scenarios import SCENARIOS
-from benchmarks.harness import FailedError, Row, UnavailableError
+from benchmarks.harness import FailedError, Row, UnavailableError, run_program
 
 _STEADY = "apart"
 """The scenario whose bodies are sent again to find out what the server takes."""
@@ -108,10 +107,4 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    # So that what was started is ended, and what was made is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        status = main(sys.argv[1:])
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    run_program(main)

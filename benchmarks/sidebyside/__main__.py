@@ -3,7 +3,6 @@
 import argparse
 import itertools
 import json
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.harness import FailedError, Plan, UnavailableError, workspace
+from benchmarks.harness import FailedError, Plan, UnavailableError, run_program, workspace
 from benchmarks.server import victoria
 from benchmarks.sidebyside import plot, table, tools
 from benchmarks.sidebyside.outage import Outage, endure
@@ -143,10 +142,4 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    # So that what was started is ended, and what was made is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        status = main(sys.argv[1:])
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    run_program(main)

@@ -83,10 +83,7 @@ def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
     :param on_hangup: called on SIGHUP, whose default would end the process.
     """
     reactor.seconds = time.monotonic
-    if sys.__stderr__ is not None:
-        # systemd's watchdog ends a process that hangs with SIGABRT: then every thread's stack tells
-        # where it did.
-        faulthandler.enable(sys.__stderr__)
+    _tell_stacks()
     # What the service writes is for its user and group: the database, its lock, the log.
     os.umask(0o027)
 
@@ -98,6 +95,27 @@ def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
     # After Twisted's own handlers, which would have the process die of the signal.
     reactor.callWhenRunning(_handle_signals, reactor)
     reactor.callWhenRunning(_spare_the_imported)
+
+
+def _tell_stacks() -> None:
+    """Have SIGABRT, with which systemd's watchdog ends a process that hangs, tell where it hung.
+
+    The main thread's stack comes from the signal's handler itself, whatever that thread is in; those
+    of all threads follow as soon as the interpreter gives the main thread its turn. To walk through
+    them at once, as faulthandler does by itself, crashes when another thread happens to run.
+    """
+    if (stream := sys.__stderr__) is None:
+        return
+
+    def abort(_number: int, _frame: object) -> None:
+        faulthandler.dump_traceback(stream)
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGABRT)
+
+    # What PYTHONFAULTHANDLER has set up would be left in place otherwise.
+    faulthandler.disable()
+    signal.signal(signal.SIGABRT, abort)
+    faulthandler.enable(stream, all_threads=False)
 
 
 def _spare_the_imported() -> None:

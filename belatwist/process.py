@@ -100,9 +100,10 @@ def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
 def _tell_stacks() -> None:
     """Have SIGABRT, with which systemd's watchdog ends a process that hangs, tell where it hung.
 
-    The main thread's stack comes from the signal's handler itself, whatever that thread is in; those
-    of all threads follow as soon as the interpreter gives the main thread its turn. To walk through
-    them at once, as faulthandler does by itself, crashes when another thread happens to run.
+    The main thread's stack comes from the signal's handler itself, whatever that thread is in;
+    those of all threads follow as soon as the interpreter gives the main thread its turn. To walk
+    through them at once, as faulthandler does by itself, crashes when another thread happens to
+    run.
     """
     if (stream := sys.__stderr__) is None:
         return

@@ -11,6 +11,7 @@ from belatwist.clock import wall_ms
 from belatwist.store import Outcome, Verdict
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
+from belatwist.store.schema import PAGE_SIZE
 from belatwist.telemetry import Telemetry
 from benchmarks import board
 from benchmarks.harness import Plan, Row, filesystem, in_worker, workspace, written_bytes
@@ -114,4 +115,4 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
 
 
 def _size(cursor: Any) -> int:
-    return int(cursor.execute("PRAGMA page_count").fetchone()[0]) * 4096
+    return int(cursor.execute("PRAGMA page_count").fetchone()[0]) * PAGE_SIZE

@@ -13,11 +13,11 @@ version; the table ``migration_progress`` says how far it is.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from sqlite3 import SQLITE_INTERRUPT, Connection, Error
+from sqlite3 import SQLITE_INTERRUPT, Connection, Error, OperationalError
 
 from belatwist.errors import StartError
 from belatwist.store import queries, schema
@@ -192,9 +192,9 @@ class Migration:
 def _shrink(connection: Connection) -> str | None:
     """Give back the pages that the old table has left, and have later ones be given back as well.
 
-    A database that was made without ``auto_vacuum`` takes it only while it is written anew, which
-    needs the room of its content twice. Where that is not to be had, the free pages are kept, and
-    used again before the file grows.
+    A database that was laid out in another way (:func:`.schema.lay_out`) is changed only while it
+    is written anew, which needs the room of its content twice. Where that is not to be had, the
+    free pages are kept, and used again before the file grows.
 
     :return: why it was not done, in words.
     """
@@ -202,7 +202,8 @@ def _shrink(connection: Connection) -> str | None:
     def pragma(name: str) -> int:
         return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
-    if pragma("freelist_count") == 0 and pragma("auto_vacuum") == 2:
+    laid_out = pragma("auto_vacuum") == 2 and pragma("page_size") == schema.PAGE_SIZE
+    if laid_out and pragma("freelist_count") == 0:
         return None
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     used = (pragma("page_count") - pragma("freelist_count")) * pragma("page_size")
@@ -213,7 +214,10 @@ def _shrink(connection: Connection) -> str | None:
         return f"{2 * used:,} bytes are needed for that and {free:,} are free"
     before = pragma("temp_store")
     try:
-        connection.execute("PRAGMA auto_vacuum=2")
+        # The size of the pages changes only without a log, which cannot be had while others read.
+        with suppress(OperationalError):
+            connection.execute("PRAGMA journal_mode=delete").fetchall()
+        schema.lay_out(connection)
         # The copy that is made on the way would otherwise be made in memory.
         connection.execute("PRAGMA temp_store=1")
         connection.execute("VACUUM")
@@ -223,6 +227,7 @@ def _shrink(connection: Connection) -> str | None:
         return str(error)
     finally:
         connection.execute(f"PRAGMA temp_store={before}")
+        connection.execute("PRAGMA journal_mode=wal").fetchall()
     return None
 
 

@@ -32,7 +32,7 @@ TIDY_EVERY = 24 * 3600.0
 PAUSE = 0.05
 """Seconds between two pieces of a long work: others need the card as well."""
 
-VACUUM_PAGES = 128
+VACUUM_PAGES = 512
 """Pages given back to the file system in one piece."""
 
 SPARE = 8 << 20

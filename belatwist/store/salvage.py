@@ -199,7 +199,7 @@ def _fill(
 ) -> tuple[int, int | None, str | None]:
     """Make a new database, and carry over into it what can be read of the old one."""
     with closing(sqlite3.connect(fresh)) as target:
-        target.execute("PRAGMA auto_vacuum = 2")
+        schema.lay_out(target)
         schema.create(target, now.isoformat(timespec="seconds"))
         if session is not None:
             with target:

@@ -18,6 +18,10 @@ ID_BASE = 1 << 20
 """A sample's id is ``timestamp_ms * ID_BASE + series_id``. Series ids stay below it, so that this
 is unique, ordered by time, and within 64 bits until the year 2248."""
 
+PAGE_SIZE = 1024
+"""Bytes of a page. A tick changes half a dozen pages, some of them by a few bytes only, and each is
+written to the log whole: with SQLite's default, 4096, a card is written half as much again."""
+
 # 1048576 is ID_BASE.
 _DDL = """
 CREATE TABLE schema_version (
@@ -112,6 +116,16 @@ LEFT JOIN sessions r ON r.number = x.session_number;
 """
 
 
+# Only a database without tables takes these. Freed pages can then be given back piecemeal.
+_LAYOUT = {"page_size": PAGE_SIZE, "auto_vacuum": 2}
+
+
+def lay_out(connection: Connection) -> None:
+    """Say how the file of a new database is to be laid out; must come before all else."""
+    for pragma, value in _LAYOUT.items():
+        connection.execute(f"PRAGMA {pragma}={value}")
+
+
 def configure(
     connection: Connection,
     *,
@@ -128,9 +142,8 @@ def configure(
         write-ahead log is not to be had.
     """
     wanted: dict[str, str | int] = {
-        "busy_timeout": busy_timeout_ms,  # First: the next two may have to wait for a lock.
-        # Only a database without tables takes this; freed pages can then be given back piecemeal.
-        "auto_vacuum": 2,
+        "busy_timeout": busy_timeout_ms,  # First: the next ones may have to wait for a lock.
+        **_LAYOUT,
         "journal_mode": "wal",
         "synchronous": {"normal": 1, "full": 2}[synchronous],
         "temp_store": 2,
@@ -142,7 +155,7 @@ def configure(
     for pragma, value in wanted.items():
         connection.execute(f"PRAGMA {pragma}={value}").fetchall()
     for pragma, value in wanted.items():
-        if pragma == "auto_vacuum":
+        if pragma in _LAYOUT:
             continue  # An older database keeps what it was made with.
         found = connection.execute(f"PRAGMA {pragma}").fetchone()
         if found is None or found[0] != value:

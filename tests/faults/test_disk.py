@@ -17,11 +17,12 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from belatwist.model import Series, sample
+from belatwist.store.schema import PAGE_SIZE
 from tests.fakes import inline_store
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 from tests.store.stores import query
 
-PAGE = 4096
+PAGE = PAGE_SIZE
 COLLECTORS = [
     {"name": name, "interval": "200ms"}
     for name in ("cpu.usage", "memory.usage", "network.traffic", "system.load", "system.uptime")

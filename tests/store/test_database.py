@@ -255,8 +255,8 @@ class LeavingTests(InFolder):
         def fails(cursor: Any) -> None:
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             with self.path.open("r+b") as file:
-                file.seek((healthy()[2]["samples"][-9] - 1) * 4096)
-                file.write(b"\xa5" * 4096)
+                file.seek((healthy()[2]["samples"][-9] - 1) * schema.PAGE_SIZE)
+                file.write(b"\xa5" * schema.PAGE_SIZE)
             error = sqlite3.DatabaseError("database disk image is malformed")
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error

@@ -452,8 +452,25 @@ def test_space_is_given_back(path: Path) -> None:
             largest = max(largest, path.stat().st_size + wal)
         assert path.with_name("metrics.db-wal").stat().st_size == 0
         assert connection.execute("PRAGMA temp_store").fetchone() == (2,)
-    # SQLite writes its log back when it has a thousand pages.
+        assert connection.execute("PRAGMA page_size").fetchone() == (schema.PAGE_SIZE,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    # SQLite writes its log back at a thousand pages, which have the old size until the end.
     assert largest < before + 1100 * 4096 + 500 * 400
+    assert path.stat().st_size < before / 5
+
+
+def test_while_others_read_the_pages_keep_their_size(path: Path) -> None:
+    """A program that has the file open keeps it from being laid out anew, and from nothing else."""
+    version_2(path, old.mixed(10_000))
+    before = path.stat().st_size
+    with closing(opened(path)) as connection, closing(sqlite3.connect(path)) as reader:
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        migration = migrate.Migration(NOW_MS, rows_a_step=500)
+        while migration.step(connection):
+            pass
+        assert migration.result.unshrunk is None
+        assert connection.execute("PRAGMA page_size").fetchone() == (4096,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert path.stat().st_size < before / 5
 
 

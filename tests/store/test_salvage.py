@@ -28,7 +28,7 @@ from tests.store import suite
 from tests.store.databases import CORE, LOAD, accept, insert, reading, settle
 from tests.store.stores import InFolder, query, sessions
 
-PAGE = 4096
+PAGE = schema.PAGE_SIZE
 NOW = datetime(2026, 11, 22, 10, 33, 56, tzinfo=UTC)
 START_MS = 1_800_000_000_000
 SERIES = [Series.of("cpu.usage", "böx", {"core": str(n)}, priority=n % 4) for n in range(40)]

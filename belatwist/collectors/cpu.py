@@ -58,7 +58,8 @@ class CpuUsage:
         if series is None:
             series = Series.of("cpu.usage_percent", self._device_id, {"core": core})
             self._series[core] = series
-        return sample(series, now_ms, 100 * busy / total)
+        # The kernel counts hundredths of a second: further digits would say nothing, and are sent.
+        return sample(series, now_ms, round(100 * busy / total, 2))
 
 
 def delta(before: stat.Times, after: stat.Times) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Delivery:
         this many seconds have passed since they were last.
     :param batch_size: samples read from the store at once, and the largest chunk.
     :param chunk_size: samples of the first chunk, and of the first one after a failure.
-    :param compression_level: zlib's; ``None`` sends plain bodies.
+    :param compression_level: gzip's; ``None`` sends plain bodies.
     :param random: gives numbers from 0 to 1.
     :param endpoint: where bodies go, for the log.
     :ivar progress: how it goes.

@@ -8,9 +8,10 @@ JSON line format")::
 The same rows always give the same bytes: a chunk that is sent again is recognised as the same.
 """
 
-import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
+
+from deflate import gzip_compress
 
 from belatwist.model import Series
 from belatwist.store import Row
@@ -102,9 +103,11 @@ class Encoder:
 def compress(body: bytes, level: int) -> bytes:
     """Gzip a body, without the time in its header: the same body gives the same bytes.
 
-    :param level: zlib's, 1 to 9.
+    By libdeflate, whose bodies are smaller than zlib's, and made in less time.
+
+    :param level: libdeflate's, 1 to 9.
     """
-    return gzip.compress(body, level, mtime=0)
+    return gzip_compress(body, level)
 
 
 def unsendable(series: Series) -> str | None:

@@ -30,6 +30,7 @@ from belatwist.timekeeper import Timekeeper
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import HTTPImportClient
 from belatwist.upload.delivery import Delivery
+from belatwist.upload.lookout import Lookout
 from belatwist.upload.policy import Backoff
 from belatwist.upload.service import Uploader
 
@@ -101,6 +102,13 @@ def build(
         interval=config.remote.upload_interval,
         random=random.SystemRandom().random,
     )
+    lookout = Lookout(
+        client.knock,
+        reactor=reactor,
+        random=random.SystemRandom().random,
+        returned=uploader.hurry,
+    )
+    client.watch(lookout.tried)
     pruner, checkpointer = _maintenance(
         config.storage,
         store,
@@ -132,7 +140,7 @@ def build(
     if config.health.enabled:
         listeners = [_health(config.health, parts, reactor), *listeners]
     watchdog = _watchdog(config.health, parts, notifier)
-    uploads = [uploader] if config.remote.enabled else []
+    uploads = [lookout, uploader] if config.remote.enabled else []
     return Agent(
         session_id=session_id,
         lock=lock,

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 
 from belatwist.telemetry import Telemetry
 from belatwist.upload.client import ImportClient
 from belatwist.upload.policy import Backoff, Held, Outcome, Retry
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 Check = Callable[[], Awaitable[str | None]]
 """Says why a body should not be sent now; ``None`` when nothing speaks against it."""
@@ -60,6 +59,7 @@ class RetryChain:
         self._random = random
         self._durations = telemetry.upload_duration
         self._pause: Deferred[None] | None = None
+        self._timer: IDelayedCall | None = None
         self._stopped = False
 
     async def send(self, body: bytes, retrying: Retrying, check: Check) -> Sent:
@@ -83,13 +83,21 @@ class RetryChain:
             wait = self._backoff.wait(attempt, asked=outcome.after, random=self._random())
             retrying(outcome, attempt, wait)
             attempt += 1
+            pause: Deferred[None] = Deferred()
+            timer = self._reactor.callLater(wait, pause.callback, None)
+            self._pause, self._timer = pause, None if outcome.after else timer
             try:
-                self._pause = deferLater(self._reactor, wait)
-                await self._pause
+                await pause
             except CancelledError:
+                timer.cancel()
                 return Sent(Held("stopping"), attempt)
             finally:
-                self._pause = None
+                self._pause = self._timer = None
+
+    def hurry(self) -> None:
+        """End a wait at once and try again, unless it is the server that has asked for the wait."""
+        if self._timer is not None:
+            self._timer.reset(0)
 
     def stop(self) -> None:
         """End a wait at once, and begin no further try; one in flight is left alone."""

@@ -139,6 +139,14 @@ class HTTPImportClient:
         except Exception as error:
             raise BelaError(describe(error, _secrets(url, token))) from error
 
+    def knock(self) -> "Deferred[None]":
+        """Connect to the server and drop the connection at once; fails when there is none."""
+        return Deferred.fromCoroutine(self._endpoints.knock(self._url))
+
+    def watch(self, tried: Callable[[bool], None]) -> None:
+        """Have something told of each attempt to connect to the server whether it stood."""
+        self._endpoints.watch(self._url, tried)
+
     def close(self) -> "Deferred[None]":
         """Close the connections that are kept."""
         closed: Deferred[None] = self._pool.closeCachedConnections()

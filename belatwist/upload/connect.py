@@ -1,14 +1,18 @@
 """Connections to a server: how they are made, whom TLS trusts, and whom they have reached."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL.crypto import X509
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.python.failure import Failure
 from twisted.web.client import URI, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -35,6 +39,7 @@ class Endpoints:
         self._reactor = reactor
         self._tls = BrowserLikePolicyForHTTPS(_trust_root(ca_file))
         self._peers: dict[Key, str] = {}
+        self._watched: dict[Key, Callable[[bool], None]] = {}
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """Return what connects to a URI's server."""
@@ -43,25 +48,49 @@ class Endpoints:
         )
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _Remembering(endpoint, self._peers, (uri.scheme, uri.host, uri.port))
+        return _Remembering(endpoint, partial(self._tried, _key(uri)))
+
+    def watch(self, url: str, tried: Callable[[bool], None]) -> None:
+        """Have something told of each attempt to connect to a URL's server whether it stood."""
+        self._watched[_key(URI.fromBytes(url.encode()))] = tried
+
+    async def knock(self, url: str) -> None:
+        """Connect to a URL's server, without TLS, and drop the connection at once.
+
+        :raises Exception: when there is none, one of Twisted's for failed connections.
+        """
+        uri = URI.fromBytes(url.encode())
+        endpoint = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=CONNECT_TIMEOUT)
+        protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
+        protocol.transport.abortConnection()
 
     def peer_of(self, url: bytes) -> str:
         """Return the address (IP:port) that the last connection to a URL's server has reached.
 
         Behind a proxy it is the proxy's. It is empty when there was no connection.
         """
-        uri = URI.fromBytes(url)
-        return self._peers.get((uri.scheme, uri.host, uri.port), "")
+        return self._peers.get(_key(URI.fromBytes(url)), "")
+
+    def _tried(self, key: Key, peer: str | None) -> None:
+        if peer is not None:
+            self._peers[key] = peer
+        if key in self._watched:
+            self._watched[key](peer is not None)
+
+
+def _key(uri: URI) -> Key:
+    return uri.scheme, uri.host, uri.port
 
 
 @implementer(IStreamClientEndpoint)
 class _Remembering:
-    """An endpoint that takes a note of whom its connection has reached."""
+    """An endpoint that tells whom its connection has reached: IP:port, ``None`` for nobody."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, peers: dict[Key, str], key: Key) -> None:
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, tried: Callable[[str | None], None]
+    ) -> None:
         self._endpoint = endpoint
-        self._peers = peers
-        self._key = key
+        self._tried = tried
 
     def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[IProtocol]":
         """Connect."""
@@ -69,10 +98,15 @@ class _Remembering:
         def connected(protocol: Any) -> Any:
             peer = protocol.transport.getPeer()
             host = f"[{peer.host}]" if ":" in peer.host else peer.host
-            self._peers[self._key] = f"{host}:{peer.port}"
+            self._tried(f"{host}:{peer.port}")
             return protocol
 
-        return self._endpoint.connect(protocolFactory).addCallback(connected)
+        def failed(failure: Failure) -> Failure:
+            if not failure.check(CancelledError):
+                self._tried(None)
+            return failure
+
+        return self._endpoint.connect(protocolFactory).addCallbacks(connected, failed)
 
 
 def _trust_root(ca_file: Path | None) -> Any:

@@ -118,6 +118,10 @@ class Delivery:
             await self._drain(cycle)
         self.progress.ended(cycle)
 
+    def hurry(self) -> None:
+        """End a wait between two tries at once."""
+        self._chain.hurry()
+
     def stop(self) -> None:
         """End the cycle: a wait at once, a request in flight when it is answered and recorded."""
         self._stopping = True

@@ -107,7 +107,7 @@ def compress(body: bytes, level: int) -> bytes:
 
     :param level: libdeflate's, 1 to 9.
     """
-    return gzip_compress(body, level)
+    return bytes(gzip_compress(body, level))
 
 
 def unsendable(series: Series) -> str | None:

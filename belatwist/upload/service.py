@@ -67,6 +67,17 @@ class Uploader(Service):
         wait = self._random() * self._interval
         self._first = self._reactor.callLater(wait, self._loop.start, self._interval)
 
+    def hurry(self) -> None:
+        """Try at once: the server, which could not be reached, can be.
+
+        A wait within a cycle ends; without one, a cycle begins.
+        """
+        if self._current is not None and not self._current.called:
+            self._delivery.hurry()
+        elif self._loop.running:
+            self._loop.stop()
+            self._loop.start(self._interval)
+
     def stopService(self) -> "Deferred[None]":
         """Stop; a request in flight is given :data:`GRACE` seconds to be answered and recorded."""
         super().stopService()

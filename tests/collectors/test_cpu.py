@@ -87,9 +87,7 @@ def test_a_core_that_comes_back_starts_anew() -> None:
     board.texts["stat"] = (
         b"cpu3 99999 0 0 1000009 0 0 0 0\ncpu4 55218 12 17965 508811 403 0 612 0\n"
     )
-    assert usage(collector.collect(NOW_MS)) == pytest.approx(
-        {"3": 0.0, "4": 100.0, "all": 9.09}
-    )
+    assert usage(collector.collect(NOW_MS)) == pytest.approx({"3": 0.0, "4": 100.0, "all": 9.09})
 
 
 def test_no_time_passed_yields_nothing() -> None:

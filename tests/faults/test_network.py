@@ -51,6 +51,25 @@ def test_the_server_is_stopped_and_started(tmp_path: Path) -> None:
     assert max(world.gaps()) < 2 * INTERVAL_MS
 
 
+@pytest.mark.parametrize("attempts", [1, 3], ids=["between two cycles", "within one"])
+def test_the_return_is_noticed(
+    server: VictoriaMetrics, proxy: Proxy, tmp_path: Path, attempts: int
+) -> None:
+    """A server that could not be reached need not wait for what the uploader would."""
+    retry = {"max_attempts": attempts, "initial_backoff": "10m", "max_backoff": "10m"}
+    world = World(tmp_path / "device", server, proxy, upload="8s", remote={"retry": retry})
+    proxy.refuse()
+    with world.run() as service:
+        service.expect_event("Upload chunk failed" if attempts > 1 else "upload failed")
+        world.collects(service, 3)
+        proxy.accept()
+        service.expect_event("the server can be reached again")
+        world.drains(service)
+        assert service.stop() == 0
+    account = world.finish()
+    assert account.delivered == account.collected
+
+
 @pytest.mark.parametrize("after", [0, 12], ids=["before its first byte", "in its first line"])
 def test_the_answer_is_cut(
     server: VictoriaMetrics, proxy: Proxy, tmp_path: Path, after: int

@@ -151,6 +151,29 @@ class ChainTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.successResultOf(done)
 
+    def test_hurry_ends_a_wait(self) -> None:
+        """The next try comes at once, and is the second; without a wait nothing happens."""
+        self.client.outcomes = [Retry("refused"), None]
+        self.chain.hurry()
+        done = self.send()
+        self.chain.hurry()
+        self.clock.advance(0)
+        self.assertEqual(len(self.client.bodies), 2)
+        self.chain.hurry()
+        self.client.waiting.pop().callback(Accepted(204))
+        self.assertEqual(self.successResultOf(done), Sent(Accepted(204), 2))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_hurry_leaves_a_wait_that_the_server_has_asked_for(self) -> None:
+        """Whoever was reached then, and said so, is reached now as well."""
+        self.client.outcomes = [Retry("busy", 429, 100.0), Accepted(204)]
+        done = self.send()
+        self.chain.hurry()
+        self.clock.advance(99.9)
+        self.assertNoResult(done)
+        self.clock.advance(0.1)
+        self.successResultOf(done)
+
     def test_stop_ends_a_wait_at_once(self) -> None:
         """No timer is left, no further try is made."""
         self.client.outcomes = [Retry("reset")]

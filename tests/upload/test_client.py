@@ -13,6 +13,7 @@ import pytest_twisted
 from OpenSSL import SSL
 from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -26,6 +27,7 @@ from belatwist.listen import Listener
 from belatwist.upload.client import HTTPImportClient, describe
 from belatwist.upload.policy import Accepted, Halted, Outcome, Rejected, Retry
 from tests.faults.certificates import Authority
+from tests.process import free_port
 
 
 class Import(Resource):
@@ -192,6 +194,42 @@ def test_nobody_listens() -> "Generator[Deferred[Any], Any, None]":
     assert isinstance(outcome, Retry)
     assert "ConnectionRefusedError" in outcome.reason
     assert outcome.error_type == "ConnectionRefusedError"
+
+
+@pytest_twisted.inlineCallbacks
+def test_whether_connections_stand_is_told() -> "Generator[Deferred[Any], Any, None]":
+    """Of each attempt to connect to the server; a kept connection takes none."""
+    told: list[bool] = []
+    with listening(Site(Import())) as url:
+        one = client(url)
+        one.watch(told.append)
+        for _ in range(2):
+            yield one.post(b"body")
+        yield Deferred.fromCoroutine(one.date_of(f"{url}/health"))
+        assert told == [True]
+        yield one.close()
+    for _ in range(2):
+        yield one.post(b"body")
+    with pytest.raises(BelaError):
+        yield Deferred.fromCoroutine(one.date_of(f"{url}/health"))
+    assert told == [True, False, False, False]
+    with pytest.raises(BelaError):
+        yield Deferred.fromCoroutine(one.date_of(f"http://127.0.0.2:{free_port()}/health"))
+    assert told == [True, False, False, False]
+    yield one.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_knock_is_a_connection_and_no_request() -> "Generator[Deferred[Any], Any, None]":
+    """It says whether somebody listens, also where nobody would speak TLS, and leaves nothing."""
+    resource = Import()
+    with listening(Site(resource)) as url:
+        one = client(url)
+        assert (yield one.knock()) is None
+        assert (yield client(url.replace("http:", "https:")).knock()) is None
+    assert resource.bodies == []
+    with pytest.raises(ConnectError):
+        yield one.knock()
 
 
 @pytest_twisted.inlineCallbacks

@@ -106,6 +106,42 @@ class UploaderTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.assertEqual(len(self.client.bodies), 2)
 
+    def test_hurry_begins_a_cycle(self) -> None:
+        """Between two cycles; the next comes an interval later. Before the first there is none."""
+        self.store.add(samples(1))
+        service = self.uploader()
+        service.hurry()
+        self.assertEqual(self.client.bodies, [])
+        self.client.outcomes = [Retry("refused"), Accepted(204)]
+        self.clock.advance(INTERVAL)
+        self.clock.advance(INTERVAL / 2)
+        self.assertEqual(len(self.client.bodies), 1)
+        service.hurry()
+        self.assertEqual(len(self.client.bodies), 2)
+        self.store.add(samples(1, first=1))
+        self.clock.advance(INTERVAL - 0.1)
+        self.assertEqual(len(self.client.bodies), 2)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.client.bodies), 3)
+        self.successResultOf(service.stopService())
+        service.hurry()
+        self.assertEqual(len(self.client.bodies), 3)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_hurry_within_a_cycle(self) -> None:
+        """It ends the wait for the next try, and begins no second cycle."""
+        self.store.add(samples(1))
+        service = self.uploader(attempts=2)
+        self.client.outcomes = [Retry("refused"), None]
+        self.clock.advance(INTERVAL)
+        service.hurry()
+        self.clock.advance(0)
+        self.assertEqual(len(self.client.bodies), 2)
+        service.hurry()
+        self.assertEqual(len(self.client.bodies), 2)
+        self.client.waiting.pop().callback(Accepted(204))
+        self.assertEqual(self.accepted(), 1)
+
     def test_a_stop_before_the_first_cycle(self) -> None:
         """Then there is none."""
         self.store.add(samples(1))

@@ -1,0 +1,84 @@
+"""Looks out for a server that could not be connected to, so that its return is noticed at once."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+EVERY = 4.5
+"""Seconds from an attempt to connect that has failed to the next one, at most."""
+
+SPREAD = 0.2
+"""The part of it by which an attempt comes sooner, at random: many devices lose the same server."""
+
+PATIENCE = 3.5
+"""Seconds that an attempt is given: three packets, where nobody answers."""
+
+
+class Lookout(Service):
+    """While a server cannot be connected to, tries every few seconds, and tells when it can be.
+
+    The uploader's waits spare a server that answers and cannot take samples. One that cannot be
+    reached is not spared by them, and to try costs a packet or two; without a network, nothing.
+
+    :param connect: makes a connection to the server and drops it; fails when there is none.
+    :param random: gives numbers from 0 to 1.
+    :param returned: called when the server can be connected to again.
+    """
+
+    log = Logger()
+    name = "lookout"
+
+    def __init__(
+        self,
+        connect: "Callable[[], Deferred[None]]",
+        *,
+        reactor: "IReactorTime",
+        random: Callable[[], float],
+        returned: Callable[[], None],
+    ) -> None:
+        self._connect = connect
+        self._reactor = reactor
+        self._random = random
+        self._returned = returned
+        self._timer: IDelayedCall | None = None
+        self._attempt: Deferred[None] | None = None
+
+    def stopService(self) -> None:
+        """Stop looking."""
+        super().stopService()
+        self._rest()
+        if self._attempt is not None:
+            self._attempt.cancel()
+
+    def tried(self, stood: bool) -> None:
+        """Take note of an attempt to connect, whoever made it, and of whether it stood."""
+        if stood:
+            self._rest()
+        elif self.running and self._timer is None and self._attempt is None:
+            wait = EVERY * (1 - SPREAD * self._random())
+            self._timer = self._reactor.callLater(wait, self._look)
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        self._attempt = self._connect().addTimeout(PATIENCE, self._reactor)
+        self._attempt.addCallbacks(self._found, self._failed)
+
+    def _found(self, _: object) -> None:
+        self._attempt = None
+        self.log.debug("the server can be reached again")
+        self._returned()
+
+    def _failed(self, _: object) -> None:
+        self._attempt = None
+        self.tried(stood=False)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.faults.certificates import Authority
 from tests.systemd.machine import Machine
 
 UNIT = "metrics-collector.service"
@@ -32,6 +33,24 @@ HASTE = """\
 [Service]
 WatchdogSec=3s
 RestartSec=200ms
+"""
+
+
+# What accepts everything, over TLS.
+TLS_SERVER = """\
+import http.server, ssl
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/srv/server.pem")
+server = http.server.HTTPServer(("127.0.0.1", 9443), Handler)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
 """
 
 
@@ -217,6 +236,32 @@ def test_uploads_reach_a_server(service: Service) -> None:
         lambda: bool(service.rows("SELECT 1 FROM metrics WHERE uploaded = 1")),
         "the samples are marked",
     )
+
+
+def test_uploads_reach_a_server_over_tls(service: Service, tmp_path: Path) -> None:
+    """The hardening leaves what TLS takes: a certificate is looked at by code made at run time."""
+    box = service.box
+    authority = Authority(tmp_path / "ca")
+    authority.server()
+    box.write("/srv/server.pem", (tmp_path / "ca" / "server.pem").read_text())
+    box.write("/srv/server.py", TLS_SERVER)
+    box.write("/etc/belabox-metrics/ca.pem", authority.file.read_text())
+    box.run("systemd-run", "--quiet", "--unit=tls-server", PYTHON, "/srv/server.py")
+    remote = {
+        "url": "https://localhost:9443/api/v1/import",
+        "tls_ca_file": "/etc/belabox-metrics/ca.pem",
+    }
+    service.ctl("stop")
+    try:
+        box.write(CONFIG, configuration(remote=remote))
+        service.ctl("start")
+        active = "SELECT session_id FROM sessions WHERE status = 'active'"
+        uploaded = f"SELECT 1 FROM metrics WHERE uploaded = 1 AND session_id IN ({active}) LIMIT 1"
+        box.until(lambda: bool(service.rows(uploaded)), "the samples are marked")
+    finally:
+        box.run("systemctl", "stop", "tls-server")
+        box.write(CONFIG, configuration())
+        service.ctl("restart")
 
 
 def test_reload_does_not_end_it(service: Service) -> None:

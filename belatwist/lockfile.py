@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from belatwist.errors import StartError
@@ -10,7 +11,8 @@ from belatwist.errors import StartError
 class ProcessLock:
     """A lock that the kernel gives back when the process ends, however it ends.
 
-    :ivar path: the lock file; it holds the process id of its owner, and stays behind, unlocked.
+    :ivar path: the lock file; it holds the process id of its owner if there was room for it, and
+        stays behind, unlocked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,9 +37,11 @@ class ProcessLock:
             raise StartError(
                 f"lock {self.path}: another instance is running (process {owner or 'unknown'})"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         self._descriptor = descriptor
+        # On a full disk it holds all the same, and the database is who says what is wrong.
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
     def held(self) -> bool:
         """Tell whether this process keeps others off: a lock file that was deleted does not."""

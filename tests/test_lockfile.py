@@ -1,5 +1,6 @@
 """The single-process lock; that it holds between processes is shown by the service's tests."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -37,6 +38,21 @@ def test_a_stale_file_is_no_lock(tmp_path: Path) -> None:
     lock = ProcessLock(path)
     lock.acquire()
     assert path.read_text() == f"{os.getpid()}\n"
+    lock.release()
+
+
+def test_a_full_disk_has_room_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process id cannot be written the lock holds without it."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.pwrite", full)
+    lock = ProcessLock(tmp_path / "db.lock")
+    lock.acquire()
+    assert lock.held()
+    with pytest.raises(StartError, match=r"\(process unknown\)$"):
+        ProcessLock(lock.path).acquire()
     lock.release()
 
 

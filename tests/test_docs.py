@@ -125,6 +125,7 @@ FOREIGN = {
     "DNS lookup failed",
     "Input/output error",
     "Permission denied",
+    "Read-only file system",
     "attempt to write a readonly database",
     "database disk image is malformed",
     "database or disk is full",

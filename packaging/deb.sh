@@ -34,6 +34,7 @@ Section: net
 Priority: optional
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)
 Depends: $(basename "$(readlink "$python")"), libc6 (>= 2.${libc:-28}), systemd (>= 247)
+Recommends: ca-certificates
 Description: metrics agent for small computers on the move
  Collects from /proc and /sys, keeps every sample in SQLite, and uploads to
  VictoriaMetrics when the uplink allows it. The package carries its own Python

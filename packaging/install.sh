@@ -60,6 +60,7 @@ find "$new" -depth -exec touch -h -d "@$((epoch - 60))" {} +
 "$new/bin/python" -m compileall -q -s "$new" -p "$prefix" "$library"
 cd /
 "$new/bin/python" -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))'
+chmod 644 "$library/twisted/plugins/dropin.cache"
 touch -d "@$epoch" "$library/twisted/plugins/dropin.cache"
 rm -rf "$target"
 mv "$new" "$target"

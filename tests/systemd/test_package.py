@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,11 +71,23 @@ def test_the_package_knows_nothing_of_the_machine_it_was_built_on(unpacked: Path
             assert not [name for name in ours if name.encode() in data], path
 
 
+def test_programs_are_programs(unpacked: Path) -> None:
+    """Only programs and libraries can be executed; all can be read, and only root writes."""
+    for path in unpacked.rglob("*"):
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        if path.is_symlink() or path.parent.name == "DEBIAN":
+            continue
+        program = path.is_dir() or path.parent.name == "bin" or path.suffix == ".so"
+        assert mode == (0o755 if program else 0o644), path
+
+
 def test_what_the_package_says(package: Path) -> None:
     """It is for one architecture and one Python, which it depends on."""
     assert control(package, "Version") == __version__
     assert control(package, "Architecture") != "all"
     assert re.match(r"python3\.\d+, libc6 \(>= 2\.\d+\), systemd", control(package, "Depends"))
+    # Without it no server's certificate is known.
+    assert control(package, "Recommends") == "ca-certificates"
 
 
 def test_install_upgrade_remove_purge(box: Machine, package: Path, newer: Path) -> None:

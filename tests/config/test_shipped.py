@@ -1,10 +1,13 @@
 """The files that come with the project: they load anywhere, and the documentation is current."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from belatwist.collectors import table
 from belatwist.config import COLLECTORS, Config, DiskIO, load
@@ -81,6 +84,25 @@ def test_the_documentation_is_generated_from_the_types() -> None:
     """Running ``python -m belatwist.config.docs docs/configuration.md`` changes nothing."""
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     assert replaced(text) == text
+
+
+def test_every_added_key_is_told() -> None:
+    """The page of corrections lists the keys that the specification's file does not have."""
+
+    def paths(section: dict[str, Any], above: str = "") -> set[str]:
+        found: set[str] = set()
+        for key, value in section.items():
+            path = f"{above}{key}"
+            found |= paths(value, f"{path}.") if isinstance(value, dict) else {path}
+        return found
+
+    given = paths(yaml.safe_load((ROOT / "tests" / "config" / "sample.yaml").read_text()))
+    tables = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    known = set(re.findall(r"^\| `([a-z_]+\.[a-z_.]+)`", tables, re.MULTILINE))
+    page = (ROOT / "docs" / "corrections.md").read_text("utf-8")
+    told = set(re.findall("`([a-z_.]+)`", page.partition("## Keys that were added")[2]))
+    collectors = set(COLLECTORS)
+    assert told == known - given - collectors
 
 
 def test_documentation_without_markers_is_refused() -> None:

@@ -107,15 +107,18 @@ class GuardedRequest(BoundedRequest):
 
     def process(self) -> None:
         """Refuse the request, or hand it on."""
-        refusal = self._access.refusal(
-            self.path, self.getHeader("host"), self.getHeader("authorization")
-        )
+        refusal = self._access.refusal(self.path, self._text(b"host"), self._text(b"authorization"))
         if refusal is None:
             super().process()
             return
         if refusal.challenge:
             self.setHeader(b"WWW-Authenticate", b'Basic realm="belatwist", charset="UTF-8"')
         self.finish_with(refusal.status, refusal.reason)
+
+    def _text(self, name: bytes) -> str | None:
+        """Return a header as a text, whatever bytes it holds."""
+        value = self.getHeader(name)
+        return None if value is None else value.decode("utf-8", "replace")
 
 
 def _is_address(text: str) -> bool:

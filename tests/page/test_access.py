@@ -182,6 +182,16 @@ class GuardTests(SynchronousTestCase):
             assert (status, headers["content-type"]) == (403, "application/json")
             assert json.loads(body).keys() == {"error"}
 
+    def test_headers_that_are_no_text(self) -> None:
+        """They are refused like any that do not fit; what a client sends is no fault of ours."""
+        for header, expected in ((b"Host", 403), (b"Authorization", 401), (b"Cookie", 401)):
+            wire = Wire(self.site, self.clock)
+            wire.send(b"GET /health HTTP/1.1\r\n" + header + b": Basic \xff\r\n\r\n")
+            [(status, headers, _)] = wire.answers()
+            assert (status, headers["content-type"]) == (expected, "application/json")
+            wire.lose()
+        assert self.events == []
+
     def test_the_file_changes(self) -> None:
         """A new password counts at once; a file that is gone lets nobody in, and is logged once."""
         secret(self.logins, "me:secret-2\n")

@@ -43,6 +43,7 @@ class Job:
     :ivar interval: seconds between two runs.
     :ivar due_ns: when it is to run next, on the scheduler's clock.
     :ivar busy: whether a thread is in it; then it is left out, however often it is due.
+    :ivar stuck: that its last run was given up, as long as its thread does not return.
     :ivar error: in words, why its last run failed; ``None`` when it did not.
     :ivar ran: whether it has run at all.
     :ivar samples: what its last run has yielded; none when that failed.
@@ -63,6 +64,7 @@ class Job:
         self.interval_ns = round(interval * _NS)
         self.due_ns = 0
         self.busy = False
+        self.stuck: Failure | None = None
         self.error: str | None = None
         self.ran = False
         self.samples: Sequence[Sample] = ()
@@ -196,6 +198,8 @@ class CollectorScheduler(Service):
         due = [job for job in self.jobs if job.due_ns <= now_ns + _SLACK_NS]
         for job in due:
             job.advance(now_ns)
+            if job.stuck is not None:
+                self._tell_failure(job, job.stuck)
         next_ns = min(job.due_ns for job in self.jobs)
         self._timer = self._reactor.callLater(max(next_ns - now_ns, 0) / _NS, self._tick)
         self._begin([job for job in due if not job.busy], self._wall_ms())
@@ -219,6 +223,7 @@ class CollectorScheduler(Service):
             # It was reported long ago; what it has read meanwhile is stale.
             for job in run.unanswered:
                 job.busy = False
+                job.stuck = None
             return
         timer = self._timers.pop(run, None)
         if timer is not None:  # Otherwise the service was stopped meanwhile.
@@ -245,6 +250,7 @@ class CollectorScheduler(Service):
         run.given_up = True
         silent = Failure(TimeoutError(f"no answer within {self._deadline:g} s"))
         for job in run.unanswered:
+            job.stuck = silent
             self._report_failure(job, silent)
 
     def _hand_over(self, run: _Run) -> None:
@@ -334,11 +340,15 @@ class CollectorScheduler(Service):
         job.ran = True
 
     def _report_failure(self, job: Job, failure: Failure) -> None:
-        """Take note of a failure; the first of several is loud in the log."""
+        """Take note of a failure."""
         job.error = failure.getErrorMessage() or type(failure.value).__name__
         job.ran = True
         job.samples = ()
         job.failed.inc()
+        self._tell_failure(job, failure)
+
+    def _tell_failure(self, job: Job, failure: Failure) -> None:
+        """Tell of a failure, or that it goes on; the first of several is loud in the log."""
         fields = {
             "collector": job.collector.name,
             "error": job.error,

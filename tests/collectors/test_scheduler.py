@@ -312,6 +312,38 @@ class SchedulerTests(SynchronousTestCase):
         self.clock.advance(1.0)
         self.assertEqual(len(self.ticks), 7)
 
+    def test_one_that_hangs_again_for_good_is_told_of(self) -> None:
+        """It hung and came back just before, so its second time is loud only when it lasts."""
+        bad = FakeCollector("bad", self.clock)
+        works = bad.collect
+        with Captured() as log:
+            self.scheduler((bad, 1.0))
+            first = self.hang(bad)
+            bad.collect = works  # type: ignore[method-assign]
+            first.let_go()
+            self.clock.advance(1.0)
+            self.hang(bad)
+            levels = [e["log_level"] for e in log.events if e["log_format"] == "Collection failed"]
+            self.assertEqual(levels.count(LogLevel.error), 1)
+            self.clock.pump([1.0] * 120)
+        failed = [e for e in log.events if e["log_format"] == "Collection failed"]
+        loud = [e for e in failed if e["log_level"] is LogLevel.error]
+        self.assertEqual([e["error"] for e in loud], ["no answer within 5 s"] * 2)
+        values = {(name, labels): value for name, labels, value in self.telemetry.values()}
+        self.assertEqual(values["collector_metrics_failed_total", (("collector", "bad"),)], 2)
+
+    def hang(self, collector: FakeCollector) -> "Hang":
+        """Let the next run of a collector hang beyond its deadline."""
+        hang = Hang(self)
+        collector.collect = hang.collect  # type: ignore[method-assign]
+        self.threads.keep = True
+        self.clock.advance(1.0)
+        hang.run_until_stuck(self.threads.kept.pop())
+        self.threads.keep = False
+        self.clock.advance(PATIENCE)
+        self.clock.advance(5.0 - PATIENCE)
+        return hang
+
     def test_a_collector_that_comes_back_is_run_again(self) -> None:
         """What it read while it was given up is stale and dropped; its next run counts."""
         stuck = FakeCollector("stuck", self.clock)

@@ -63,6 +63,11 @@ class LogOutput:
         with self._lock:
             self._write(line)
 
+    @property
+    def lost(self) -> int:
+        """How many lines could not be written since the last that could."""
+        return self._lost
+
     def reopen(self) -> None:
         """Open the file anew, after it was moved away; a stream stays as it is.
 

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import sys
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -64,13 +66,20 @@ def makeService(options: Options) -> IService:
     from belatwist.clock import Clocks
     from belatwist.systemd import Notifier
 
+    def failed(reason: str) -> None:
+        fail(reactor, reason)
+        if output.lost and sys.__stderr__ is not None:
+            # twistd has put the log in the place of sys.stderr.
+            with suppress(OSError):
+                sys.__stderr__.write(f"bela: {reason}\n")
+
     try:
         agent = app.build(
             loaded,
             reactor=reactor,
             clocks=Clocks(),
             notifier=Notifier.from_environment(os.environ),
-            failed=lambda reason: fail(reactor, reason),
+            failed=failed,
             listeners=[] if where is None else [_receiver(reactor, *where)],
         )
     except ConfigError as error:

@@ -420,6 +420,19 @@ def test_the_configured_size(tmp_path: Path) -> None:
     assert "starting up" in messages(path)[0]
 
 
+def test_a_failed_start_is_told_where_the_log_cannot_be_written(tmp_path: Path) -> None:
+    """A log on a full disk does not swallow why the agent has ended."""
+    config = write_config(
+        tmp_path,
+        logging={"output": "/dev/full"},
+        storage={"path": str(tmp_path / "config.yaml" / "metrics.db")},
+    )
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        assert service.wait() == 1
+        (line,) = service.log.rest()
+    assert line == f"bela: lock {config}/metrics.db.lock: Not a directory"
+
+
 def test_a_log_that_is_a_link_is_refused_in_one_line(tmp_path: Path) -> None:
     """With the key and the path."""
     (tmp_path / "log").symlink_to("elsewhere")

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 
+_MOST_SAID = 120
+"""Characters of a server's answer in front of what to check."""
+
+
 class Progress:
     """Takes note of everything that happens to samples on their way.
 
@@ -235,7 +239,11 @@ class Progress:
         """Tell of a failure, loudly when it is the first of its kind, quietly while it goes on."""
         check = advice(failure)
         self.halted = check is not None
-        self._error = f"{failure.reason}; check {check}" if check else failure.reason
+        self._error = failure.reason
+        if check:
+            # What a server says may be long, and health shows only the beginning.
+            said = failure.reason[:_MOST_SAID].rstrip()
+            self._error = f"{said}; check {check}"
         if isinstance(failure, Held):
             loud, level = self._hold.fails(), LogLevel.info
         else:

@@ -1,15 +1,19 @@
 """What is told of uploads: every event with its fields, the counters, and what health asks."""
 
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from belatwist.health.status import judge
 from belatwist.model import Series, sample
 from belatwist.quiet import CALM
+from belatwist.upload.policy import Halted
 from belatwist.upload.suspects import UNIFORM
+from tests.health.snapshots import HEALTH, WELL
 from tests.logs import Captured
 from tests.upload.model import Fault
 from tests.upload.test_delivery import NOW_MS, World
@@ -205,6 +209,17 @@ class EventTests(SynchronousTestCase):
         self.outage()
         self.assertFalse(self.progress.halted)
         self.assertIsNone(self.progress.error)
+
+    def test_what_to_check_is_among_the_reasons_whatever_the_server_says(self) -> None:
+        """A long page of the server's does not push it beyond the end of the sentence."""
+        page = "HTTP 401: " + "sorry, " * 100
+        denied = Halted(401, page)
+        with mock.patch.object(self.world.server, "post", return_value=succeed(denied)):
+            self.world.cycle()
+        uploader = replace(WELL.uploader, error=self.progress.error, halted=True)
+        (reason,) = judge(replace(WELL, uploader=uploader), HEALTH).reasons
+        self.assertTrue(reason.endswith("the server wants another token"), reason)
+        self.assertIn("HTTP 401: sorry", reason)
 
     def test_a_server_that_refuses_everything(self) -> None:
         """That, too, is an error of the configuration."""

@@ -67,15 +67,16 @@ def test_the_document_as_it_is() -> None:
         (404, b"<html>not found</html>"),
         (200, b""),
         (200, b"{}"),
-        (200, b'{"status": "fine"}'),
-        (200, b'{"status": ["ok"]}'),
+        (200, b'{"status": "ok", "received": 5}'),
+        (200, b'{"status": "fine", "reasons": []}'),
+        (200, b'{"status": ["ok"], "reasons": []}'),
         (200, b'["ok"]'),
         (200, b'{"status": "ok"'),
         (200, b"\xff\xfe\xfd"),
         (200, b"[" * 100_000),
-        (200, b'{"status": "ok", "x": "' + b"x" * status.MAX_BYTES + b'"}'),
+        (200, b'{"status": "ok", "reasons": [], "x": "' + b"x" * status.MAX_BYTES + b'"}'),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_strange_answer(code: int, body: bytes) -> None:
     """Another program may sit on the port: one sentence says so, with the address."""

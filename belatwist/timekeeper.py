@@ -11,6 +11,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from belatwist.clock import STEP_MS, Clocks
+from belatwist.quiet import Trouble
 from belatwist.skew import skew_ms
 from belatwist.store.intake import Store
 from belatwist.telemetry import Telemetry
@@ -91,8 +92,7 @@ class Timekeeper(Service):
         self._offset_ms = 0
         self._doubtful_since = 0.0
         self._told_hold = False
-        self._failing_since: float | None = None
-        self._failures = 0
+        self._trouble = Trouble(reactor.seconds)
         self._error = ""
         self._skewed: bool | None = None
         self._noting = 0
@@ -279,14 +279,13 @@ class Timekeeper(Service):
         self._compared(skew, server)
 
     def _not_compared(self, reason: str) -> None:
-        """Tell of a comparison that came to nothing: loudly when it is the first."""
-        first = self._failing_since is None
-        if first:
-            self._failing_since = self._reactor.seconds()
-        self._failures += 1
+        """Tell of a comparison that came to nothing: loudly when it is the first.
+
+        A clock that is not known to be good is compared before each upload, on whatever link.
+        """
         self._error = reason
         self.log.emit(
-            LogLevel.warn if first else LogLevel.debug,
+            LogLevel.warn if self._trouble.fails() else LogLevel.debug,
             "Failed to detect clock skew",
             error=reason,
             clock_skew_url=self._shown_url,
@@ -294,17 +293,15 @@ class Timekeeper(Service):
 
     def _compared(self, skew: int, server: str) -> None:
         """Take note of a comparison; tell of it loudly when it differs in kind from the last."""
-        now = self._reactor.seconds()
-        if self._failing_since is not None:
-            self.log.info(
+        if (over := self._trouble.works()) is not None:
+            self.log.emit(
+                LogLevel.info if over.loud else LogLevel.debug,
                 "the clock can be compared again, after {seconds:.0f} s and {failures} failures",
-                seconds=round(now - self._failing_since, 1),
-                failures=self._failures,
+                seconds=over.seconds,
+                failures=over.failures,
                 clock_skew_url=self._shown_url,
             )
-            self._failing_since = None
-            self._failures = 0
-        self.skew, self.skew_at = skew, now
+        self.skew, self.skew_at = skew, self._reactor.seconds()
         large = abs(skew) > self._limit_ms
         changed, self._skewed = large is not self._skewed, large
         fields: dict[str, object] = {

@@ -18,6 +18,7 @@ from belatwist import clock
 from belatwist.clock import Clocks
 from belatwist.errors import BelaError
 from belatwist.model import Series, sample
+from belatwist.quiet import CALM
 from belatwist.skew import skew_ms
 from belatwist.store.intake import Intake
 from belatwist.telemetry import Telemetry
@@ -425,10 +426,30 @@ class TimekeeperTests(SynchronousTestCase):
                 )
             ],
         )
+        self.reactor.advance(CALM)
         with Captured() as log:
             self.server = fail(BelaError("refused"))
             self.reactor.advance(300)
         self.assertEqual(levels(log, FAILED), ["warn"])
+
+    def test_a_link_that_comes_and_goes_does_not_flood(self) -> None:
+        """A doubtful clock is compared before each upload; what fails now and then is told once,
+        and again when it lasts.
+        """
+        self.wrong_ms = 5000
+        with Captured() as log:
+            self.run_keeper()
+            for turn in range(40):
+                self.server = None if turn % 2 else fail(BelaError("refused"))
+                self.reactor.advance(10)
+                self.doubt()
+            self.assertEqual(levels(log, FAILED).count("warn"), 1)
+            self.assertEqual(levels(log, "the clock can be compared again").count("info"), 1)
+            for _ in range(10):
+                self.server = fail(BelaError("refused"))
+                self.reactor.advance(10)
+                self.doubt()
+        self.assertEqual(levels(log, FAILED).count("warn"), 2)
 
     def test_a_server_without_a_clock(self) -> None:
         """An answer without a time, or with something else for it, is a failure as well."""

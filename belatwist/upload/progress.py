@@ -278,7 +278,7 @@ class Progress:
                 failures=over.failures,
             )
             self._quiet = self._quiet and not over.loud
-        elif held is not None:
+        if held is not None and (over is None or not over.loud):
             self.log.emit(
                 LogLevel.info if held.loud else LogLevel.debug,
                 "uploads go on, after {seconds:.0f} s",

@@ -249,6 +249,17 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(levels(log, "uploads go on, after"), ["info"])
         self.assertIsNone(self.progress.error)
 
+    def test_a_wait_that_was_told_has_its_end_told(self) -> None:
+        """Also when the link fails between the two, which soon after an outage is quiet."""
+        self.outage(Fault.BUSY)
+        self.world.collect([2])
+        self.world.device_clock.wrong = "it differs from the server's by 7200.0 s"
+        self.assertEqual(levels(self.outage(), WAIT), ["info"])
+        self.world.device_clock.wrong = None
+        log = self.outage(Fault.BUSY)
+        self.assertEqual(levels(log, RECOVERED), ["debug"])
+        self.assertEqual(levels(log, "uploads go on, after"), ["info"])
+
     def test_rejected_samples(self) -> None:
         """Each series is told of once, with its name and tags; what follows is for debugging."""
         self.world.server.bad = lambda point: point[0] == "b"

@@ -284,12 +284,12 @@ class CollectorScheduler(Service):
         if not wrong:
             return samples
         self.log.warn(
-            "{count} samples of {collector} have impossible times, such as {original_ms}:"
+            "{count} samples of {collector} have impossible times, such as {original_ts}:"
             " they are set to now",
             count=len(wrong),
             collector=job.collector.name,
-            original_ms=wrong[0].timestamp_ms,
-            clamped_ms=now_ms,
+            original_ts=wrong[0].timestamp_ms,
+            clamped_ts=now_ms,
             skew_ms=wrong[0].timestamp_ms - now_ms,
         )
         return [

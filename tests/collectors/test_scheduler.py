@@ -154,7 +154,9 @@ class SchedulerTests(SynchronousTestCase):
             self.scheduler((a, 10.0))
         times = [one.timestamp_ms for one in self.ticks[0]]
         self.assertEqual(times, [now + 300_000, now, now - 3_600_000, now, now])
-        self.assertEqual(len(log.texts(LogLevel.warn)), 1)
+        (event,) = [e for e in log.events if e["log_level"] is LogLevel.warn]
+        fields = ("count", "collector", "original_ts", "clamped_ts", "skew_ms")
+        self.assertEqual([event[one] for one in fields], [2, "a", now + 300_001, now, 300_001])
 
     def test_a_failing_collector_leaves_the_others_alone(self) -> None:
         """It is tried again at each tick; the others' samples are stored all the same."""

@@ -25,7 +25,9 @@ class ProcessLock:
         :raises StartError: when another process holds it, or the file cannot be written.
         """
         try:
-            self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            # What is no folder is not there either: opening the file says so in better words.
+            with suppress(FileExistsError):
+                self.path.parent.mkdir(mode=0o750, parents=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(f"lock {self.path}: {error.strerror}") from error

@@ -10,6 +10,8 @@ from belatwist.errors import BelaError
 MAX_SERIES = 64
 MAX_POINTS = 1000
 MAX_SECONDS = 48 * 3600
+MAX_STEP = 24 * 3600
+"""Start and end move to multiples of the step: a longer one would have all that is stored read."""
 
 ALL = ("min", "avg", "max")
 
@@ -20,7 +22,7 @@ _SECONDS = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,9})?")
 
 _WHAT_SERIES = 'a stored name, with tags if need be: network.tx_bytes_total{interface="usb0"}'
 _WHAT_TIME = "seconds since 1970, such as 1767225600 or 1767225600.5"
-_WHAT_STEP = "a whole number of seconds, from 1"
+_WHAT_STEP = f"a whole number of seconds, from 1 to {MAX_STEP}"
 
 
 class BadQueryError(BelaError):
@@ -81,7 +83,7 @@ def read(arguments: Mapping[bytes, Sequence[bytes]]) -> RangeQuery:
         raise BadQueryError(f"series: 1 to {MAX_SERIES} times {_WHAT_SERIES}")
     start, end = (_seconds(name, _one(given, name), _WHAT_TIME) for name in ("start", "end"))
     step = int(_seconds("step", _one(given, "step"), _WHAT_STEP))
-    if step < 1 or not _one(given, "step").isdecimal():
+    if not 1 <= step <= MAX_STEP or not _one(given, "step").isdecimal():
         raise BadQueryError(f"step: {_WHAT_STEP}")
     if not start < end <= start + MAX_SECONDS:
         raise BadQueryError(f"end: after the start, by at most {MAX_SECONDS} s")

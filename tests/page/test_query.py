@@ -10,6 +10,7 @@ from belatwist.page.query import (
     ALL,
     MAX_POINTS,
     MAX_SECONDS,
+    MAX_STEP,
     BadQueryError,
     RangeQuery,
     Selector,
@@ -45,7 +46,7 @@ def test_bounds_move_outwards() -> None:
 @given(
     start=st.floats(0, 4e9),
     seconds=st.floats(0.001, MAX_SECONDS),
-    step=st.integers(1, 100_000),
+    step=st.integers(1, MAX_STEP),
 )
 def test_points_cover_what_was_asked_for(start: float, seconds: float, step: int) -> None:
     """However odd the bounds, they are within the points, and the points are multiples."""
@@ -125,6 +126,8 @@ def test_a_selector_matches() -> None:
         ({"step": ["0"]}, "step: a whole number"),
         ({"step": ["0.5"]}, "step: a whole number"),
         ({"step": ["1.0"]}, "step: a whole number"),
+        ({"step": [str(MAX_STEP + 1)]}, "step: a whole number of seconds, from 1 to 86400"),
+        ({"step": ["9999999999"]}, "step: a whole number"),
         ({"step": ["1"], "end": ["2001"]}, "step: at most 1000 points"),
         ({"values": ["mean"]}, "values: some of min,avg,max"),
         ({"values": [""]}, "values: some of min,avg,max"),

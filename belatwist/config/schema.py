@@ -17,6 +17,7 @@ from belatwist.config.values import (
     FilePath,
     HealthPath,
     Host,
+    HostName,
     LongSeconds,
     NamePattern,
     Output,
@@ -209,6 +210,14 @@ class Health(Section, frozen=True, kw_only=True):
             "(`chmod 600`): who asks for anything but `/health/live` needs one of them."
         ),
     ] = None
+    allowed_hosts: Annotated[
+        tuple[HostName, ...],
+        Meta(
+            max_length=64,
+            description="Further names by which it may be asked, such as that which a scraper has "
+            "of the device; addresses, `localhost` and the device's own host name always work.",
+        ),
+    ] = ()
     degraded_threshold: Threshold = Threshold(pending_metrics=5000, upload_age_seconds=60)
     error_threshold: Threshold = Threshold(pending_metrics=10000, upload_age_seconds=600)
 

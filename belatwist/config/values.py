@@ -34,6 +34,7 @@ _MAX_PATTERN = 200
 _MAX_DEVICE_ID = 128
 _URL_TEXT = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")  # RFC 3986, section 2
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_MAX_HOST_NAME = 253
 _HEALTH_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
@@ -202,6 +203,14 @@ def _read_host(raw: object) -> str:
     return text
 
 
+def _read_host_name(raw: object) -> str:
+    """Read a name as it is compared: host names have no case, and may end in a dot."""
+    text = _text(raw, _NAME).removesuffix(".").lower()
+    if not _HOST_NAME.fullmatch(text) or "" in text.split(".") or len(text) > _MAX_HOST_NAME:
+        raise ValueError(_NAME)
+    return text
+
+
 def _read_health_path(raw: object) -> str:
     text = _text(raw, _HEALTH)
     if not _HEALTH_PATH.fullmatch(text) or text == "/metrics":
@@ -218,6 +227,7 @@ _PATTERN = f"a regular expression for the whole name, at most {_MAX_PATTERN} cha
 _PATH = "a file path"
 _OUTPUT = "stdout, stderr or a file path"
 _HOST = "an IP address such as 127.0.0.1, 0.0.0.0 or ::1, or localhost"
+_NAME = "a host name such as box.example.org, without a port"
 _HEALTH = "a path such as /health, without a slash at its end, other than /metrics"
 
 DURATION = Kind(_DURATION, _read_duration)
@@ -233,4 +243,5 @@ FilePath = Annotated[str, Kind(_PATH, _read_path), Meta(max_length=4096)]
 SecretPath = Annotated[str, Kind(_PATH, _read_path, lambda _: NOT_SHOWN), Meta(max_length=4096)]
 Output = Annotated[str, Kind(_OUTPUT, _read_output), Meta(max_length=4096)]
 Host = Annotated[str, Kind(_HOST, _read_host)]
+HostName = Annotated[str, Kind(_NAME, _read_host_name)]
 HealthPath = Annotated[str, Kind(_HEALTH, _read_health_path), Meta(max_length=200)]

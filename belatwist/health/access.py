@@ -7,7 +7,7 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from twisted.logger import Logger
@@ -35,7 +35,8 @@ class Refusal(NamedTuple):
 class Access:
     """Decides who may ask.
 
-    :param host: the address that is listened on.
+    :param names: the address that is listened on, and the further names, in lower case, that the
+        owner says are the device's.
     :param open_path: what may be asked without a password.
     :param logins: reads the logins, ``user:password`` each; ``None`` when nobody needs one.
     :param hostname: gives this machine's name.
@@ -45,12 +46,12 @@ class Access:
 
     def __init__(
         self,
-        host: str,
+        names: Collection[str],
         open_path: bytes,
         logins: Callable[[], Sequence[str]] | None,
         hostname: Callable[[], str] = socket.gethostname,
     ) -> None:
-        self._host = host
+        self._names = names
         self._open_path = open_path
         self._logins = logins
         self._hostname = hostname
@@ -64,7 +65,10 @@ class Access:
         :param authorization: the header of that name (RFC 7617).
         """
         if host is not None and not self._is_ours(host):
-            reason = "this host name is not this machine's: use its address, or its own name"
+            reason = (
+                "this host name is not known to be this machine's: use its address or its own name,"
+                " or add it to health.allowed_hosts"
+            )
             return Refusal(http.FORBIDDEN, reason)
         if self._logins is None or path == self._open_path:
             return None
@@ -92,10 +96,12 @@ class Access:
         if found[1] is not None:
             return _is_address(found[1])
         name = found[2].lower().removesuffix(".")
-        if name in ("localhost", self._host) or _is_address(name):
+        if name == "localhost" or name in self._names or _is_address(name):
             return True
         own = self._hostname().lower()
-        return name in (own, f"{own}.local")
+        # A host name may be a whole domain name: mDNS announces its first part.
+        short = own.partition(".")[0]
+        return name in (own, f"{own}.local", short, f"{short}.local")
 
 
 class GuardedRequest(BoundedRequest):

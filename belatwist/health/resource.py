@@ -85,7 +85,8 @@ class Endpoint:
         health, logins = self._health, None
         if health.basic_auth_file is not None:
             logins = partial(config.read_logins, health.basic_auth_file)
-        return Access(health.host, f"{health.path}/live".encode(), logins)
+        names = health.host, *health.allowed_hosts
+        return Access(names, f"{health.path}/live".encode(), logins)
 
     def _show(self, page: Page) -> None:
         """Add the addresses of the page."""

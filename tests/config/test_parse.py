@@ -16,6 +16,7 @@ ID = "device: {id: x}\n"
 PATTERN = "a regular expression for the whole name, at most 200 characters"
 ID_RULE = "a printable text of 1 to 128 bytes without spaces around it (a number in quotes)"
 URL_RULE = "a URL such as http://host:8428/path or https://host/path, port 1 to 65535"
+HOST_NAME_RULE = "a host name such as box.example.org, without a port"
 HEALTH_RULE = "a path such as /health, without a slash at its end, other than /metrics"
 HOST_RULE = "an IP address such as 127.0.0.1, 0.0.0.0 or ::1, or localhost"
 DURATION_RULE = "a duration such as 500ms, 30s or 1h30m"
@@ -174,6 +175,17 @@ REFUSALS = [
     (ID + "health: {path: /metrics}", f': health.path: "/metrics": {HEALTH_RULE}'),
     (ID + "health: {path: '/a b'}", f': health.path: "/a b": {HEALTH_RULE}'),
     (ID + "health: {host: example.org}", f': health.host: "example.org": {HOST_RULE}'),
+    (ID + "health: {allowed_hosts: box}",
+     ': health.allowed_hosts: "box": a list of at most 64 entries'),
+    (ID + "health: {allowed_hosts: ['box:9100']}",
+     f': health.allowed_hosts[0]: "box:9100": {HOST_NAME_RULE}'),
+    (ID + "health: {allowed_hosts: [box, '*']}",
+     f': health.allowed_hosts[1]: "*": {HOST_NAME_RULE}'),
+    (ID + "health: {allowed_hosts: [a..b]}",
+     f': health.allowed_hosts[0]: "a..b": {HOST_NAME_RULE}'),
+    (ID + "health: {allowed_hosts: ['']}", f': health.allowed_hosts[0]: "": {HOST_NAME_RULE}'),
+    (ID + f"health: {{allowed_hosts: [{'a' * 254}]}}",
+     f': health.allowed_hosts[0]: "{"a" * 78}…: {HOST_NAME_RULE}'),
     (ID + "health: {host: 127.0.0.256}", f': health.host: "127.0.0.256": {HOST_RULE}'),
     (ID + 'storage: {path: "a\\0b"}', ': storage.path: "a\\u0000b": a file path'),
     (ID + "storage: {path: ''}", ': storage.path: "": a file path'),

@@ -22,9 +22,9 @@ from tests.wire import Answer, Wire
 HOME = "192.168.1.10"
 
 
-def access(host: str = "0.0.0.0", *logins: str) -> Access:
+def access(host: str = "0.0.0.0", *logins: str, own: str = "Box") -> Access:
     """Make one for the machine "box"; without logins nobody needs one."""
-    return Access(host, b"/health/live", (lambda: logins) if logins else None, lambda: "Box")
+    return Access([host], b"/health/live", (lambda: logins) if logins else None, lambda: own)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,20 @@ def access(host: str = "0.0.0.0", *logins: str) -> Access:
 def test_names_of_this_machine(host: str | None) -> None:
     """An address, or a name that no foreign name server gives; a program may send none at all."""
     assert access().refusal(b"/", host, None) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["box.example.org", "BOX.example.org:9100", "box.example.org.", "box", "box.local"]
+)
+def test_a_host_name_with_a_domain(host: str) -> None:
+    """A machine may be called by its whole name; mDNS announces the first part of it."""
+    assert access(own="box.example.org").refusal(b"/", host, None) is None
+
+
+def test_the_domain_of_a_host_name_is_not_its_own() -> None:
+    """What is beside the machine in its domain is not the machine."""
+    for host in ("example.org", "other.example.org", "example", "box.example"):
+        assert access(own="box.example.org").refusal(b"/", host, None) is not None
 
 
 @pytest.mark.parametrize(
@@ -191,6 +205,18 @@ class GuardTests(SynchronousTestCase):
             assert (status, headers["content-type"]) == (expected, "application/json")
             wire.lose()
         assert self.events == []
+
+    def test_a_name_that_is_allowed(self) -> None:
+        """A scraper may ask by the name that it has of the device; by no other of its domain."""
+        health = {"enabled": True, "allowed_hosts": ["Bela-1.Example.org."]}
+        config = load(write_config(self.folder, health=health)).health
+        self.site = site(Endpoint(lambda: WELL, config, lambda: b""), self.clock)
+        for name in ("bela-1.example.org:9100", "BELA-1.example.org", "127.0.0.1", "localhost"):
+            assert self.ask("/metrics", f"Host: {name}")[0] == 200
+        for name in ("bela-2.example.org", "example.org", "bela-1.example.org.evil.example"):
+            status, _, body = self.ask("/metrics", f"Host: {name}")
+            assert status == 403
+            assert "health.allowed_hosts" in json.loads(body)["error"]
 
     def test_the_file_changes(self) -> None:
         """A new password counts at once; a file that is gone lets nobody in, and is logged once."""

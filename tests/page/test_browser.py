@@ -28,6 +28,27 @@ return [...document.querySelectorAll("#plots canvas")].map((canvas) => {
 """
 
 
+def answers(part: str, change: str) -> dict[str, str]:
+    """Write a script that changes the answers to those requests whose address has a part.
+
+    :param change: statements that change ``body``; ``asked`` is how many there were before.
+    """
+    return {
+        "source": f"""{{
+            const original = window.fetch;
+            let asked = 0;
+            window.fetch = async (...what) => {{
+                const answer = await original(...what);
+                if (!String(what[0]).includes({part!r}) || !answer.ok) return answer;
+                const body = await answer.json();
+                {change}
+                asked += 1;
+                return new Response(JSON.stringify(body));
+            }};
+        }}"""
+    }
+
+
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     """A browser of the test's own."""
@@ -82,6 +103,50 @@ def test_charts_have_points(browser: Browser, device: Device) -> None:
         last = parse_qs(urlsplit(browser.requests("query_range")[-1]).query)
         assert int(last["end"][0]) - int(last["start"][0]) <= begun
     quiet(browser, device)
+
+
+# Keeps the texts that stand on each canvas.
+_WRITTEN = """{
+  window.written = new Map();
+  const { clearRect, fillText } = CanvasRenderingContext2D.prototype;
+  CanvasRenderingContext2D.prototype.clearRect = function (...where) {
+    window.written.set(this.canvas, []);
+    clearRect.call(this, ...where);
+  };
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...where) {
+    window.written.get(this.canvas)?.push(text);
+    fillText.call(this, text, ...where);
+  };
+}"""
+
+
+def test_axes_of_little(browser: Browser, device: Device) -> None:
+    """No two ticks of an axis have the same text, also where there is next to nothing to draw."""
+    beforehand = {"source": _WRITTEN}
+    browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", beforehand)
+    with_nothing = answers(
+        "query_range",
+        """
+        for (const one of body.series) for (const key of ["min", "avg", "max"])
+            if (one[key] && one.unit !== "celsius") one[key] = one[key].map(() => 0);""",
+    )
+    browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", with_nothing)
+    browser.open(device.url)
+    browser.until(browser.drawn, "the charts")
+    written = """return [...document.querySelectorAll("#plots canvas")]
+        .map((one) => window.written.get(one))"""
+    for texts in browser.run(written):
+        assert len(texts) >= 3
+        assert len(texts) == len(set(texts)), texts
+
+
+def test_legends_on_a_phone(browser: Browser, device: Device) -> None:
+    """They are smaller than what is above them, so that two lines' names stand beside each other."""
+    browser.size(360, "dark")
+    browser.open(device.url)
+    browser.until(browser.drawn, "the charts")
+    size = "return getComputedStyle(document.querySelector('#plots .u-legend td')).fontSize"
+    assert browser.run(size) == "12px"
 
 
 def test_only_what_is_new_is_asked_for(browser: Browser, device: Device) -> None:

@@ -16,7 +16,7 @@ const HEIGHT = 170;
 const CHARTS = [
   { title: "Sending", name: "network.tx_bytes_total", tag: "interface", show: show.bits, times: 8, low: 0 },
   { title: "Receiving", name: "network.rx_bytes_total", tag: "interface", show: show.bits, times: 8, low: 0 },
-  { title: "Temperature", name: "cpu.temperature", band: true, show: show.celsius },
+  { title: "Temperature", name: "cpu.temperature", band: true, show: show.celsius, fraction: true },
   { title: "CPU, all cores", name: "cpu.usage_percent", filter: '{core="all"}', band: true, show: show.percent, low: 0, high: 100 },
   { title: "Memory used", name: "memory.used_bytes", band: true, show: show.bytes, low: 0, binary: true },
   { title: "Disk, written", name: "disk.write_bytes_total", tag: "device", show: show.speed, low: 0 },
@@ -24,6 +24,8 @@ const CHARTS = [
   { title: "To be uploaded", name: "storage.metrics_pending_upload", band: true, show: show.count, low: 0 },
 ];
 
+// An axis whose numbers are written without a fraction would else have the same one twice.
+const WHOLE = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((one) => one * 10 ** power)).flat();
 const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 const $ = (selector) => document.querySelector(selector);
@@ -240,7 +242,7 @@ function make(chart, lines, data) {
     },
     axes: [
       { ...axis, size: 26, space: 50, values: (_, ticks) => ticks.map((time) => clock(time)) },
-      { ...axis, size: 74, space: 34, values: (_, ticks) => ticks.map(round), incrs: chart.binary && BINARY },
+      { ...axis, size: 74, space: 34, values: (_, ticks) => ticks.map(round), incrs: chart.binary ? BINARY : chart.fraction ? undefined : WHOLE },
     ],
     series: [{ label: "time", value: (_, time) => (time == null ? "latest" : clock(time)) }, ...series],
     bands: chart.band ? [{ series: [2, 3], fill: `${style("--c0")}22` }] : undefined,

@@ -1,5 +1,6 @@
 """The page in a real browser, on the real service: what a person sees of it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -95,7 +96,7 @@ def test_charts_have_points(browser: Browser, device: Device) -> None:
     browser.until(browser.drawn, "the charts")
     assert all(count > 100 for count in browser.run(_PAINTED)[:-1])  # The backlog is new.
     label = "return document.querySelector('#plots [role=img]').ariaLabel"
-    assert browser.run(label).startswith("Sending, chart: now ")
+    assert browser.run(label).startswith("Sending, chart: latest ")
     for seconds, begun in ((7200, 7200), (86400, 14400)):
         browser.run(f"document.querySelector('input[value=\"{seconds}\"]').click()")
         browser.until(browser.drawn, "the charts")
@@ -141,7 +142,7 @@ def test_axes_of_little(browser: Browser, device: Device) -> None:
 
 
 def test_legends_on_a_phone(browser: Browser, device: Device) -> None:
-    """They are smaller than what is above them, so that two lines' names stand beside each other."""
+    """They are smaller than what is above them: two lines' names stand beside each other."""
     browser.size(360, "dark")
     browser.open(device.url)
     browser.until(browser.drawn, "the charts")
@@ -274,6 +275,67 @@ def test_the_server_goes_away_and_comes_back(browser: Browser, tmp_path: Path) -
         browser.until(lambda: browser.text("#word") == "All is well", "the first verdict")
         assert browser.text("#reasons") == ""
         quiet(browser, device)
+
+
+def test_a_backlog_that_drains(browser: Browser, device: Device) -> None:
+    """The page says when it will be done, from how fast it falls."""
+    change = """body.health.uptime_seconds += 200 + 10 * asked;
+        body.health.uploader.last_error = "a slow link";
+        body.health.storage.metrics_pending_upload = 90_000 - 1_500 * asked;"""
+    falling = answers("/now", change)
+    browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", falling)
+    browser.open(device.url)
+    browser.until(lambda: "drained in about" in browser.text("#backlog"), "the time")
+    # 1,500 samples in 15 s: the time between two requests, and what is added to it.
+    assert re.search(r"drained in about 1[3-6] min", browser.text("#backlog"))
+
+
+def test_what_was_before_a_pause_is_no_rate(browser: Browser, device: Device) -> None:
+    """After an hour in which nobody looked, the mean of that hour is not what is so now."""
+    change = """
+        if (asked >= 1) body.health.uptime_seconds += 3600;
+        for (const one of body.samples) {
+            if (asked >= 1) one.time += 3600;
+            if (one.name === "network.tx_bytes_total" && asked === 1) one.value += 3600 * 1e12 / 8;
+            if (one.name === "network.tx_bytes_total" && asked > 1) one.value = 0;
+        }"""
+    paused = answers("/now", change)
+    browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", paused)
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    browser.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*query_range*"]})
+    browser.open(device.url)
+    browser.run("""window.seen = [];
+        const uplinks = document.querySelector("#uplinks");
+        new MutationObserver(() => seen.push(uplinks.querySelector("tfoot").innerText))
+            .observe(uplinks, { subtree: true, childList: true, characterData: true });""")
+    browser.until(lambda: len(browser.requests("/now")) >= 3, "the third request")
+    browser.until(lambda: browser.run("return seen.length") >= 2, "the figures")
+    seen = browser.run("return seen")
+    assert any("…" in one for one in seen), seen
+    assert not any("Gbit/s" in one for one in seen), seen
+
+
+def test_a_clock_of_another_day(browser: Browser, device: Device) -> None:
+    """The clock's time has its zone; where the device has another date, it is there."""
+    zone = {"timezoneId": "Asia/Kolkata"}
+    browser.driver.execute_cdp_cmd("Emulation.setTimezoneOverride", zone)
+    browser.open(device.url)
+    browser.until(lambda: "GMT+5:30" in browser.text("#clock"), "the zone")
+    assert "GMT+5:30" in browser.text("#points")
+    assert "1970" not in browser.text("#clock")
+    change = 'body.health.time.local = "1970-01-01T00:01:00.000Z";'
+    before = answers("/now", change)
+    browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", before)
+    browser.driver.refresh()
+    browser.until(lambda: "1 Jan 1970" in browser.text("#clock"), "the date")
+
+
+def test_what_a_point_is(browser: Browser, device: Device) -> None:
+    """A longer time has points of a longer mean, which the page says."""
+    browser.open(device.url)
+    browser.until(lambda: "mean of 10 s" in browser.text("#points"), "the first")
+    browser.run("document.querySelector('input[value=\"86400\"]').click()")
+    browser.until(lambda: "mean of 8 min" in browser.text("#points"), "the other")
 
 
 def test_the_device_goes_away_and_comes_back(browser: Browser, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 // The charts: what was so in the last minutes or hours, from the device's own database.
-import { clock, deviceTime, element, get, refreshRates, samples, show, suggest } from "./page.js";
+import { clock, deviceTime, duration, element, get, refreshRates, samples, show, suggest, zone } from "./page.js";
 
 const UPLOT = "uplot-1.6.32.min";
 
@@ -80,6 +80,7 @@ export async function refresh() {
     if (anew) {
       known = new Map();
       say("Loading…");
+      $("#points").textContent = `A point is the mean of ${duration(step)}; times are in ${zone()}.`;
     }
     // The last point was not complete.
     const from = anew ? begin : until - step;
@@ -268,7 +269,7 @@ function describe(chart, lines) {
     ? Math.max(...lines[1].values.filter((value) => value != null))
     : Math.max(...lines[0].values.map((_, i) => sum(together.map((one) => one.values[i]))));
   const all = lines.length > 1 && !chart.band ? " in all" : "";
-  const text = `now ${chart.show(now)}${all}, at most ${chart.show(most)}`;
+  const text = `latest ${chart.show(now)}${all}, at most ${chart.show(most)}`;
   chart.figure.querySelector("p").textContent = text;
   chart.canvas.ariaLabel = `${chart.title}, chart: ${text}`;
 }

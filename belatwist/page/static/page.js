@@ -3,6 +3,7 @@
 const EVERY_MS = 5000;
 const PATIENCE_MS = 10000;
 const TREND_SECONDS = 120;
+const PAUSE_SECONDS = 60;
 
 const { words, now: first } = JSON.parse(document.getElementById("first").textContent);
 const byName = new Intl.Collator("en", { numeric: true }).compare;
@@ -53,6 +54,10 @@ export function duration(seconds) {
 /** A time of day, in this browser's zone; at night nobody wants to tell am from pm. */
 export const clock = (time, seconds = undefined) =>
   new Date(time * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: seconds && "2-digit" });
+
+/** How this browser calls its zone. */
+export const zone = () =>
+  new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts().find((one) => one.type === "timeZoneName").value;
 
 /** The device's time, whatever this machine's clock says: seconds since 1970. */
 export function deviceTime() {
@@ -252,11 +257,15 @@ function showUploads() {
   const skew = time.skew_ms === null ? "not compared with the server yet" :
     `${off < 1000 ? `${off} ms` : duration(off / 1000)} ${time.skew_ms < 0 ? "behind" : "ahead of"} the server`;
   const sync = time.ntp_synced === null ? "" : time.ntp_synced ? "; synchronised" : "; not synchronised";
-  const local = clock(Date.parse(time.local) / 1000);
-  tile("clock", local, (time.good ? "" : "in doubt: ") + skew + sync);
+  const local = new Date(time.local);
+  const today = local.toDateString() === new Date().toDateString();
+  const day = today ? "" : `${local.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" })}, `;
+  tile("clock", `${day}${clock(local / 1000)} ${zone()}`, (time.good ? "" : "in doubt: ") + skew + sync);
 }
 
 function showAll(now) {
+  // The mean of the time in which nobody looked is not what is so now.
+  if (health && Math.abs(now.health.uptime_seconds - health.uptime_seconds) > PAUSE_SECONDS) last.clear();
   health = now.health;
   at = performance.now();
   remember(now.samples);

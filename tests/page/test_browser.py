@@ -290,6 +290,19 @@ def test_a_backlog_that_drains(browser: Browser, device: Device) -> None:
     assert re.search(r"drained in about 1[3-6] min", browser.text("#backlog"))
 
 
+def test_a_backlog_that_is_not_known(browser: Browser, device: Device) -> None:
+    """While the database is opened the page does not say that everything is uploaded."""
+    change = """
+        body.health.storage.opening = asked < 1 ? "is being migrated, 4 %" : null;
+        body.health.storage.metrics_pending_upload = asked < 1 ? 0 : 90_000;"""
+    opening = answers("/now", change)
+    browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", opening)
+    browser.open(device.url)
+    browser.until(lambda: "the database is being migrated" in browser.text("#backlog"), "the words")
+    assert "0 samples" not in browser.text("#backlog")
+    browser.until(lambda: "90,000 samples" in browser.text("#backlog"), "the number")
+
+
 def test_what_was_before_a_pause_is_no_rate(browser: Browser, device: Device) -> None:
     """After an hour in which nobody looked, the mean of that hour is not what is so now."""
     change = """

@@ -234,8 +234,7 @@ function trend() {
   return (late[1] - early[1]) / (late[0] - early[0]);
 }
 
-function showUploads() {
-  const { uploader, storage } = health;
+function showBacklog(uploader, storage) {
   const pending = storage.metrics_pending_upload + storage.metrics_waiting;
   backlog.push([health.uptime_seconds, pending]);
   while (health.uptime_seconds - backlog[0][0] > TREND_SECONDS || health.uptime_seconds < backlog[0][0]) backlog.shift();
@@ -248,7 +247,12 @@ function showUploads() {
   else if (growth !== null && growth > 1) more = `growing by ${show.count(growth * 60)} a minute`;
   else if (growth !== null) more = "neither falling nor growing";
   tile("backlog", `${show.count(pending)} samples`, more);
+}
 
+function showUploads() {
+  const { uploader, storage } = health;
+  if (storage.opening) tile("backlog", "…", `not known: the database ${storage.opening}`);
+  else showBacklog(uploader, storage);
   const failed = uploader.last_error ? `last try: ${uploader.last_error}` : "";
   tile("upload", uploader.last_upload ? `${duration(age(uploader.last_upload))} ago` : "none yet", failed);
 

@@ -16,7 +16,7 @@ const HEIGHT = 170;
 const CHARTS = [
   { title: "Sending", name: "network.tx_bytes_total", tag: "interface", show: show.bits, times: 8, low: 0 },
   { title: "Receiving", name: "network.rx_bytes_total", tag: "interface", show: show.bits, times: 8, low: 0 },
-  { title: "Temperature", name: "cpu.temperature", band: true, show: show.celsius, fraction: true },
+  { title: "Temperature", name: "cpu.temperature", band: true, show: show.celsius, tenths: true },
   { title: "CPU, all cores", name: "cpu.usage_percent", filter: '{core="all"}', band: true, show: show.percent, low: 0, high: 100 },
   { title: "Memory used", name: "memory.used_bytes", band: true, show: show.bytes, low: 0, binary: true },
   { title: "Disk, written", name: "disk.write_bytes_total", tag: "device", show: show.speed, low: 0 },
@@ -24,8 +24,9 @@ const CHARTS = [
   { title: "To be uploaded", name: "storage.metrics_pending_upload", band: true, show: show.count, low: 0 },
 ];
 
-// An axis whose numbers are written without a fraction would else have the same one twice.
+// The least step of an axis is what its numbers are written to, or the same one would stand there twice.
 const WHOLE = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((one) => one * 10 ** power)).flat();
+const TENTHS = [0.1, 0.2, 0.5, ...WHOLE];
 const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 const $ = (selector) => document.querySelector(selector);
@@ -243,7 +244,7 @@ function make(chart, lines, data) {
     },
     axes: [
       { ...axis, size: 26, space: 50, values: (_, ticks) => ticks.map((time) => clock(time)) },
-      { ...axis, size: 74, space: 34, values: (_, ticks) => ticks.map(round), incrs: chart.binary ? BINARY : chart.fraction ? undefined : WHOLE },
+      { ...axis, size: 74, space: 34, values: (_, ticks) => ticks.map(round), incrs: chart.binary ? BINARY : chart.tenths ? TENTHS : WHOLE },
     ],
     series: [{ label: "time", value: (_, time) => (time == null ? "latest" : clock(time)) }, ...series],
     bands: chart.band ? [{ series: [2, 3], fill: `${style("--c0")}22` }] : undefined,
@@ -253,7 +254,7 @@ function make(chart, lines, data) {
 
 function bounds(chart, low, high) {
   if (low == null) return [0, 1];
-  const room = 0.08 * (high - low) || 1;
+  const room = Math.max(0.08 * (high - low), chart.tenths ? 0.5 : 0) || 1;
   return [chart.low ?? low - room, chart.high ?? Math.max(high + room, (chart.low ?? -Infinity) + 1)];
 }
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from twisted.logger import Logger
 
@@ -13,6 +14,8 @@ from belatwist.procfs.reader import MissingError, Reader
 
 DEFAULT_DEVICES = r"^(sd[a-z]+|nvme\d+n\d+|mmcblk\d+)$"
 """Whole disks, without their partitions, boot areas, loop devices and compressed memory."""
+
+_NAMES = 256
 
 _METRICS = (
     "disk.read_ops_total",
@@ -57,7 +60,9 @@ class DiskIO:
         self._device_id = device_id
         self._procfs = procfs
         self._sysfs = sysfs
-        self._allowed = re.compile(allowed_devices or DEFAULT_DEVICES)
+        allowed = re.compile(allowed_devices or DEFAULT_DEVICES)
+        # The names are nearly always those of the last reading.
+        self._wants = lru_cache(_NAMES)(lambda name: allowed.fullmatch(name) is not None)
         self._logical = sector_size == "logical"
         self._devices: dict[str, _Device] = {}
         self._skipped = SkippedLines(self._log)
@@ -71,14 +76,12 @@ class DiskIO:
             content = self._procfs.read("diskstats")
         except MissingError:
             return []
-        reading = diskstats.parse(content)
+        reading = diskstats.parse(content, self._wants)
         self._skipped.report(reading.skipped)
         # What went away is forgotten: another disk may come back under its name.
         devices: dict[str, _Device] = {}
         samples: list[Sample] = []
         for name, counters in reading.devices.items():
-            if not self._allowed.fullmatch(name):
-                continue
             device = devices[name] = self._devices.get(name) or self._meet(name)
             values = (
                 counters.reads,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from twisted.logger import Logger
 
@@ -27,6 +28,8 @@ DEFAULT_EXCLUSIONS = (
 are not among them: on this device they are the uplinks."""
 
 DEFAULT_MAX_INTERFACES = 32
+
+_NAMES = 256
 
 _METRICS = (
     "network.rx_bytes_total",
@@ -86,6 +89,8 @@ class NetworkTraffic:
         self._include = [re.compile(pattern) for pattern in include]
         exclude = DEFAULT_EXCLUSIONS if exclude is None else exclude
         self._exclude = [re.compile(pattern) for pattern in exclude]
+        # The names are nearly always those of the last reading.
+        self._wants = lru_cache(_NAMES)(self._matches)
         self._max_interfaces = max_interfaces
         self._interfaces: dict[str, _Interface] = {}
         self._dropped = Series.of("network.interfaces_dropped_total", device_id)
@@ -115,7 +120,7 @@ class NetworkTraffic:
             samples.append(sample(self._dropped, now_ms, self._dropped_total))
         return samples
 
-    def _wants(self, name: str) -> bool:
+    def _matches(self, name: str) -> bool:
         if any(pattern.fullmatch(name) for pattern in self._exclude):
             return False
         return not self._include or any(pattern.fullmatch(name) for pattern in self._include)

@@ -1,7 +1,7 @@
 """``/proc/diskstats``: what each block device has done (Documentation/admin-guide/iostats.rst)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class Counters(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Diskstats:
-    """All block devices, partitions included.
+    """The block devices that were wanted.
 
     :ivar devices: device name to its counters.
     :ivar skipped: quotations of the lines that could not be used.
@@ -47,18 +47,28 @@ class Diskstats:
     skipped: tuple[str, ...] = ()
 
 
-def parse(content: bytes) -> Diskstats:
+def parse(content: bytes, wanted: Callable[[str], bool] | None = None) -> Diskstats:
     """Parse ``/proc/diskstats``. An empty one is legal: there is no block device.
 
     A device listed twice counts as first listed.
 
-    :raises ParseError: when there are lines and none of them can be read.
+    :param wanted: tells by its name whether a device is; the lines of others, of which there may be
+        many (partitions, loop devices), are not looked at. ``None`` wants all.
+    :raises ParseError: when there are lines to look at and none of them can be read.
     """
     complete, unusable = text.lines(content)
+    if wanted is not None:
+        complete = [line for line in complete if _may_be(line, wanted)]
     devices = text.table(_DEVICE, complete, Counters._make, unusable)
     if unusable and not devices:
         raise ParseError("/proc/diskstats", f"no line of a device in '{text.quote(content)}'")
     return Diskstats(devices, text.quote_lines(unusable))
+
+
+def _may_be(line: bytes, wanted: Callable[[str], bool]) -> bool:
+    """Tell whether a line is of a device that is wanted; one without a name may be of any."""
+    fields = line.split(None, 3)
+    return len(fields) < 3 or wanted(text.name(fields[2]))
 
 
 def parse_block_size(content: bytes, source: str) -> int:

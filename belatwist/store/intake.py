@@ -282,7 +282,8 @@ class Intake(Service):
         if not writing.parts:
             gone = {id(one) for one in writing.refused}
             for tick in ticks:
-                tick.tell(sum(id(one) not in gone for one in tick.samples))
+                lost = sum(id(one) in gone for one in tick.samples) if gone else 0
+                tick.tell(len(tick.samples) - lost)
             return None
         left = [one for part in reversed(writing.parts) for one in part]
         for tick in ticks:

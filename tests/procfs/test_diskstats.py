@@ -62,6 +62,22 @@ def test_a_malformed_or_repeated_device_is_left_out(line: bytes) -> None:
     assert len(reading.skipped) == 1
 
 
+def test_only_what_is_wanted_is_looked_at() -> None:
+    """Of the others not even a malformed line is told of; a line without a name may be of any."""
+    text = GOOD + b" 8 1 sdb 1 2 x\n 8 2\n 7 0 sd\xff 1\n"
+    asked: list[str] = []
+
+    def wanted(name: str) -> bool:
+        asked.append(name)
+        return name == "sda"
+
+    reading = diskstats.parse(text, wanted)
+    assert reading.devices == SDA
+    assert reading.skipped == (" 8 2",)
+    assert asked == ["sda", "sdb", "sd\\xff"]
+    assert diskstats.parse(GOOD, lambda _: False) == diskstats.Diskstats({})
+
+
 def test_a_name_that_is_not_utf8_is_escaped() -> None:
     """Names are decoded without loss of lines."""
     assert list(diskstats.parse(GOOD.replace(b"sda", b"sd\xff")).devices) == ["sd\\xff"]

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from benchmarks import (
     drain,
     flash,
+    floor,
     memory,
     migration,
     page,
@@ -32,6 +33,7 @@ QUESTIONS: Mapping[str, Callable[[Plan], list[Row]]] = MappingProxyType(
         for module in (
             stages,
             together,
+            floor,
             turns,
             drain,
             flash,

@@ -3,7 +3,10 @@
 import json
 import os
 import socket
+import sqlite3
 import threading
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from benchmarks import (
     board,
     flash,
+    floor,
     harness,
     memory,
     migration,
@@ -114,6 +118,36 @@ def test_wear(tmp_path: Path) -> None:
     found = in_worker(flash.wear, None, str(tmp_path / "metrics.db"), 400, 10.0, 30.0, "")
     assert found["samples"] == 480
     assert 10 < found["file"] / found["samples"] < 1000
+
+
+def test_floor(tmp_path: Path) -> None:
+    """The least is some work: it stores and sends what the board model gives, and marks it."""
+    tree, database = tmp_path / "board", tmp_path / "metrics.db"
+    board.Board().write(tree, everything=True)
+    bodies: list[int] = []
+
+    class Import(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            bodies.append(len(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response_only(204)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Import) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/api/v1/import"
+        found = in_worker(
+            floor.least, None, str(tree), str(database), url, interval=0.05, every=0.1, seconds=0.2
+        )
+        server.shutdown()
+    assert found["samples"] == 320
+    assert len(bodies) == 2
+    assert sum(bodies) == found["body"] > found["bare"] > 0
+    assert found["cpu"] > 0
+    with closing(sqlite3.connect(database)) as connection:
+        states = connection.execute("SELECT uploaded, count(*) FROM metrics GROUP BY 1").fetchall()
+    assert states == [(1, 400)]
 
 
 def test_migration(tmp_path: Path) -> None:

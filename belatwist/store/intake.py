@@ -393,7 +393,7 @@ class Intake(Service):
         self.log.info(
             "samples are stored again, after {seconds:.0f} s: {waited} had waited,"
             " {dropped} were dropped",
-            seconds=self._seconds() - self._failing_since,
+            seconds=round(self._seconds() - self._failing_since, 1),
             waited=self._caught_up,
             dropped=self._dropped,
         )

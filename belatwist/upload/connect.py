@@ -38,7 +38,7 @@ class Endpoints:
     def __init__(self, reactor: Any, ca_file: Path | None) -> None:
         self._reactor = reactor
         self._tls = BrowserLikePolicyForHTTPS(_trust_root(ca_file))
-        self._peers: dict[Key, str] = {}
+        self._peers: dict[Key, tuple[str, int]] = {}
         self._watched: dict[Key, Callable[[bool], None]] = {}
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
@@ -57,10 +57,14 @@ class Endpoints:
     async def knock(self, url: str) -> None:
         """Connect to a URL's server, without TLS, and drop the connection at once.
 
+        Where it was once reached its address is used again: to look its name up costs more than to
+        connect.
+
         :raises Exception: when there is none, one of Twisted's for failed connections.
         """
         uri = URI.fromBytes(url.encode())
-        endpoint = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=CONNECT_TIMEOUT)
+        host, port = self._peers.get(_key(uri), (uri.host, uri.port))
+        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_TIMEOUT)
         protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
         protocol.transport.abortConnection()
 
@@ -69,9 +73,13 @@ class Endpoints:
 
         Behind a proxy it is the proxy's. It is empty when there was no connection.
         """
-        return self._peers.get(_key(URI.fromBytes(url)), "")
+        peer = self._peers.get(_key(URI.fromBytes(url)))
+        if peer is None:
+            return ""
+        host, port = peer
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def _tried(self, key: Key, peer: str | None) -> None:
+    def _tried(self, key: Key, peer: tuple[str, int] | None) -> None:
         if peer is not None:
             self._peers[key] = peer
         if key in self._watched:
@@ -84,10 +92,10 @@ def _key(uri: URI) -> Key:
 
 @implementer(IStreamClientEndpoint)
 class _Remembering:
-    """An endpoint that tells whom its connection has reached: IP:port, ``None`` for nobody."""
+    """An endpoint that tells whom its connection has reached: IP and port; ``None`` for nobody."""
 
     def __init__(
-        self, endpoint: IStreamClientEndpoint, tried: Callable[[str | None], None]
+        self, endpoint: IStreamClientEndpoint, tried: Callable[[tuple[str, int] | None], None]
     ) -> None:
         self._endpoint = endpoint
         self._tried = tried
@@ -97,8 +105,7 @@ class _Remembering:
 
         def connected(protocol: Any) -> Any:
             peer = protocol.transport.getPeer()
-            host = f"[{peer.host}]" if ":" in peer.host else peer.host
-            self._tried(f"{host}:{peer.port}")
+            self._tried((peer.host, peer.port))
             return protocol
 
         def failed(failure: Failure) -> Failure:

@@ -17,8 +17,10 @@ from belatwist.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import ImportClient
 from belatwist.upload.delivery import Delivery
+from belatwist.upload.lookout import Lookout
 from belatwist.upload.policy import Backoff
 from belatwist.upload.service import Uploader
+from benchmarks.fleet.link import LinkClient
 from benchmarks.fleet.recording import RecordedStore, Recording
 from tests.fakes import inline_store
 
@@ -48,6 +50,7 @@ class Device:
     start: float
     store: SampleStore
     uploader: Uploader
+    lookout: Lookout
 
     def oldest_ms(self) -> int | None:
         """Return the time of the oldest sample that waits to be sent; ``None`` if none does."""
@@ -57,6 +60,7 @@ class Device:
 
     def stop(self, now_ms: int) -> None:
         """Stop the uploader, and close the store if it is on a disk."""
+        self.lookout.stopService()
         self.uploader.stopService()
         if isinstance(self.store, SQLiteStore):
             Deferred.fromCoroutine(self.store.close(now_ms))
@@ -122,6 +126,19 @@ def uploader(
     return Uploader(
         delivery, client, reactor=reactor, interval=remote.upload_interval, random=lambda: first
     )
+
+
+def lookout(
+    client: LinkClient,
+    uploader: Uploader,
+    *,
+    reactor: "IReactorTime",
+    random: Callable[[], float],
+) -> Lookout:
+    """Make what looks out for the server and has the uploader go on, as the agent does."""
+    made = Lookout(client.knock, reactor=reactor, random=random, returned=uploader.hurry)
+    client.watch(made.tried)
+    return made
 
 
 def recorded_store(

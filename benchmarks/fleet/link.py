@@ -79,6 +79,7 @@ class LinkClient:
         self._timeout = timeout
         self._now = now
         self._connection: tuple[int, float] | None = None  # The proxy's era, when last used.
+        self._tried: Callable[[bool], None] = lambda _: None
 
     def post(self, body: bytes) -> "Deferred[Outcome]":
         """Send a body."""
@@ -89,6 +90,19 @@ class LinkClient:
 
         return attempt.addTimeout(self._timeout, self._reactor, timed_out)
 
+    def watch(self, tried: Callable[[bool], None]) -> None:
+        """Have something told of each attempt to connect whether it stood."""
+        self._tried = tried
+
+    def knock(self) -> "Deferred[None]":
+        """Make a connection and drop it; fails when there is none."""
+        return Deferred.fromCoroutine(self._knock())
+
+    async def _knock(self) -> None:
+        await self._pass(self._link.round_trip)
+        if not self._proxy.connect():
+            raise ConnectionRefusedError
+
     def close(self) -> "Deferred[None]":
         """Do nothing: no connection is real."""
         return succeed(None)
@@ -98,7 +112,9 @@ class LinkClient:
         kept, self._connection = self._connection, None
         if kept is None or not self._usable(*kept):
             await self._pass(link.round_trip)
-            if not self._proxy.connect():
+            stood = self._proxy.connect()
+            self._tried(stood)
+            if not stood:
                 return Retry("ConnectionRefusedError", error_type="ConnectionRefusedError")
             await self._pass(link.round_trip * (_HANDSHAKES - 1))
         # A break is as likely on the way there as on the way back, when the server has it already.

@@ -180,8 +180,13 @@ def _device(
         now_ms=now_ms,
         first=Random(f"{seed} {name} offset").random() if scenario.offset else 1.0,
     )
-    clock.callLater(start, uploader.startService)
-    return Device(name, start, store, uploader)
+    spread = Random(f"{seed} {name} lookout").random
+    lookout = device.lookout(
+        client, uploader, reactor=clock, random=(lambda: 0.0) if scenario.jitter == 0.0 else spread
+    )
+    for service in (lookout, uploader):
+        clock.callLater(start, service.startService)
+    return Device(name, start, store, uploader, lookout)
 
 
 def _drain(fleet: list[Device], scenario: Scenario, clock: Timeline) -> list[float]:

@@ -13,6 +13,7 @@ import pytest_twisted
 from OpenSSL import SSL
 from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
@@ -24,6 +25,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from belatwist.errors import BelaError
 from belatwist.listen import Listener
+from belatwist.upload import connect
 from belatwist.upload.client import HTTPImportClient, describe
 from belatwist.upload.policy import Accepted, Halted, Outcome, Rejected, Retry
 from tests.faults.certificates import Authority
@@ -230,6 +232,22 @@ def test_a_knock_is_a_connection_and_no_request() -> "Generator[Deferred[Any], A
     assert resource.bodies == []
     with pytest.raises(ConnectError):
         yield one.knock()
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_knock_looks_no_name_up_again() -> "Generator[Deferred[Any], Any, None]":
+    """Whom the name has meant is known from the last connection."""
+    with (
+        listening(Site(Import())) as url,
+        mock.patch.object(connect, "HostnameEndpoint", wraps=HostnameEndpoint) as made,
+    ):
+        one = client(url.replace("127.0.0.1", "localhost"))
+        yield one.knock()
+        yield one.post(b"body")
+        yield one.knock()
+        yield one.close()
+    hosts = [call.args[1] for call in made.call_args_list]
+    assert hosts == [b"localhost", b"localhost", "127.0.0.1"]
 
 
 @pytest_twisted.inlineCallbacks

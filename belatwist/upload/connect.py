@@ -65,7 +65,7 @@ class Endpoints:
         uri = URI.fromBytes(url.encode())
         host, port = self._peers.get(_key(uri), (uri.host, uri.port))
         endpoint = HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_TIMEOUT)
-        protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
+        protocol: Any = await endpoint.connect(_Silent.forProtocol(Protocol))
         protocol.transport.abortConnection()
 
     def peer_of(self, url: bytes) -> str:
@@ -84,6 +84,12 @@ class Endpoints:
             self._peers[key] = peer
         if key in self._watched:
             self._watched[key](peer is not None)
+
+
+class _Silent(Factory):
+    """One whose start and stop are not logged: there may be a knock every few seconds."""
+
+    noisy = False
 
 
 def _key(uri: URI) -> Key:

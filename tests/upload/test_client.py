@@ -17,6 +17,7 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.logger import LogLevel
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web.http import Request
@@ -29,6 +30,7 @@ from belatwist.upload import connect
 from belatwist.upload.client import HTTPImportClient, describe
 from belatwist.upload.policy import Accepted, Halted, Outcome, Rejected, Retry
 from tests.faults.certificates import Authority
+from tests.logs import Captured
 from tests.process import free_port
 
 
@@ -230,8 +232,9 @@ def test_a_knock_is_a_connection_and_no_request() -> "Generator[Deferred[Any], A
         assert (yield one.knock()) is None
         assert (yield client(url.replace("http:", "https:")).knock()) is None
     assert resource.bodies == []
-    with pytest.raises(ConnectError):
+    with Captured() as log, pytest.raises(ConnectError):
         yield one.knock()
+    assert [text for text in log.texts(LogLevel.info) if "Factory" in text] == []
 
 
 @pytest_twisted.inlineCallbacks

@@ -13,7 +13,7 @@ version; the table ``migration_progress`` says how far it is.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -213,14 +213,14 @@ def _shrink(connection: Connection) -> str | None:
     if free < 2 * used:
         return f"{2 * used:,} bytes are needed for that and {free:,} are free"
     before = pragma("temp_store")
+    # The copy that is made on the way would otherwise be made in memory.
+    connection.execute("PRAGMA temp_store=1")
     try:
-        # The size of the pages changes only without a log, which cannot be had while others read.
-        with suppress(OperationalError):
-            connection.execute("PRAGMA journal_mode=delete").fetchall()
+        # By way of the log first, which takes what is used; a journal takes what is free as well.
         schema.lay_out(connection)
-        # The copy that is made on the way would otherwise be made in memory.
-        connection.execute("PRAGMA temp_store=1")
         connection.execute("VACUUM")
+        if pragma("page_size") != schema.PAGE_SIZE:
+            _resize_pages(connection)
     except Error as error:
         if error.sqlite_errorcode == SQLITE_INTERRUPT:
             raise  # It is left, and taken up again at the next start.
@@ -229,6 +229,26 @@ def _shrink(connection: Connection) -> str | None:
         connection.execute(f"PRAGMA temp_store={before}")
         connection.execute("PRAGMA journal_mode=wal").fetchall()
     return None
+
+
+def _resize_pages(connection: Connection) -> None:
+    """Give the pages their size, which changes only without a log.
+
+    Nobody is let in meanwhile: who came to read would keep the log from being had again. Where
+    others have the file open already, the pages keep their size.
+    """
+    connection.execute("PRAGMA locking_mode=exclusive").fetchall()
+    try:
+        try:
+            connection.execute("PRAGMA journal_mode=delete").fetchall()
+        except OperationalError as error:
+            if error.sqlite_errorcode == SQLITE_INTERRUPT:
+                raise
+            return
+        schema.lay_out(connection)
+        connection.execute("VACUUM")
+    finally:
+        connection.execute("PRAGMA locking_mode=normal").fetchall()
 
 
 def _names(connection: Connection, kind: str, table: str | None = None) -> set[str]:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import resource
 import shutil
 import signal
 import sqlite3
@@ -472,6 +473,52 @@ def test_while_others_read_the_pages_keep_their_size(path: Path) -> None:
         assert connection.execute("PRAGMA page_size").fetchone() == (4096,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert path.stat().st_size < before / 5
+
+
+def test_a_reader_that_comes_meanwhile(path: Path) -> None:
+    """While the file is laid out anew nobody else is let in: the log could not be had again."""
+    version_2(path, old.mixed(1000))
+    readers = []
+
+    def run(statement: str) -> None:
+        if statement == "VACUUM" and not path.with_name("metrics.db-wal").exists():
+            reader = sqlite3.connect(path, timeout=0, isolation_level=None)
+            readers.append(reader)
+            reader.execute("BEGIN")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                reader.execute("SELECT count(*) FROM sqlite_master").fetchall()
+
+    with closing(opened(path)) as connection:
+        connection.execute("PRAGMA busy_timeout=1")
+        connection.set_trace_callback(run)
+        migration = migrate.Migration(NOW_MS)
+        while migration.step(connection):
+            pass
+        assert migration.result.unshrunk is None
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert len(readers) == 1
+    readers[0].close()
+    assert query(path, "PRAGMA page_size") == [(schema.PAGE_SIZE,)]
+
+
+def test_laying_out_anew_takes_no_more_than_is_asked_for(path: Path) -> None:
+    """A log or a journal is never larger than the content: not as large as the file before."""
+    version_2(path, old.mixed(10_000))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    migration = migrate.Migration(NOW_MS, rows_a_step=500)
+    with closing(opened(path)) as connection:
+        migration.step(connection)
+        while query(path, "SELECT 1 FROM sqlite_master WHERE name = 'migration_metrics'"):
+            migration.step(connection)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        most = path.stat().st_size // 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        try:
+            assert not migration.step(connection)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert migration.result.unshrunk is None
+    assert query(path, "PRAGMA page_size") == [(schema.PAGE_SIZE,)]
 
 
 def test_without_room_the_free_pages_are_kept(path: Path) -> None:

@@ -228,7 +228,7 @@ def _opened(
 ) -> Iterator[Damaged]:
     """Open a damaged database; where its first page is lost, a copy that has a new one.
 
-    :param fresh: a new database. Where the tables begin is the same in all that were made so.
+    :param fresh: the new database, beside which there is room for the copy.
     """
     with closing(Damaged(path, known, is_left)) as source:
         if source.has_tables():
@@ -237,22 +237,53 @@ def _opened(
     copy = fresh.with_name(fresh.name + _COPY)
     try:
         if _has_room(path.parent, path.stat().st_size):
-            _copy_with_first_page(path, fresh, copy, is_left)
+            page = _first_page(path, copy)
+            _copy_with_first_page(path, page, copy, is_left)
         with closing(Damaged(copy if copy.exists() else path, known, is_left)) as source:
             yield source
     finally:
         _remove(copy)
 
 
-def _copy_with_first_page(path: Path, fresh: Path, copy: Path, is_left: Callable[[], bool]) -> None:
+def _first_page(path: Path, scratch: Path) -> bytes:
+    """Return the first page of a new database whose pages are as large as a damaged one's.
+
+    Where the tables begin is the same in all that were made so: it is there that trees are to be
+    found in the damaged one.
+
+    :param scratch: the name for a database that is made and removed.
+    """
+    found: dict[int, bytes] = {}
+    with path.open("rb") as damaged:
+        for size in schema.PAGE_SIZE, schema.OLD_PAGE_SIZE:
+            with closing(sqlite3.connect(scratch)) as new:
+                schema.lay_out(new, size)
+                schema.create(new, "")
+                roots = new.execute("SELECT rootpage FROM sqlite_master WHERE rootpage > 1")
+                places = [(root - 1) * size for (root,) in roots]
+            new_one = scratch.read_bytes()
+            _remove(scratch)
+            trees = 0
+            for place in places:
+                damaged.seek(place)
+                # Bit 3 says that a page is a leaf: the root of a tree that has grown is none.
+                trees += damaged.read(1) in {
+                    new_one[place : place + 1],
+                    bytes([new_one[place] & 7]),
+                }
+            found.setdefault(trees, new_one[:size])
+    return found[max(found)]
+
+
+def _copy_with_first_page(
+    path: Path, first_page: bytes, copy: Path, is_left: Callable[[], bool]
+) -> None:
     """Copy a database, giving it another one's first page.
 
     The header's fields: https://sqlite.org/fileformat2.html#the_database_header
     """
-    with fresh.open("rb") as one:
-        page = bytearray(one.read(100))
-        size = int.from_bytes(page[16:18], "big")
-        page += one.read(size - 100)
+    size = len(first_page)
+    page = bytearray(first_page)
     pages = path.stat().st_size // size
     page[18:20] = b"\2\2"  # There may be a write-ahead log.
     page[28:32] = pages.to_bytes(4, "big")

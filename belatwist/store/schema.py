@@ -18,6 +18,9 @@ ID_BASE = 1 << 20
 """A sample's id is ``timestamp_ms * ID_BASE + series_id``. Series ids stay below it, so that this
 is unique, ordered by time, and within 64 bits until the year 2248."""
 
+OLD_PAGE_SIZE = 4096
+"""SQLite's default, and that of databases which were made with it or could not be laid out anew."""
+
 PAGE_SIZE = 1024
 """Bytes of a page. A tick changes half a dozen pages, some of them by a few bytes only, and each is
 written to the log whole: with SQLite's default, 4096, a card is written half as much again."""
@@ -120,9 +123,9 @@ LEFT JOIN sessions r ON r.number = x.session_number;
 _LAYOUT = {"page_size": PAGE_SIZE, "auto_vacuum": 2}
 
 
-def lay_out(connection: Connection) -> None:
+def lay_out(connection: Connection, page_size: int = PAGE_SIZE) -> None:
     """Say how the file of a new database is to be laid out; must come before all else."""
-    for pragma, value in _LAYOUT.items():
+    for pragma, value in {**_LAYOUT, "page_size": page_size}.items():
         connection.execute(f"PRAGMA {pragma}={value}")
 
 

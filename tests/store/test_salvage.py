@@ -321,6 +321,24 @@ class OpeningTests(InFolder):
         self.assertEqual(sessions(self.path)["s1"], ("completed", 2000))
         self.assertEqual(self.successResultOf(store.add([sample(SERIES[0], 5, 1)])), 1)
 
+    def test_the_first_page_of_an_older_database(self) -> None:
+        """Its pages are larger than a new one's; it is read all the same."""
+        old = schema.OLD_PAGE_SIZE
+        self.path.write_bytes(healthy()[0])
+        # The tables are made as the schema makes them, so that they begin where they do.
+        older = self.folder / "older.db"
+        with closing(sqlite3.connect(older)) as connection:
+            schema.lay_out(connection, old)
+            schema.create(connection, "")
+            connection.execute("ATTACH ? AS healthy", (str(self.path),))
+            for table in ("sessions", "series", "upload_checkpoints", "samples"):
+                connection.execute(f"INSERT INTO main.{table} SELECT * FROM healthy.{table}")
+            connection.commit()
+        self.path.write_bytes(b"\xa5" * old + older.read_bytes()[old:])
+        store = self.opened(self.path, "s2")
+        assert store.salvaged is not None
+        self.assertEqual((store.salvaged.carried, store.salvaged.listed), (8000, 8000))
+
     def test_no_database(self) -> None:
         """A file of something else is moved aside, too: it cannot be told from a damaged one."""
         self.path.write_bytes(b"metrics, but not in a database\n" * 200)

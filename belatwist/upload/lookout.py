@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 EVERY = 4.5
 """Seconds from an attempt to connect that has failed to the next one, at most."""
 
+VAIN = 4
+"""Returns that came to nothing, after which it takes no longer to the next attempt."""
+
 SPREAD = 0.2
 """The part of it by which an attempt comes sooner, at random: many devices lose the same server."""
 
@@ -48,6 +51,7 @@ class Lookout(Service):
         self._returned = returned
         self._timer: IDelayedCall | None = None
         self._attempt: Deferred[None] | None = None
+        self._vain = 0
 
     def stopService(self) -> None:
         """Stop looking."""
@@ -59,9 +63,12 @@ class Lookout(Service):
     def tried(self, stood: bool) -> None:
         """Take note of an attempt to connect, whoever made it, and of whether it stood."""
         if stood:
+            self._vain = 0
             self._rest()
         elif self.running and self._timer is None and self._attempt is None:
-            wait = EVERY * (1 - SPREAD * self._random())
+            # Whoever was told and then found nobody, because names cannot be looked up for
+            # example, is told half as often each time.
+            wait = EVERY * 2 ** min(self._vain, VAIN) * (1 - SPREAD * self._random())
             self._timer = self._reactor.callLater(wait, self._look)
 
     def _rest(self) -> None:
@@ -76,6 +83,7 @@ class Lookout(Service):
 
     def _found(self, _: object) -> None:
         self._attempt = None
+        self._vain += 1
         self.log.debug("the server can be reached again")
         self._returned()
 

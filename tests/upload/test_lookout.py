@@ -84,7 +84,9 @@ class LookoutTests(SynchronousTestCase):
         self.assertEqual(self.returned, 0)
 
     def test_a_failure_after_the_return_is_a_new_one(self) -> None:
-        """Whoever is told may try at once, and miss: then it is looked out for again."""
+        """Whoever is told may try at once, and miss: then it is looked out for again, and each
+        time half as often, until a connection has stood.
+        """
         lookout = Lookout(
             self.connect,
             reactor=self.clock,
@@ -93,10 +95,18 @@ class LookoutTests(SynchronousTestCase):
         )
         lookout.startService()
         lookout.tried(False)
+        for wait in (1, 2, 4, 8, 16, 16):
+            count = len(self.attempts)
+            self.clock.advance(EVERY * wait - 0.1)
+            self.assertEqual(len(self.attempts), count)
+            self.clock.advance(0.1)
+            self.assertEqual(len(self.attempts), count + 1)
+            self.attempts[-1].callback(None)
+        lookout.tried(True)
+        lookout.tried(False)
+        count = len(self.attempts)
         self.clock.advance(EVERY)
-        self.attempts[-1].callback(None)
-        self.clock.advance(EVERY)
-        self.assertEqual(len(self.attempts), 2)
+        self.assertEqual(len(self.attempts), count + 1)
 
     def test_stop(self) -> None:
         """No timer and no attempt is left, whichever there was."""

@@ -94,7 +94,7 @@ class Storage(Section, frozen=True, kw_only=True):
     ] = "full"
     cache_mb: Annotated[
         int, Meta(ge=1, le=1024, description="SQLite's page cache in MiB, at most.")
-    ] = 8
+    ] = 2
     mmap_mb: Annotated[
         int,
         Meta(

@@ -105,6 +105,7 @@ def build(
     lookout = Lookout(
         client.knock,
         reactor=reactor,
+        every=config.remote.lookout_interval,
         random=random.SystemRandom().random,
         returned=uploader.hurry,
     )

@@ -144,6 +144,14 @@ class Remote(Section, frozen=True, kw_only=True):
     timeout: Annotated[Seconds, Meta(description="The time one request has, answer included.")] = (
         30.0
     )
+    lookout_interval: Annotated[
+        Seconds,
+        Meta(
+            description="While no connection to the server can be made, one is tried this often, "
+            "up to a fifth sooner. Devices of one server come back spread over this time: take "
+            "more where they are thousands."
+        ),
+    ] = 4.5
     compression: Annotated[bool, Meta(description="Whether bodies are sent with gzip.")] = True
     compression_level: Annotated[
         int, Meta(ge=1, le=9, description="gzip's level; 9 is the smallest and the slowest.")

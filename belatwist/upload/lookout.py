@@ -10,14 +10,12 @@ from twisted.logger import Logger
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-EVERY = 4.5
-"""Seconds from an attempt to connect that has failed to the next one, at most."""
-
 VAIN = 4
 """Returns that came to nothing, after which it takes no longer to the next attempt."""
 
 SPREAD = 0.2
-"""The part of it by which an attempt comes sooner, at random: many devices lose the same server."""
+"""The part of a wait by which an attempt comes sooner, at random: many devices lose the same
+server."""
 
 PATIENCE = 3.5
 """Seconds that an attempt is given: three packets, where nobody answers."""
@@ -30,6 +28,7 @@ class Lookout(Service):
     reached is not spared by them, and to try costs a packet or two; without a network, nothing.
 
     :param connect: makes a connection to the server and drops it; fails when there is none.
+    :param every: seconds from an attempt that has failed to the next one, at most.
     :param random: gives numbers from 0 to 1.
     :param returned: called when the server can be connected to again.
     """
@@ -42,11 +41,13 @@ class Lookout(Service):
         connect: "Callable[[], Deferred[None]]",
         *,
         reactor: "IReactorTime",
+        every: float,
         random: Callable[[], float],
         returned: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._reactor = reactor
+        self._every = every
         self._random = random
         self._returned = returned
         self._timer: IDelayedCall | None = None
@@ -68,7 +69,7 @@ class Lookout(Service):
         elif self.running and self._timer is None and self._attempt is None:
             # Whoever was told and then found nobody, because names cannot be looked up for
             # example, is told half as often each time.
-            wait = EVERY * 2 ** min(self._vain, VAIN) * (1 - SPREAD * self._random())
+            wait = self._every * 2 ** min(self._vain, VAIN) * (1 - SPREAD * self._random())
             self._timer = self._reactor.callLater(wait, self._look)
 
     def _rest(self) -> None:

@@ -136,7 +136,13 @@ def lookout(
     random: Callable[[], float],
 ) -> Lookout:
     """Make what looks out for the server and has the uploader go on, as the agent does."""
-    made = Lookout(client.knock, reactor=reactor, random=random, returned=uploader.hurry)
+    made = Lookout(
+        client.knock,
+        reactor=reactor,
+        every=Remote().lookout_interval,
+        random=random,
+        returned=uploader.hurry,
+    )
     client.watch(made.tried)
     return made
 

@@ -5,7 +5,10 @@ from twisted.internet.error import ConnectError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.upload.lookout import EVERY, PATIENCE, SPREAD, Lookout
+from belatwist.upload.lookout import PATIENCE, SPREAD, Lookout
+
+EVERY = 4.5
+"""Seconds; the default."""
 
 
 class LookoutTests(SynchronousTestCase):
@@ -19,6 +22,7 @@ class LookoutTests(SynchronousTestCase):
         self.lookout = Lookout(
             self.connect,
             reactor=self.clock,
+            every=EVERY,
             random=lambda: self.random,
             returned=self.tell,
         )
@@ -90,6 +94,7 @@ class LookoutTests(SynchronousTestCase):
         lookout = Lookout(
             self.connect,
             reactor=self.clock,
+            every=EVERY,
             random=lambda: 0.0,
             returned=lambda: lookout.tried(False),
         )

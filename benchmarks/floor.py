@@ -112,7 +112,9 @@ async def least(
                 body = compress(encoder.encode(rows, series), level)
                 server.request("POST", urlsplit(url).path, body, _HEADERS)
                 server.getresponse().read()
-                queries.settle(cursor, [Verdict(Outcome.ACCEPTED, rows, "floor", number)], start_ms)
+                queries.settle(
+                    cursor, [Verdict(Outcome.ACCEPTED, rows, "floor", number, as_of=0)], start_ms, 0
+                )
                 connection.commit()
                 cpu += time.process_time() - began
                 body_bytes += len(body)

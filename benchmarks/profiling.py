@@ -95,7 +95,7 @@ def _stored(path: Path) -> list[str]:
 
     def settle() -> None:
         verdict = Verdict(Outcome.ACCEPTED, state["rows"], "batch", 0)
-        queries.settle(cursor, [verdict], _START_MS)
+        queries.settle(cursor, [verdict], _START_MS, 0)
         connection.commit()
 
     steps = (fetch, encode, pack, settle)

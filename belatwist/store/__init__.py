@@ -35,11 +35,13 @@ class Batch:
     :ivar rows: the samples; numeric only.
     :ivar series: the series of every ``series_id`` in ``rows`` (it may hold others as well).
     :ivar last: where the last of ``rows`` stands; ``None`` when there are none.
+    :ivar as_of: how often the store had been written to when they were read.
     """
 
     rows: Sequence[Row]
     series: Mapping[int, Series]
     last: Position | None = None
+    as_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Verdict:
     :ivar batch_id: the upload cycle, a UUID.
     :ivar chunk_index: the chunk within it, from 0.
     :ivar reason: why they were rejected; ``None`` when they were accepted.
+    :ivar as_of: that of the batch the samples are from. It spares the store looking for each of
+        them, where nothing can have changed since.
     """
 
     outcome: Outcome
@@ -57,6 +61,7 @@ class Verdict:
     batch_id: str
     chunk_index: int
     reason: str | None = None
+    as_of: int | None = None
 
 
 class SampleStore(Protocol):

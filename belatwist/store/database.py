@@ -70,6 +70,8 @@ class Database(ABC):
         self.oldest_ms: int | None = None
         self._reactor = reactor
         self._pulse = Pulse(reactor.seconds)
+        # Transactions begun in the thread: between two of them what is read stays as it is.
+        self._writes = 0
         self._session = 0
         self._running: salvage.Session | None = None
         self._damaged = False
@@ -223,6 +225,7 @@ class Database(ABC):
         What follows such a call may rely on that nothing of it will be rolled back.
         """
         cursor = connection.cursor()
+        self._writes += 1
         try:
             result = function(cursor, *args)
             oldest = queries.oldest(cursor)
@@ -297,6 +300,7 @@ class Database(ABC):
             self._pool.disconnect(connection)
         # It looks for itself whether it is to be left.
         with self._pulse.step(lambda: None):
+            self._writes += 1
             done = salvage.replace(
                 self.path, datetime.now(UTC), self._known(), self._running, self._pulse.is_left
             )

@@ -66,6 +66,16 @@ UPDATE samples SET checkpoint_id = ?
 WHERE timestamp_ms = ? AND series_id = ? AND value = ? AND checkpoint_id IS NULL
 """
 
+_COUNT_BETWEEN = """
+SELECT count(*) FROM samples NOT INDEXED
+WHERE (timestamp_ms, series_id) BETWEEN (?, ?) AND (?, ?) AND checkpoint_id IS NULL
+"""
+
+_MARK_BETWEEN = """
+UPDATE samples NOT INDEXED SET checkpoint_id = ?
+WHERE (timestamp_ms, series_id) BETWEEN (?, ?) AND (?, ?) AND checkpoint_id IS NULL
+"""
+
 _CHECKPOINT = """
 INSERT INTO upload_checkpoints (batch_id, chunk_index, last_uploaded_id,
                                 first_uploaded_timestamp, last_uploaded_timestamp,
@@ -157,23 +167,24 @@ def series_of(cursor: Cursor, ids: Iterable[int]) -> dict[int, Series]:
     return result
 
 
-def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int) -> int:
+def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int, as_of: int) -> int:
     """Record verdicts: a checkpoint each, and every sample meant points at it.
 
     :param now_ms: Unix time in milliseconds.
+    :param as_of: how often the store has been written to.
     :return: how many samples are no longer pending.
     """
     settled = 0
     for verdict in verdicts:
-        last_timestamp, last_series, _ = max(verdict.rows)
+        first, last = min(verdict.rows)[:2], max(verdict.rows)[:2]
         cursor.execute(
             _CHECKPOINT,
             (
                 verdict.batch_id,
                 verdict.chunk_index,
-                last_timestamp * ID_BASE + last_series,
-                min(verdict.rows)[0],
-                last_timestamp,
+                last[0] * ID_BASE + last[1],
+                first[0],
+                last[0],
                 now_ms,
                 len(verdict.rows),
                 int(verdict.outcome),
@@ -181,11 +192,21 @@ def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int) -> int:
             ),
         )
         checkpoint = cursor.lastrowid
-        # By its value as well: while it was under way the clock may have been stepped, and another
-        # sample of the series have come to stand in its place.
-        cursor.executemany(_MARK, [(checkpoint, *row) for row in verdict.rows])
+        if verdict.as_of == as_of and _count_between(cursor, first, last) == len(verdict.rows):
+            # They are still what they were, and nothing else is pending among them.
+            cursor.execute(_MARK_BETWEEN, (checkpoint, *first, *last))
+        else:
+            # By its value as well: while it was under way the clock may have been stepped, and
+            # another sample of the series have come to stand in its place.
+            cursor.executemany(_MARK, [(checkpoint, *row) for row in verdict.rows])
         settled += cursor.rowcount
     return settled
+
+
+def _count_between(cursor: Cursor, first: tuple[int, int], last: tuple[int, int]) -> int:
+    """Count the pending samples from one to another, each ``(timestamp_ms, series_id)``."""
+    cursor.execute(_COUNT_BETWEEN, (*first, *last))
+    return int(cursor.fetchone()[0])
 
 
 def count_pending(cursor: Cursor) -> int:

@@ -84,7 +84,7 @@ class SQLiteStore(Database):
         def read(cursor: queries.Cursor) -> Batch:
             rows = queries.fetch(cursor, limit, until_ms, after)
             last = queries.position(cursor, rows[-1]) if rows else None
-            return Batch(rows, self._series_of(cursor, rows), last)
+            return Batch(rows, self._series_of(cursor, rows), last, as_of=self._writes)
 
         return self._read(read)
 
@@ -93,7 +93,7 @@ class SQLiteStore(Database):
 
         def read(cursor: queries.Cursor) -> Batch:
             rows = queries.fetch_newest(cursor, limit, until_ms)
-            return Batch(rows, self._series_of(cursor, rows))
+            return Batch(rows, self._series_of(cursor, rows), as_of=self._writes)
 
         return self._read(read)
 
@@ -104,9 +104,10 @@ class SQLiteStore(Database):
             self.pending -= count
             self._tell_written()
 
-        return self._run(
-            lambda connection: self._write(connection, queries.settle, verdicts, now_ms)
-        ).addCallback(settled)
+        def work(connection: Any) -> int:
+            return self._write(connection, queries.settle, verdicts, now_ms, self._writes)
+
+        return self._run(work).addCallback(settled)
 
     def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
         """Find out whether this boot's clock is known to be good; see :mod:`.eras`.

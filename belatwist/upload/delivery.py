@@ -191,7 +191,7 @@ class Delivery:
         parts = [(chunk, body)]
         while parts:
             part, body = parts.pop()
-            outcome = await self._post(part, body, cycle)
+            outcome = await self._post(part, body, cycle, batch.as_of)
             if isinstance(outcome, Accepted):
                 continue
             if not isinstance(outcome, Rejected):
@@ -247,8 +247,13 @@ class Delivery:
                 elif not isinstance(outcome, Accepted):
                     return
 
-    async def _post(self, rows: Sequence[Row], body: bytes, cycle: Cycle) -> policy.Outcome | Held:
-        """Send a body; record at once that its samples were taken, if they were."""
+    async def _post(
+        self, rows: Sequence[Row], body: bytes, cycle: Cycle, as_of: int | None = None
+    ) -> policy.Outcome | Held:
+        """Send a body; record at once that its samples were taken, if they were.
+
+        :param as_of: that of the batch which the samples are from.
+        """
 
         async def check() -> str | None:
             if (reason := await self._clock_doubt()) is not None:
@@ -268,7 +273,8 @@ class Delivery:
             if not (isinstance(outcome, Held) and self._stopping):
                 self._failed(outcome, cycle, sent.attempt)
             return outcome
-        self._owed.append(Verdict(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks))
+        verdict = Verdict(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks, as_of=as_of)
+        self._owed.append(verdict)
         self.progress.accepted(cycle, len(rows), len(body), outcome, sent)
         await self._settle_owed()
         self._suspects.taken(rows)

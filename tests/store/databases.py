@@ -59,7 +59,7 @@ def reject(rows: Sequence[Row], reason: str, chunk_index: int = 0) -> Verdict:
 def settle(connection: sqlite3.Connection, *verdicts: Verdict, now_ms: int = 5000) -> int:
     """Settle, and return how many samples are no longer pending."""
     with connection:
-        return queries.settle(connection.cursor(), verdicts, now_ms)
+        return queries.settle(connection.cursor(), verdicts, now_ms, 0)
 
 
 @contextmanager

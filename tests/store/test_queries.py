@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,38 @@ def test_settle_goes_by_the_key(db: sqlite3.Connection) -> None:
     assert sorted(pending(db)) == [(1, 1, 0), (2, 1, 0), (2, 2, 0)]
 
 
+def test_settle_takes_a_stretch_at_once(db: sqlite3.Connection) -> None:
+    """Samples between which nothing else is pending are marked by one statement, if nothing was
+    written since they were read; each of them otherwise.
+    """
+    fill(db, 6)
+    rows = pending(db)
+    statements: list[str] = []
+    db.set_trace_callback(statements.append)
+
+    def marks() -> int:
+        found = sum(one.lstrip().startswith("UPDATE samples") for one in statements)
+        statements.clear()
+        return found
+
+    assert settle(db, replace(accept(rows[:2]), as_of=0)) == 2
+    assert marks() == 1
+    assert settle(db, replace(accept(rows[2:6:2]), as_of=0)) == 2
+    assert marks() == 2
+    assert settle(db, replace(reject(rows[3:6:2], "no"), as_of=0)) == 2
+    assert marks() == 1
+    assert states(db) == {1: 1, 2: 1, 3: 1, 4: 2, 5: 1, 6: 2}
+
+
+def test_settle_looks_for_each_sample_after_a_write(db: sqlite3.Connection) -> None:
+    """Whoever has not read what is there now may mean samples that are others by now."""
+    fill(db, 2)
+    (first, second) = pending(db)
+    other = (*second[:2], second[2] + 1)
+    assert settle(db, replace(accept([first, other]), as_of=-1)) == 1
+    assert pending(db) == [second]
+
+
 def test_settle_writes_checkpoints(db: sqlite3.Connection) -> None:
     """A verdict's checkpoint says which chunk it was, up to which sample, when, and how many."""
     fill(db, 5, [LOAD, CORE])
@@ -288,7 +321,7 @@ def test_nothing_is_committed_by_a_query(tmp_path: Path) -> None:
     with closing(fresh(tmp_path / "metrics.db")) as db:
         cursor = db.cursor()
         queries.insert(cursor, [sample(LOAD, 1, 1)], {}, 1)
-        queries.settle(cursor, [accept([(1, 1, 1)])], 1)
+        queries.settle(cursor, [accept([(1, 1, 1)])], 1, 0)
         queries.begin_session(cursor, "s2", 1, "{}")
         assert db.in_transaction
         db.rollback()

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -233,6 +234,17 @@ class FailingTransactionTests(InFolder):
         self.failureResultOf(settling, sqlite3.IntegrityError)
         self.assertEqual(self.store.pending, 2)
         self.assertEqual(self.successResultOf(self.store.fetch(10, suite.EVER)).rows, rows)
+
+    def test_what_comes_between_is_not_settled(self) -> None:
+        """A sample that is stored while others around it are under way waits for its own turn."""
+        self.successResultOf(self.store.add([sample(LOAD, ms, ms) for ms in (2, 4)]))
+        batch = self.successResultOf(self.store.fetch(9, suite.EVER))
+        self.successResultOf(self.store.add([sample(LOAD, 3, 3)]))
+        gone = self.store.maintain(lambda c: c.execute("DELETE FROM samples WHERE value = 4"))
+        self.successResultOf(gone)
+        verdict = replace(accept(batch.rows), as_of=batch.as_of)
+        self.successResultOf(self.store.settle([verdict], 9))
+        self.assertEqual(self.successResultOf(self.store.fetch(9, suite.EVER)).rows, [(3, 1, 3)])
 
     def test_another_program_holds_the_lock(self) -> None:
         """When the wait for a lock is over, the write fails cleanly; reading goes on meanwhile."""

@@ -1,8 +1,8 @@
 """The real store against a model, through whatever operations hypothesis thinks of."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from belatwist.clock import STEP_MS
 from belatwist.model import TEXT, Sample, Series
-from belatwist.store import Position, Row, eras, retention
+from belatwist.store import Batch, Position, Row, eras, retention
 from tests.fakes import inline_store
 from tests.store.databases import accept, reject
 
@@ -105,7 +105,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.eras: list[Era] = []
         self.era: int | None = None
         self.boot, self.offset = "one", 0
-        self.held: list[Sequence[Row]] = []
+        self.held: list[Batch] = []
         self.after: Position | None = None
         self.fail_next = False
         self.sessions = 0
@@ -267,7 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.ids[SERIES.index(batch.series[number])] == number
         self.after = batch.last
         if batch.rows:
-            self.held.append(batch.rows)
+            self.held.append(batch)
 
     @rule(limit=st.integers(1, 10), until=TIMES | st.just(2**50))
     def fetch_newest(self, limit: int, until: int) -> None:
@@ -278,14 +278,17 @@ class StoreMachine(RuleBasedStateMachine):
             wanted = []
         assert list(batch.rows) == wanted
         if batch.rows:
-            self.held.append(batch.rows)
+            self.held.append(batch)
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), good=st.booleans(), twice=st.booleans())
-    def settle(self, data: Any, good: bool, twice: bool) -> None:
-        """The server has answered, whatever has become of the rows meanwhile."""
-        rows = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
-        verdict = accept(rows) if good else reject(rows, "no")
+    @rule(data=st.data(), good=st.booleans(), twice=st.booleans(), every=st.integers(1, 2))
+    def settle(self, data: Any, good: bool, twice: bool, every: int) -> None:
+        """The server has answered, of all rows or of some between which others are left, whatever
+        has become of them meanwhile.
+        """
+        batch = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        rows = batch.rows[::every]
+        verdict = replace(accept(rows) if good else reject(rows, "no"), as_of=batch.as_of)
         places = {number: n for n, number in self.ids.items()}
         for ms, number, value in rows:
             one = self.known.get((ms, places[number]))

@@ -80,6 +80,8 @@ class Suspects:
 
     def taken(self, rows: Iterable[Row]) -> None:
         """Record that samples were taken: their series are suspected no longer."""
+        if not self._series:
+            return
         for row in rows:
             record = self._series.get(row[1])
             if record is not None:

@@ -72,17 +72,20 @@ def main(arguments: list[str]) -> int:
     about = report.machine()
     rows: list[Row] = []
     failed = False
-    for name in options.only or QUESTIONS:
-        begun = time.monotonic()
-        try:
-            rows += QUESTIONS[name](plan)
-        except (UnavailableError, FailedError) as error:
-            failed = failed or isinstance(error, FailedError)
-            rows.append(Row(name, "not measured", None, "", str(error)))
-        print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    print((report.markdown if options.markdown else report.text)(about, rows))
-    if options.json:
-        options.json.write_text(report.dump(about, rows) + "\n")
+    try:
+        for name in options.only or QUESTIONS:
+            begun = time.monotonic()
+            try:
+                rows += QUESTIONS[name](plan)
+            except (UnavailableError, FailedError) as error:
+                failed = failed or isinstance(error, FailedError)
+                rows.append(Row(name, "not measured", None, "", str(error)))
+            print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        # Also when it is cut short: what was measured until then took minutes.
+        print((report.markdown if options.markdown else report.text)(about, rows))
+        if options.json:
+            options.json.write_text(report.dump(about, rows) + "\n")
     return int(failed)
 
 

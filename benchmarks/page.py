@@ -103,9 +103,9 @@ def _watch(where: Path, setup: str, looked_at: bool, plan: Plan, ended: threadin
             seconds=20,
             what="the first sample",
         )
-        url = _url(path)
+        url = address(path)
         if looked_at:
-            _look(url, 0)
+            look(url, 0)
         ended.wait(_INTERVAL)
         cpu, end = cpu_seconds(running.pid), time.monotonic() + plan.window
         number = 0
@@ -113,22 +113,28 @@ def _watch(where: Path, setup: str, looked_at: bool, plan: Plan, ended: threadin
             ended.wait(min(_ASKED_EVERY, end - time.monotonic()))
             number += 1
             if looked_at:
-                _look(url, number)
+                look(url, number)
         if ended.is_set():
             raise FailedError("given up")
         return _Found(cpu_seconds(running.pid) - cpu, memory(running.pid))
 
 
-def _look(url: str, number: int) -> None:
+def look(url: str, number: int) -> None:
     """Ask as the page does: for everything first, and then for what is so now and what is new."""
     if number == 0:
         for file in ("", *(f"page/{one.name}" for one in index.STATIC.iterdir() if _is_used(one))):
-            _get(url + file)
+            get(url + file)
         _chart(url, 900, 10)
     else:
-        _get(f"{url}api/v1/now")
+        get(f"{url}api/v1/now")
         if number % 2 == 0:
             _chart(url, _NEW, 10)
+
+
+def day(url: str) -> None:
+    """Ask for a whole day, as the page does: in six pieces."""
+    for ago in range(0, _DAY, 14_400):
+        _chart(url, 14_400, 480, ago)
 
 
 def _is_used(path: Path) -> bool:
@@ -142,23 +148,25 @@ def _chart(url: str, seconds: int, step: int, ago: int = 0) -> None:
         query: list[tuple[str, object]] = [("start", end - seconds), ("end", end), ("step", step)]
         query += [("series", one) for one in names]
         query.append(("values", "avg" if names is _LINES else "min,avg,max"))
-        _get(f"{url}api/v1/query_range?{urlencode(query)}")
+        get(f"{url}api/v1/query_range?{urlencode(query)}")
 
 
-def _get(url: str) -> bytes:
+def get(url: str) -> bytes:
+    """Fetch what is there."""
     request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         body: bytes = answer.read()
     return body
 
 
-def _url(configuration: Path) -> str:
+def address(configuration: Path) -> str:
+    """Return the URL of the page of a service with this configuration."""
     health: dict[str, Any] = yaml.safe_load(configuration.read_text())["health"]
     return f"http://{health['host']}:{health['port']}/"
 
 
 def _day(plan: Plan, where: Path) -> list[Row]:
-    """Load a whole day, as the page does: in six pieces."""
+    """Load a whole day."""
     where.mkdir()
     samples = 80 * int(_DAY / _INTERVAL) if plan.seconds >= 60 else 80 * 100
     database = where / "metrics.db"
@@ -168,10 +176,9 @@ def _day(plan: Plan, where: Path) -> list[Row]:
     with agent(where, path) as running:
         _wait_until_open(running)
         cpu, began = cpu_seconds(running.pid), time.monotonic()
-        for ago in range(0, _DAY, 14_400):
-            _chart(_url(path), 14_400, 480, ago)
+        day(address(path))
         took, cpu = time.monotonic() - began, cpu_seconds(running.pid) - cpu
-        first = len(_get(_url(path)))
+        first = len(get(address(path)))
     for name in ("page.css", "page.js"):
         first += len(gzip.compress((index.STATIC / name).read_bytes()))
     note = f"{samples:,} samples"

@@ -87,6 +87,7 @@ class Proxy:
     :ivar port: where it listens, on 127.0.0.1.
     :ivar bytes: passed on so far.
     :ivar began: when the first upload came, on the monotonic clock; ``None`` before that.
+    :ivar away: while it is set, connections that are made or used are cut.
     """
 
     def __init__(self, target: int, *, round_trip: float = 0.0) -> None:
@@ -96,6 +97,7 @@ class Proxy:
         self.port = int(self._listening.getsockname()[1])
         self.bytes = 0
         self.began: float | None = None
+        self.away = False
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
@@ -112,6 +114,9 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listening.accept()
+                if self.away:
+                    client.close()
+                    continue
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
@@ -122,7 +127,7 @@ class Proxy:
 
     def _pass(self, source: socket.socket, sink: socket.socket, delay: float) -> None:
         with suppress(OSError):
-            while piece := source.recv(65536):
+            while (piece := source.recv(65536)) and not self.away:
                 with self._lock:
                     self.bytes += len(piece)
                     if self.began is None and piece.startswith(b"POST "):

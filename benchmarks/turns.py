@@ -1,48 +1,70 @@
 """How long the reactor is held up, with everything going on at once."""
 
 import json
+import threading
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
 
 import yaml
 
 from belatwist.clock import wall_ms
-from benchmarks import drain
+from benchmarks import drain, page
 from benchmarks.agent import agent, config
+from benchmarks.board import Board
 from benchmarks.harness import Plan, Row, in_worker, wait_until, workspace
-from benchmarks.server import proxy, victoria
+from benchmarks.server import Proxy, Victoria, proxy, victoria
 
 NAME = "turns"
-_SECONDS = 30.0
+_OUTAGES = 12
+_AWAY = 0.8
+_LOOK_EVERY = 5.0
+_LOAD_EVERY = 4
+_PENDING = "SELECT count(*) FROM samples WHERE checkpoint_id IS NULL AND timestamp_ms < ?"
 
 # Runs first in the service's process: what lies between two waits of the reactor is a turn.
 _CLOCKED = """
 import atexit, json, time
+from array import array
 from twisted.internet import reactor
 class Clocked:
     def __init__(self, poller):
-        self._poller, self.turns, self._began = poller, [], None
+        self._poller, self._began = poller, None
+        self.wall, self.cpu = array("d"), array("d")
     def __getattr__(self, name):
         return getattr(self._poller, name)
     def poll(self, *arguments):
-        now = time.perf_counter()
         if self._began is not None:
-            self.turns.append(now - self._began)
+            wall, cpu = self._began
+            self.wall.append(time.perf_counter() - wall)
+            self.cpu.append(time.thread_time() - cpu)
         try:
             return self._poller.poll(*arguments)
         finally:
-            self._began = time.perf_counter()
+            self._began = time.perf_counter(), time.thread_time()
 reactor._poller = clocked = Clocked(reactor._poller)
-atexit.register(lambda: json.dump(clocked.turns, open({path!r}, "w")))
+def tell():
+    with open({path!r}, "w") as file:
+        json.dump(list(zip(clocked.wall, clocked.cpu)), file)
+atexit.register(tell)
 """
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Collect at 1 s, drain a backlog, empty the log and delete every few seconds."""
-    with workspace(plan) as where, victoria(where) as server, proxy(server) as wire:
+    """Collect at 1 s, drain a backlog and what a dozen outages leave, empty the log and delete
+    every few seconds, while a page is open and a scraper and a monitor ask.
+    """
+    with (
+        workspace(plan) as where,
+        victoria(where) as server,
+        proxy(server) as wire,
+        Board().moving(where / "board", period=0.4),
+    ):
         backlog = min(plan.backlog, 200_000)
         in_worker(drain.fill, None, str(where / "metrics.db"), backlog)
-        path = config(where, interval=1.0, url=wire.url, upload_interval=1.0, root=Path("/"))
+        path = config(where, interval=1.0, url=wire.url, upload_interval=1.0, root=where / "board")
         settings = yaml.safe_load(path.read_text())
         settings["storage"].update(
             wal_checkpoint_interval="3s", retention={"uploaded": "3s", "max_size_mb": 64}
@@ -50,14 +72,79 @@ def measure(plan: Plan) -> list[Row]:
         path.write_text(yaml.safe_dump(settings))
         found = where / "turns.json"
         with agent(where, path, setup=_CLOCKED.format(path=str(found))) as running:
+            wait_until(running.ready, seconds=20, what="the start")
             began = wall_ms()
-            time.sleep(min(_SECONDS, plan.seconds))
-            stored = running.stored(began, wall_ms())
+            with _watched(page.address(path)), _going_away(wire, plan.seconds / _OUTAGES):
+                time.sleep(plan.seconds)
+            ended = wall_ms()
+            wait_until(
+                lambda: running.ask(_PENDING, ended) == 0, seconds=20, what="the last delivery"
+            )
+            ticks = [at for at in _delivered(server) if began < at < ended]
+            gaps = [after - before for before, after in pairwise(ticks)]
         wait_until(found.exists, seconds=10, what="the turns")
         # The first is the imports and the start, before anything waits for the reactor.
-        turns = sorted(json.loads(found.read_text())[1:])
-    note = f"{len(turns):,} turns, {stored} samples collected, {backlog:,} drained, and deleted"
+        turns = [(wall * 1000, cpu * 1000) for wall, cpu in json.loads(found.read_text())[1:]]
+    longest, its_cpu = max(turns)
+    walls = sorted(wall for wall, _ in turns)
+    note = f"{len(turns):,} turns in {plan.seconds:.0f} s, {backlog:,} drained at first"
     return [
-        Row(NAME, "longest turn of the reactor", turns[-1] * 1000, "ms", note),
-        Row(NAME, "99 % are shorter than", turns[len(turns) * 99 // 100] * 1000, "ms", ""),
+        Row(NAME, "longest turn of the reactor", longest, "ms", note),
+        Row(NAME, "CPU time of that turn", its_cpu, "ms", "else it waited for a core"),
+        Row(NAME, "99 % are shorter than", walls[len(walls) * 99 // 100], "ms", ""),
+        Row(NAME, "most CPU time of a turn", max(cpu for _, cpu in turns), "ms", ""),
+        Row(NAME, "longest time between two ticks", max(gaps) / 1000, "s", "of 1 s"),
     ]
+
+
+def _delivered(server: Victoria) -> list[int]:
+    """Return when there was a tick, in Unix milliseconds, as the server knows it."""
+    server.get("/internal/force_flush")
+    # Without an end, the server leaves out what is younger than the current second.
+    query = "match[]=system_uptime_seconds&start=0&end=4102444800"
+    lines = server.get(f"/api/v1/export?{query}").splitlines()
+    return sorted(at for line in lines for at in json.loads(line)["timestamps"])
+
+
+@contextmanager
+def _watched(url: str) -> Iterator[None]:
+    """Have a page open, which is loaded anew at times, a scraper and a monitor."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        number = 0
+        while not ended.wait(_LOOK_EVERY):
+            page.look(url, number % _LOAD_EVERY)
+            if number % _LOAD_EVERY == 0:
+                page.day(url)
+            for path in ("health", "metrics"):
+                page.get(url + path)
+            number += 1
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        try:
+            yield
+        finally:
+            ended.set()
+        watching.result()
+
+
+@contextmanager
+def _going_away(wire: Proxy, period: float) -> Iterator[None]:
+    """Have the server gone for most of each period; it is back at the end."""
+    ended = threading.Event()
+
+    def go() -> None:
+        while not ended.wait((1 - _AWAY) * period):
+            wire.away = True
+            ended.wait(_AWAY * period)
+            wire.away = False
+
+    with ThreadPoolExecutor(1) as pool:
+        going = pool.submit(go)
+        try:
+            yield
+        finally:
+            ended.set()
+        going.result()

@@ -84,8 +84,8 @@ def main(arguments: list[str]) -> int:
     finally:
         # Also when it is cut short: what was measured until then took minutes.
         print((report.markdown if options.markdown else report.text)(about, rows))
-        if options.json:
-            options.json.write_text(report.dump(about, rows) + "\n")
+    if options.json:
+        options.json.write_text(report.dump(about, rows) + "\n")
     return int(failed)
 
 

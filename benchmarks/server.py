@@ -87,7 +87,6 @@ class Proxy:
     :ivar port: where it listens, on 127.0.0.1.
     :ivar bytes: passed on so far.
     :ivar began: when the first upload came, on the monotonic clock; ``None`` before that.
-    :ivar away: while it is set, connections that are made or used are cut.
     """
 
     def __init__(self, target: int, *, round_trip: float = 0.0) -> None:
@@ -97,7 +96,6 @@ class Proxy:
         self.port = int(self._listening.getsockname()[1])
         self.bytes = 0
         self.began: float | None = None
-        self.away = False
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
@@ -114,9 +112,6 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listening.accept()
-                if self.away:
-                    client.close()
-                    continue
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
@@ -127,7 +122,7 @@ class Proxy:
 
     def _pass(self, source: socket.socket, sink: socket.socket, delay: float) -> None:
         with suppress(OSError):
-            while (piece := source.recv(65536)) and not self.away:
+            while piece := source.recv(65536):
                 with self._lock:
                     self.bytes += len(piece)
                     if self.began is None and piece.startswith(b"POST "):

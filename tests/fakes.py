@@ -80,6 +80,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
+        self._writes = 0
         self._ids: dict[Series, int] = {}
         self._series: dict[int, Series] = {}
         self._texts: set[Key] = set()
@@ -139,6 +140,7 @@ class MemoryStore:
         return answer
 
     def _add(self, samples: Sequence[Sample]) -> int:
+        self._writes += 1
         new = 0
         for one in samples:
             number = self._ids.setdefault(one.series, len(self._ids) + 1)
@@ -156,13 +158,15 @@ class MemoryStore:
         due = sorted((p, *key) for key, p in self._pending.items() if key[0] <= until_ms)
         due = [place for place in due if place > after][:limit]
         rows: list[Row] = [(t, i, self._values[t, i]) for _, t, i in due]
-        return Batch(rows, self._series, due[-1] if due else None)
+        return Batch(rows, self._series, due[-1] if due else None, as_of=self._writes)
 
     def _fetch_newest(self, limit: int, until_ms: int) -> Batch:
         newest = sorted(key for key in self._pending if key[0] <= until_ms)[-limit:]
-        return Batch([(*key, self._values[key]) for key in newest], self._series)
+        rows = [(*key, self._values[key]) for key in newest]
+        return Batch(rows, self._series, as_of=self._writes)
 
     def _settle(self, verdicts: Sequence[Verdict]) -> None:
+        self._writes += 1
         for verdict in verdicts:
             self.verdicts.append(verdict)
             for timestamp_ms, number, _ in verdict.rows:

@@ -70,7 +70,7 @@ class Database(ABC):
         self.oldest_ms: int | None = None
         self._reactor = reactor
         self._pulse = Pulse(reactor.seconds)
-        # Transactions begun in the thread: between two of them what is read stays as it is.
+        # Transactions that wrote: between two of them what is read stays as it is.
         self._writes = 0
         self._session = 0
         self._running: salvage.Session | None = None
@@ -225,12 +225,14 @@ class Database(ABC):
         What follows such a call may rely on that nothing of it will be rolled back.
         """
         cursor = connection.cursor()
-        self._writes += 1
+        wrote = True
         try:
             result = function(cursor, *args)
             oldest = queries.oldest(cursor)
+            wrote = connection.in_transaction
             connection.commit()
         finally:
+            self._writes += wrote
             # A failure's traceback would keep it, until the garbage is collected, perhaps on the
             # reactor's thread; that one would then wait for the connection, busy for seconds.
             cursor.close()

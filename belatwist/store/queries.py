@@ -66,12 +66,14 @@ UPDATE samples SET checkpoint_id = ?
 WHERE timestamp_ms = ? AND series_id = ? AND value = ? AND checkpoint_id IS NULL
 """
 
-_COUNT_BETWEEN = """
-SELECT count(*) FROM samples NOT INDEXED
-WHERE (timestamp_ms, series_id) BETWEEN (?, ?) AND (?, ?) AND checkpoint_id IS NULL
+COUNT_STRETCH = """
+SELECT count(*) FROM (
+    SELECT 1 FROM samples NOT INDEXED
+    WHERE (timestamp_ms, series_id) BETWEEN (?, ?) AND (?, ?) LIMIT ?
+)
 """
 
-_MARK_BETWEEN = """
+MARK_STRETCH = """
 UPDATE samples NOT INDEXED SET checkpoint_id = ?
 WHERE (timestamp_ms, series_id) BETWEEN (?, ?) AND (?, ?) AND checkpoint_id IS NULL
 """
@@ -171,7 +173,7 @@ def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int, as_of: int)
     """Record verdicts: a checkpoint each, and every sample meant points at it.
 
     :param now_ms: Unix time in milliseconds.
-    :param as_of: how often the store has been written to.
+    :param as_of: how often the store has been written to before this.
     :return: how many samples are no longer pending.
     """
     settled = 0
@@ -192,9 +194,9 @@ def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int, as_of: int)
             ),
         )
         checkpoint = cursor.lastrowid
-        if verdict.as_of == as_of and _count_between(cursor, first, last) == len(verdict.rows):
-            # They are still what they were, and nothing else is pending among them.
-            cursor.execute(_MARK_BETWEEN, (checkpoint, *first, *last))
+        unchanged = verdict.as_of == as_of
+        if unchanged and _are_stretch(cursor, first, last, len(verdict.rows)):
+            cursor.execute(MARK_STRETCH, (checkpoint, *first, *last))
         else:
             # By its value as well: while it was under way the clock may have been stepped, and
             # another sample of the series have come to stand in its place.
@@ -203,10 +205,15 @@ def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int, as_of: int)
     return settled
 
 
-def _count_between(cursor: Cursor, first: tuple[int, int], last: tuple[int, int]) -> int:
-    """Count the pending samples from one to another, each ``(timestamp_ms, series_id)``."""
-    cursor.execute(_COUNT_BETWEEN, (*first, *last))
-    return int(cursor.fetchone()[0])
+def _are_stretch(cursor: Cursor, first: tuple[int, int], last: tuple[int, int], count: int) -> bool:
+    """Say whether so many samples are all that there are from one to another.
+
+    Those that were read are then all that stand there, if none was written since.
+
+    :param first: its ``(timestamp_ms, series_id)``.
+    """
+    cursor.execute(COUNT_STRETCH, (*first, *last, count + 1))
+    return bool(cursor.fetchone()[0] == count)
 
 
 def count_pending(cursor: Cursor) -> int:

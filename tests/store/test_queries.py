@@ -196,9 +196,31 @@ def test_settle_takes_a_stretch_at_once(db: sqlite3.Connection) -> None:
     assert marks() == 1
     assert settle(db, replace(accept(rows[2:6:2]), as_of=0)) == 2
     assert marks() == 2
-    assert settle(db, replace(reject(rows[3:6:2], "no"), as_of=0)) == 2
+    assert settle(db, replace(reject(rows[3:4], "no"), as_of=0)) == 1
     assert marks() == 1
-    assert states(db) == {1: 1, 2: 1, 3: 1, 4: 2, 5: 1, 6: 2}
+    assert settle(db, replace(accept(rows[5:]), as_of=0)) == 1
+    assert states(db) == {1: 1, 2: 1, 3: 1, 4: 2, 5: 1, 6: 1}
+
+
+def test_a_stretch_is_of_nothing_else(db: sqlite3.Connection) -> None:
+    """A verdict that comes twice in a call marks nothing that stands between its samples."""
+    insert(db, [sample(CORE, 1, 1), sample(LOAD, 2, 2), sample(LOAD, 3, 3), sample(CORE, 4, 4)])
+    verdict = replace(accept(pending(db, 2)), as_of=0)
+    assert settle(db, verdict, verdict) == 2
+    assert states(db) == {1: 1, 2: 0, 3: 0, 4: 1}
+
+
+@pytest.mark.parametrize("statement", [queries.COUNT_STRETCH, queries.MARK_STRETCH])
+def test_a_stretch_is_found_by_its_ends(db: sqlite3.Connection, statement: str) -> None:
+    """However large the table is, no more of it is read than the stretch."""
+    fill(db, 2)
+    db.execute("ANALYZE")
+    given = range(statement.count("?"))
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", list(given))]
+    searches = [line for line in plan if line.startswith("SEARCH samples USING PRIMARY KEY")]
+    assert len(searches) == 1
+    assert searches[0].count("timestamp_ms") == 2
+    assert not any("SCAN samples" in line for line in plan)
 
 
 def test_settle_looks_for_each_sample_after_a_write(db: sqlite3.Connection) -> None:

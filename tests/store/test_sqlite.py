@@ -80,6 +80,27 @@ class LifeTests(InFolder):
         self.opened(self.path)
         self.assertEqual(query(self.path, "PRAGMA auto_vacuum"), [(2,)])
 
+    def test_a_batch_is_marked_at_once(self) -> None:
+        """What was read is marked by one statement; after a write, one by one. Reading is none."""
+        store = self.opened(self.path)
+        statements: list[str] = []
+        (connection,) = store._pool.connections.values()
+        connection.set_trace_callback(statements.append)
+        for newest in (False, True):
+            for written in (False, True):
+                self.successResultOf(store.add([sample(LOAD, ms, 1) for ms in (1, 2, 3)]))
+                fetched = store.fetch_newest(3, 9) if newest else store.fetch(3, 9)
+                batch = self.successResultOf(fetched)
+                self.successResultOf(store.maintain(queries.count_pending))
+                if written:
+                    self.successResultOf(store.add([sample(LOAD, 9, 1)]))
+                statements.clear()
+                verdict = replace(accept(batch.rows), as_of=batch.as_of)
+                self.successResultOf(store.settle([verdict], 9))
+                marks = sum("UPDATE samples" in one for one in statements)
+                self.assertEqual(marks, 3 if written else 1)
+                self.successResultOf(store.maintain(lambda c: c.execute("DELETE FROM samples")))
+
     def test_closing(self) -> None:
         """Closing completes the session and leaves one file, without a log beside it."""
         store = self.opened(self.path)

@@ -197,6 +197,15 @@ class UploaderTests(SynchronousTestCase):
         self.assertEqual(first.batch_id, second.batch_id)
         self.assertNotEqual(first.batch_id, third.batch_id)
 
+    def test_the_store_is_told_when_samples_were_read(self) -> None:
+        """A chunk is as of the batch that it is from, whatever was written since."""
+        self.store.add(samples(30))
+        self.uploader(chunk_size=10)
+        self.clock.advance(INTERVAL)
+        self.store.add(samples(1, first=30))
+        self.clock.advance(INTERVAL)
+        self.assertEqual([v.as_of for v in self.store.verdicts], [1, 1, 4])
+
     def test_refusals_mark_nothing(self) -> None:
         """When the server is not able or not willing, nothing is marked, the next cycle tries."""
         for outcome in (Retry("HTTP 503", 503), Halted(401, "HTTP 401")):

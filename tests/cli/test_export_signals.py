@@ -35,8 +35,8 @@ def written(_):
         os.kill(os.getpid(), number)
         raise
 os.fsync = written
-if ignored:
-    signal.signal(number, signal.SIG_IGN)
+# Whoever runs the tests may have it ignored, as nohup does, and that is inherited.
+signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
 sys.argv[1:] = sys.argv[5:]
 from belatwist.cli import main
 main()

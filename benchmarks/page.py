@@ -89,7 +89,7 @@ def measure(plan: Plan) -> list[Row]:
         for (what, _), one in zip(cases, found, strict=True):
             rows += [
                 Row(NAME, f"CPU, {what}", 100 * one.cpu / plan.window, "% of a core", note),
-                Row(NAME, f"memory, {what}", one.memory.pss, "MiB PSS", ""),
+                Row(NAME, f"memory, {what}", one.memory.rss, "MiB RSS", ""),
             ]
         rows += _day(plan, where / "day")
     return rows

@@ -22,6 +22,7 @@ from benchmarks.sidebyside.gate import Gate, gate
 NAME = "turns"
 _OUTAGES = 12
 _AWAY = 0.8
+_LONG = 20.0
 _LOOK_EVERY = 5.0
 _LOAD_EVERY = 4
 _PENDING = "SELECT count(*) FROM samples WHERE checkpoint_id IS NULL AND timestamp_ms < ?"
@@ -98,6 +99,7 @@ def measure(plan: Plan) -> list[Row]:
     return [
         Row(NAME, "longest turn of the reactor", longest, "ms", note),
         Row(NAME, "CPU time of that turn", its_cpu, "ms", "else it waited for a core"),
+        Row(NAME, "longer than 20 ms", sum(wall > _LONG for wall in walls), "turns", ""),
         Row(NAME, "99 % are shorter than", walls[len(walls) * 99 // 100], "ms", ""),
         Row(NAME, "most CPU time of a turn", max(cpu for _, cpu in turns), "ms", ""),
         Row(NAME, "longest time between two ticks", max(gaps) / 1000, "s", "of 1 s"),

@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from belatwist.clock import wall_ms
 from benchmarks.board import METRICS
-from benchmarks.harness import ROOT, FailedError, stop
+from benchmarks.harness import ROOT, FailedError, stop, wait_until
 from benchmarks.server import free_port
 
 
@@ -55,6 +56,14 @@ class Agent:
             return self.database.stat().st_size > 4096
         except FileNotFoundError:
             return False
+
+    def wait_for_a_tick(self) -> None:
+        """Wait until something was collected in the last minute."""
+        wait_until(
+            lambda: self.stored(wall_ms() - 60_000, wall_ms()) > 0,
+            seconds=20,
+            what="the first tick",
+        )
 
     def stored(self, since_ms: int, until_ms: int) -> int:
         """Return how many samples are stamped from one moment until before another."""

@@ -52,11 +52,7 @@ def _drain(plan: Plan, at: str, round_trip: float) -> list[Row]:
         backlog = int(in_worker(fill, None, str(where / "metrics.db"), plan.backlog)["samples"])
         path = config(where, interval=1.0, url=wire.url, upload_interval=_INTERVAL, root=Path("/"))
         with agent(where, path) as running:
-            wait_until(
-                lambda: running.stored(wall_ms() - 60_000, wall_ms()) > 0,
-                seconds=20,
-                what="the first tick",
-            )
+            running.wait_for_a_tick()
             time.sleep(1)
             before, cpu = memory(running.pid), cpu_seconds(running.pid)
             wait_until(

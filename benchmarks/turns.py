@@ -3,9 +3,10 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import pairwise
 from urllib.error import HTTPError
 
@@ -76,13 +77,12 @@ def measure(plan: Plan) -> list[Row]:
         path.write_text(yaml.safe_dump(settings))
         found = where / "turns.json"
         with agent(where, path, setup=_CLOCKED.format(path=str(found))) as running:
-            wait_until(
-                lambda: running.stored(wall_ms() - 60_000, wall_ms()) > 0,
-                seconds=20,
-                what="the first tick",
-            )
+            running.wait_for_a_tick()
             began = wall_ms()
-            with _watched(page.address(path)), _going_away(way, plan.seconds / _OUTAGES):
+            with (
+                _meanwhile(partial(_watch, page.address(path))),
+                _meanwhile(partial(_go_away, way, plan.seconds / _OUTAGES)),
+            ):
                 time.sleep(plan.seconds)
             ended = wall_ms()
             wait_until(
@@ -116,45 +116,36 @@ def _delivered(server: Victoria) -> list[int]:
 
 
 @contextmanager
-def _watched(url: str) -> Iterator[None]:
+def _meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have something done on a thread until the block ends, which sets the event; then it is
+    waited for, and what it raised is raised.
+    """
+    ended = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work, ended)
+        try:
+            yield
+        finally:
+            ended.set()
+        working.result()
+
+
+def _watch(url: str, ended: threading.Event) -> None:
     """Have a page open, which is loaded anew at times, a scraper and a monitor."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        number = 0
-        while not ended.wait(_LOOK_EVERY):
-            page.look(url, number % _LOAD_EVERY)
-            if number % _LOAD_EVERY == 0:
-                page.day(url)
-            for path in ("health", "metrics"):
-                with suppress(HTTPError):  # A long outage is told with a status.
-                    page.get(url + path)
-            number += 1
-
-    with ThreadPoolExecutor(1) as pool:
-        watching = pool.submit(watch)
-        try:
-            yield
-        finally:
-            ended.set()
-        watching.result()
+    number = 0
+    while not ended.wait(_LOOK_EVERY):
+        page.look(url, number % _LOAD_EVERY)
+        if number % _LOAD_EVERY == 0:
+            page.day(url)
+        for path in ("health", "metrics"):
+            with suppress(HTTPError):  # A long outage is told with a status.
+                page.get(url + path)
+        number += 1
 
 
-@contextmanager
-def _going_away(way: Gate, period: float) -> Iterator[None]:
+def _go_away(way: Gate, period: float, ended: threading.Event) -> None:
     """Have the way to the server closed for most of each period; it is open at the end."""
-    ended = threading.Event()
-
-    def go() -> None:
-        while not ended.wait((1 - _AWAY) * period):
-            way.close()
-            ended.wait(_AWAY * period)
-            way.open()
-
-    with ThreadPoolExecutor(1) as pool:
-        going = pool.submit(go)
-        try:
-            yield
-        finally:
-            ended.set()
-        going.result()
+    while not ended.wait((1 - _AWAY) * period):
+        way.close()
+        ended.wait(_AWAY * period)
+        way.open()

@@ -179,7 +179,7 @@ def test_settle_goes_by_the_key(db: sqlite3.Connection) -> None:
 
 
 def test_settle_takes_a_stretch_at_once(db: sqlite3.Connection) -> None:
-    """Samples between which nothing else is pending are marked by one statement, if nothing was
+    """Samples between which there is nothing else are marked by one statement, if nothing was
     written since they were read; each of them otherwise.
     """
     fill(db, 6)

@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
 import yaml
@@ -16,9 +19,12 @@ from belatwist.clock import wall_ms
 from benchmarks import drain, page
 from benchmarks.agent import agent, config
 from benchmarks.board import Board
-from benchmarks.harness import Plan, Row, in_worker, wait_until, workspace
+from benchmarks.harness import FailedError, Plan, Row, in_worker, wait_until, workspace
 from benchmarks.server import Victoria, victoria
 from benchmarks.sidebyside.gate import Gate, gate
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import SynchronizedArray
 
 NAME = "turns"
 _OUTAGES = 12
@@ -76,7 +82,10 @@ def measure(plan: Plan) -> list[Row]:
         )
         path.write_text(yaml.safe_dump(settings))
         found = where / "turns.json"
-        with agent(where, path, setup=_CLOCKED.format(path=str(found))) as running:
+        with (
+            _control() as control,
+            agent(where, path, setup=_CLOCKED.format(path=str(found))) as running,
+        ):
             running.wait_for_a_tick()
             began = wall_ms()
             with (
@@ -98,10 +107,12 @@ def measure(plan: Plan) -> list[Row]:
     note = f"{len(turns):,} turns in {plan.seconds:.0f} s, {backlog:,} drained at first"
     return [
         Row(NAME, "longest turn of the reactor", longest, "ms", note),
-        Row(NAME, "CPU time of that turn", its_cpu, "ms", "else it waited for a core"),
+        Row(NAME, "CPU time of that turn", its_cpu, "ms", "else the core was not its own"),
         Row(NAME, "longer than 20 ms", sum(wall > _LONG for wall in walls), "turns", ""),
         Row(NAME, "99 % are shorter than", walls[len(walls) * 99 // 100], "ms", ""),
         Row(NAME, "most CPU time of a turn", max(cpu for _, cpu in turns), "ms", ""),
+        Row(NAME, "longest round of a control", control[0], "ms", "a loop that needs 1 ms"),
+        Row(NAME, "most CPU time of such a round", control[1], "ms", ""),
         Row(NAME, "longest time between two ticks", max(gaps) / 1000, "s", "of 1 s"),
     ]
 
@@ -149,3 +160,39 @@ def _go_away(way: Gate, period: float, ended: threading.Event) -> None:
         way.close()
         ended.wait(_AWAY * period)
         way.open()
+
+
+@contextmanager
+def _control() -> Iterator["SynchronizedArray[float]"]:
+    """Have a process do the same 1 ms of work again and again, as often as the reactor has a turn:
+    what it sometimes takes is what this machine makes of any work.
+
+    :return: the longest time and the most CPU time that it has taken so far, in milliseconds.
+    """
+    context = get_context("spawn")
+    most, ended = context.Array("d", 2), context.Event()
+    process = context.Process(target=_loop, args=(most, ended), daemon=True)
+    process.start()
+    try:
+        yield most
+    finally:
+        ended.set()
+        process.join()
+    if process.exitcode:
+        raise FailedError(f"the control failed with status {process.exitcode}")
+
+
+def _loop(most: "SynchronizedArray[float]", ended: Event) -> None:
+    """Find how much work takes 1 ms when nothing comes between; then do it until told to end."""
+    tries = 10_000
+    work = int(tries / min(_timed(tries) for _ in range(100))[0])
+    while not ended.wait(0.03):
+        most[:] = [max(pair) for pair in zip(most[:], _timed(work), strict=True)]
+
+
+def _timed(work: int) -> tuple[float, float]:
+    """Do some work; return the time and the CPU time that it took, in milliseconds."""
+    wall, cpu = time.perf_counter(), time.thread_time()
+    for _ in range(work):
+        pass
+    return 1000 * (time.perf_counter() - wall), 1000 * (time.thread_time() - cpu)

@@ -123,9 +123,9 @@ def _spare_the_imported() -> None:
     """Take what is there by now, which stays, out of the garbage collector's rounds.
 
     A full round over it holds the whole process up for about 16 ms on a fast machine, and comes
-    every few ticks. The second one, over nothing, has the collector forget how much there was: it
-    puts full rounds off until a quarter of that has come anew, which would be half an hour's
-    garbage in one turn of the reactor.
+    every few ticks. The second one, over nothing, has the garbage collector forget how much there
+    was: CPython 3.11 puts the next full round off until a quarter of that has come anew, so that
+    garbage would gather until then.
     """
     gc.collect()
     gc.freeze()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NAME = "turns"
 _OUTAGES = 12
 _AWAY = 0.8
-_LONG = 20.0
+_LONG = 20
 _LOOK_EVERY = 5.0
 _LOAD_EVERY = 4
 _PENDING = "SELECT count(*) FROM samples WHERE checkpoint_id IS NULL AND timestamp_ms < ?"
@@ -108,7 +108,7 @@ def measure(plan: Plan) -> list[Row]:
     return [
         Row(NAME, "longest turn of the reactor", longest, "ms", note),
         Row(NAME, "CPU time of that turn", its_cpu, "ms", "else the core was not its own"),
-        Row(NAME, "longer than 20 ms", sum(wall > _LONG for wall in walls), "turns", ""),
+        Row(NAME, f"longer than {_LONG} ms", sum(wall > _LONG for wall in walls), "turns", ""),
         Row(NAME, "99 % are shorter than", walls[len(walls) * 99 // 100], "ms", ""),
         Row(NAME, "most CPU time of a turn", max(cpu for _, cpu in turns), "ms", ""),
         Row(NAME, "longest round of a control", control[0], "ms", "a loop that needs 1 ms"),

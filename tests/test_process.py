@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+from tests.process import TIMEOUT
+
+# The plugin is imported for what it brings: the more there is, the longer rounds were put off.
 FULL_ROUNDS = """
 import gc
 from twisted.internet import reactor
@@ -25,6 +28,10 @@ reactor.run()
 def test_garbage_does_not_gather_until_it_is_as_much_as_was_imported() -> None:
     """Full rounds of the garbage collector are not put off by what was there at the start."""
     found = subprocess.run(
-        [sys.executable, "-c", FULL_ROUNDS], capture_output=True, text=True, check=True
+        [sys.executable, "-c", FULL_ROUNDS],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
     )
     assert int(found.stdout) > 0

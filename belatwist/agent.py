@@ -13,10 +13,10 @@ from twisted.logger import Logger
 from belatwist import __version__
 from belatwist.clock import WallClock
 from belatwist.errors import BelaError
-from belatwist.listen import Listener
-from belatwist.lockfile import ProcessLock
+from belatwist.runtime.listener import Listener
+from belatwist.runtime.lockfile import ProcessLock
+from belatwist.runtime.systemd import Answering, Notifier
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.systemd import Answering, Notifier
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime

@@ -17,14 +17,14 @@ from belatwist.config import Config, Health, Storage, read_token
 from belatwist.health.exposition import exposition
 from belatwist.health.gather import Parts
 from belatwist.health.status import judge, summary
-from belatwist.listen import Listener
-from belatwist.lockfile import ProcessLock
 from belatwist.procfs.reader import Reader
+from belatwist.runtime.listener import Listener
+from belatwist.runtime.lockfile import ProcessLock
+from belatwist.runtime.systemd import Answering, Lately, Notifier, Watchdog
 from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.systemd import Answering, Lately, Notifier, Watchdog
 from belatwist.telemetry import Telemetry
 from belatwist.timekeeper import Timekeeper
 from belatwist.upload.chain import RetryChain

@@ -12,10 +12,10 @@ from twisted.application.service import IService
 
 from belatwist import config, logs
 from belatwist.errors import ConfigError
-from belatwist.process import Root, ServiceOptions, fail, prepare, refuse
+from belatwist.runtime.process import Root, ServiceOptions, fail, prepare, refuse
 
 if TYPE_CHECKING:
-    from belatwist.listen import Listener
+    from belatwist.runtime.listener import Listener
 
 
 class Options(ServiceOptions):
@@ -64,7 +64,7 @@ def makeService(options: Options) -> IService:
     prepare(reactor, on_hangup=output.reopen)
     from belatwist import app
     from belatwist.clock import Clocks
-    from belatwist.systemd import Notifier
+    from belatwist.runtime.systemd import Notifier
 
     def failed(reason: str) -> None:
         fail(reactor, reason)
@@ -108,7 +108,7 @@ def _receiver_address(url: str) -> tuple[str, int]:
 
 
 def _receiver(reactor: Any, host: str, port: int) -> "Listener":
-    from belatwist.listen import Listener
     from belatwist.receiver.app import Receiver, site
+    from belatwist.runtime.listener import Listener
 
     return Listener(reactor, host, port, site(Receiver(reactor), reactor), "receiver")

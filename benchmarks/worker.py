@@ -10,7 +10,7 @@ from twisted.internet.task import react
 from twisted.logger import globalLogBeginner
 
 from belatwist import logs
-from belatwist.process import prepare
+from belatwist.runtime.process import prepare
 
 
 def main(name: str, arguments: str) -> None:

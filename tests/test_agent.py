@@ -11,8 +11,8 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.agent import LOCK_EVERY, Agent
-from belatwist.lockfile import ProcessLock
-from belatwist.systemd import Notifier
+from belatwist.runtime.lockfile import ProcessLock
+from belatwist.runtime.systemd import Notifier
 from tests.logs import Captured
 
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
         "belatwist.clock",
         "belatwist.collectors",
         "belatwist.health.snapshot",
-        "belatwist.lockfile",
+        "belatwist.runtime.lockfile",
         "belatwist.model",
         "belatwist.store",
         "belatwist.store.intake",

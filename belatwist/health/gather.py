@@ -15,8 +15,8 @@ from belatwist.health.snapshot import (
     TimeState,
     UploaderState,
 )
-from belatwist.lockfile import ProcessLock
 from belatwist.model import Sample
+from belatwist.runtime.lockfile import ProcessLock
 from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner

@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 
 from belatwist import logs
 from belatwist.errors import StartError
-from belatwist.listen import Listener
-from belatwist.process import Root, ServiceOptions, fail, prepare
+from belatwist.runtime.listener import Listener
+from belatwist.runtime.process import Root, ServiceOptions, fail, prepare
 
 
 def _port(text: str) -> int:

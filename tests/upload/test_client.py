@@ -25,7 +25,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from belatwist.errors import BelaError
-from belatwist.listen import Listener
+from belatwist.runtime.listener import Listener
 from belatwist.upload import connect
 from belatwist.upload.client import HTTPImportClient, describe
 from belatwist.upload.policy import Accepted, Halted, Outcome, Rejected, Retry

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from belatwist.errors import StartError
-from belatwist.lockfile import ProcessLock
+from belatwist.runtime.lockfile import ProcessLock
 
 
 def test_holds_its_owners_process_id(tmp_path: Path) -> None:

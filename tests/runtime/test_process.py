@@ -9,7 +9,8 @@ from tests.process import TIMEOUT
 FULL_ROUNDS = """
 import gc
 from twisted.internet import reactor
-from belatwist import process, tap
+from belatwist import tap
+from belatwist.runtime import process
 def full_rounds():
     return gc.get_stats()[2]["collections"]
 def count():

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.systemd import STATUS_EVERY, Answering, Lately, Notifier, Watchdog
+from belatwist.runtime.systemd import STATUS_EVERY, Answering, Lately, Notifier, Watchdog
 from tests.logs import Captured
 
 

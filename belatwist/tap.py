@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from twisted.application.service import IService
 
-from belatwist import config, logs
+from belatwist import config
 from belatwist.errors import ConfigError
+from belatwist.log.output import LogOutput
 from belatwist.runtime.process import Root, ServiceOptions, fail, prepare, refuse
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def makeService(options: Options) -> IService:
         loaded = config.load(path)
         where = _receiver_address(loaded.remote.url) if options["with-receiver"] else None
         logging = loaded.logging
-        output = logs.LogOutput(
+        output = LogOutput(
             logging.level,
             logging.format,
             logging.output,

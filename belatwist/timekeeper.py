@@ -11,7 +11,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from belatwist.clock import STEP_MS, Clocks
-from belatwist.quiet import Trouble
+from belatwist.log.throttle import Trouble
 from belatwist.skew import skew_ms
 from belatwist.store.intake import Store
 from belatwist.telemetry import Telemetry

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.logger import globalLogBeginner
 
-from belatwist import logs
+from belatwist.log.output import LogOutput
 from belatwist.runtime.process import prepare
 
 
@@ -23,7 +23,7 @@ def main(name: str, arguments: str) -> None:
     function = getattr(import_module(module), attribute)
     positional, named = json.loads(arguments)
     # As the service logs: to the same observer, at the same level, the cost included.
-    output = logs.LogOutput("info", "json", "/dev/null")
+    output = LogOutput("info", "json", "/dev/null")
     globalLogBeginner.beginLoggingTo([output], redirectStandardIO=False)
 
     async def run(reactor: Any) -> None:

@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist import clock
 from belatwist.clock import Clocks
 from belatwist.errors import BelaError
+from belatwist.log.throttle import CALM
 from belatwist.model import Series, sample
-from belatwist.quiet import CALM
 from belatwist.skew import skew_ms
 from belatwist.store.intake import Intake
 from belatwist.telemetry import Telemetry

@@ -15,8 +15,8 @@ from belatwist.clock import WallClock
 from belatwist.collectors import Collector
 from belatwist.collectors.threads import Threads
 from belatwist.errors import BelaError
+from belatwist.log.throttle import Trouble
 from belatwist.model import Sample, plausible_ms
-from belatwist.quiet import Trouble
 from belatwist.telemetry import Telemetry
 
 if TYPE_CHECKING:

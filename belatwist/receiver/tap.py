@@ -5,8 +5,8 @@ from typing import Any
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 
-from belatwist import logs
 from belatwist.errors import StartError
+from belatwist.log.output import LogOutput
 from belatwist.runtime.listener import Listener
 from belatwist.runtime.process import Root, ServiceOptions, fail, prepare
 
@@ -53,7 +53,7 @@ class _Started(Service):
 
 def makeService(options: Options) -> IService:
     """Build the receiver."""
-    output = logs.LogOutput("info", "console", "stdout")
+    output = LogOutput("info", "console", "stdout")
     from twisted.internet import reactor
 
     prepare(reactor, on_hangup=output.reopen)

@@ -17,7 +17,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
 from belatwist import __version__
-from belatwist.logs import FromStdlib
+from belatwist.log.output import FromStdlib
 
 _log = Logger("belatwist")
 

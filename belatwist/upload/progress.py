@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from belatwist.log.throttle import Trouble
 from belatwist.model import Series
-from belatwist.quiet import Trouble
 from belatwist.store import Row, SampleStore
 from belatwist.telemetry import Telemetry
 from belatwist.text import printable

@@ -9,8 +9,8 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.health.status import judge
+from belatwist.log.throttle import CALM
 from belatwist.model import Series, sample
-from belatwist.quiet import CALM
 from belatwist.upload.policy import Halted
 from belatwist.upload.suspects import UNIFORM
 from tests.health.snapshots import HEALTH, WELL

@@ -12,7 +12,7 @@ from twisted.python import log as legacy
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.loglines import ConsoleLine, json_line
+from belatwist.log.format import ConsoleLine, json_line
 from tests.logs import Captured
 
 MOMENT = 1_800_000_000.25

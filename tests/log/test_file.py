@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from belatwist.logfile import LogFile
+from belatwist.log.file import LogFile
 
 
 class Pipe:

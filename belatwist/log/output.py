@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
-from belatwist.logfile import LogFile
-from belatwist.loglines import ConsoleLine, json_line
+from belatwist.log.file import LogFile
+from belatwist.log.format import ConsoleLine, json_line
 
 _LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 

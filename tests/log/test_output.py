@@ -16,14 +16,14 @@ import pytest
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist import logs
-from belatwist.loglines import json_line
+from belatwist.log.format import json_line
+from belatwist.log.output import FromStdlib, LogOutput
+from tests.log.test_file import Pipe
 from tests.logs import Captured
 from tests.process import Twistd, write_config
-from tests.test_logfile import Pipe
 
 
-def logger(output: logs.LogOutput, namespace: str = "test") -> Logger:
+def logger(output: LogOutput, namespace: str = "test") -> Logger:
     """Make a logger that writes to one output only."""
     return Logger(namespace=namespace, observer=output)
 
@@ -58,7 +58,7 @@ def pipe(tmp_path: Path) -> Iterator[Pipe]:
 def test_level(tmp_path: Path, level: str, wanted: list[str]) -> None:
     """What is below the level is not written."""
     path = tmp_path / "log"
-    output = logs.LogOutput(level, "json", str(path))
+    output = LogOutput(level, "json", str(path))
     for one in LogLevel.iterconstants():
         logger(output).emit(one, one.name)
     output.close()
@@ -72,7 +72,7 @@ def test_level(tmp_path: Path, level: str, wanted: list[str]) -> None:
 def test_each_connection_is_a_detail(tmp_path: Path, level: str, wanted: list[str]) -> None:
     """What Twisted's client says of each connection is for ``debug``; its warnings are not."""
     path = tmp_path / "log"
-    output = logs.LogOutput(level, "json", str(path))
+    output = LogOutput(level, "json", str(path))
     logger(output, "twisted.web.client._HTTP11ClientFactory").info("a")
     logger(output, "twisted.web._newclient.HTTP11ClientProtocol").info("b")
     logger(output, "twisted.web.client").info("c")
@@ -85,7 +85,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
     """What an earlier run has logged stays."""
     path = tmp_path / "log"
     path.write_text('{"msg": "before"}\n')
-    output = logs.LogOutput("info", "json", str(path))
+    output = LogOutput("info", "json", str(path))
     logger(output).info("after")
     output.close()
     assert messages(path) == ["before", "after"]
@@ -94,7 +94,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
 def test_reopen_after_rotation(tmp_path: Path) -> None:
     """When the file was moved away, a new one is begun under its name; nothing is lost."""
     path, moved = tmp_path / "log", tmp_path / "log.1"
-    output = logs.LogOutput("info", "json", str(path))
+    output = LogOutput("info", "json", str(path))
     logger(output).info("one")
     path.rename(moved)
     logger(output).info("two")
@@ -108,7 +108,7 @@ def test_reopen_after_rotation(tmp_path: Path) -> None:
 def test_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
     """The error is the caller's to tell, in the log that is still there."""
     path, moved = tmp_path / "log", tmp_path / "log.1"
-    output = logs.LogOutput("info", "json", str(path))
+    output = LogOutput("info", "json", str(path))
     path.rename(moved)
     path.mkdir()
     with pytest.raises(OSError, match="Is a directory"):
@@ -121,12 +121,12 @@ def test_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     """It is an error of the caller's, who knows the key."""
     with pytest.raises(FileNotFoundError):
-        logs.LogOutput("info", "json", str(tmp_path / "none" / "log"))
+        LogOutput("info", "json", str(tmp_path / "none" / "log"))
 
 
 def test_streams_stay_open() -> None:
     """Standard output is neither closed nor reopened."""
-    output = logs.LogOutput("info", "json", "stdout")
+    output = LogOutput("info", "json", "stdout")
     output.reopen()
     output.close()
     assert not sys.stdout.closed
@@ -135,7 +135,7 @@ def test_streams_stay_open() -> None:
 def test_the_size_is_bounded(tmp_path: Path) -> None:
     """A file and three old ones, none above the limit, the newest lines in the newest file."""
     path = tmp_path / "log"
-    output = logs.LogOutput("info", "json", str(path), max_bytes=1000)
+    output = LogOutput("info", "json", str(path), max_bytes=1000)
     for n in range(200):
         logger(output).info("line", number=n)
     output.close()
@@ -151,7 +151,7 @@ def test_a_rotation_that_fails_is_told(tmp_path: Path) -> None:
     path = tmp_path / "log"
     (tmp_path / "log.2").touch()
     (tmp_path / "log.3").mkdir()
-    output = logs.LogOutput("info", "json", str(path), max_bytes=2000)
+    output = LogOutput("info", "json", str(path), max_bytes=2000)
     for _ in range(60):  # of about 80 bytes
         logger(output).info("line")
     output.close()
@@ -162,7 +162,7 @@ def test_a_rotation_that_fails_is_told(tmp_path: Path) -> None:
 
 def test_lines_that_cannot_be_written(pipe: Pipe) -> None:
     """Nothing is raised, and the first line that can be written again says how many were lost."""
-    output = logs.LogOutput("info", "json", str(pipe.path))
+    output = LogOutput("info", "json", str(pipe.path))
     pipe.fill()
     publisher = LogPublisher(output)
     for _ in range(5):
@@ -186,7 +186,7 @@ def test_a_full_disk_and_a_reader_who_went(output: str, monkeypatch: pytest.Monk
     with os.fdopen(writer, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         heard = Captured()
-        publisher = LogPublisher(logs.LogOutput("info", "json", output), heard)
+        publisher = LogPublisher(LogOutput("info", "json", output), heard)
         for _ in range(3):
             Logger(observer=publisher).info("lost")
         assert len(heard.events) == 3
@@ -195,7 +195,7 @@ def test_a_full_disk_and_a_reader_who_went(output: str, monkeypatch: pytest.Monk
 def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
     """Every line is whole and there, whoever wrote it and however often the file changed."""
     path = tmp_path / "log"
-    output = logs.LogOutput("info", "json", str(path), max_bytes=40_000)
+    output = LogOutput("info", "json", str(path), max_bytes=40_000)
 
     def write(thread: int) -> None:
         for n in range(200):
@@ -217,7 +217,7 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
 def test_an_event_within_an_event(tmp_path: Path) -> None:
     """A lost Deferred may tell of its error at any time: also while a line is written."""
     path = tmp_path / "log"
-    output = logs.LogOutput("info", "json", str(path))
+    output = LogOutput("info", "json", str(path))
     write, inner = os.write, ["inner"]
 
     def interrupted(descriptor: int, data: bytes) -> int:
@@ -240,7 +240,7 @@ def test_colours_on_a_terminal(
     if no_color is not None:
         monkeypatch.setenv("NO_COLOR", no_color)
     master, slave = pty.openpty()
-    output = logs.LogOutput("info", "console", os.ttyname(slave))
+    output = LogOutput("info", "console", os.ttyname(slave))
     logger(output).warn("careful")
     output.close()
     assert os.read(master, 1000).startswith(b"\x1b[33m") is coloured
@@ -251,7 +251,7 @@ def test_colours_on_a_terminal(
 def test_no_colours_in_a_file(tmp_path: Path) -> None:
     """A file is no terminal."""
     path = tmp_path / "log"
-    output = logs.LogOutput("info", "console", str(path))
+    output = LogOutput("info", "console", str(path))
     logger(output).warn("careful")
     output.close()
     assert "\x1b" not in path.read_text()
@@ -264,7 +264,7 @@ class FromStdlibTests(SynchronousTestCase):
         self.captured = Captured()
         self.enterContext(self.captured)
         self.logger = logging.Logger("asyncio", 1)
-        self.logger.addHandler(logs.FromStdlib())
+        self.logger.addHandler(FromStdlib())
 
     def test_levels(self) -> None:
         """Each has its counterpart, and one in between the next lower one."""
@@ -302,8 +302,8 @@ from twisted.application.service import Application, Service
 from twisted.internet import reactor
 from twisted.internet.defer import fail
 from twisted.python import log
-from belatwist.logs import LogOutput
-from belatwist.process import Root, prepare
+from belatwist.log.output import FromStdlib, LogOutput
+from belatwist.runtime.process import Root, prepare
 
 output = LogOutput("info", {form!r}, {output!r}, max_bytes={max_bytes!r})
 

@@ -11,7 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from belatwist import __version__
-from belatwist.clock import WallClock
+from belatwist.clock.sources import WallClock
 from belatwist.errors import BelaError
 from belatwist.runtime.listener import Listener
 from belatwist.runtime.lockfile import ProcessLock

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 from belatwist import __version__
 from belatwist.agent import Agent
-from belatwist.clock import Clocks
+from belatwist.clock.sources import Clocks
+from belatwist.clock.timekeeper import Timekeeper
 from belatwist.collectors import table
 from belatwist.collectors.scheduler import CollectorScheduler
 from belatwist.collectors.selfmetrics import SelfMetrics
@@ -26,7 +27,6 @@ from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.telemetry import Telemetry
-from belatwist.timekeeper import Timekeeper
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import HTTPImportClient
 from belatwist.upload.delivery import Delivery

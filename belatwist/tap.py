@@ -64,7 +64,7 @@ def makeService(options: Options) -> IService:
 
     prepare(reactor, on_hangup=output.reopen)
     from belatwist import app
-    from belatwist.clock import Clocks
+    from belatwist.clock.sources import Clocks
     from belatwist.runtime.systemd import Notifier
 
     def failed(reason: str) -> None:

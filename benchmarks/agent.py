@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from benchmarks.board import METRICS
 from benchmarks.harness import ROOT, FailedError, stop, wait_until
 from benchmarks.server import free_port

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from benchmarks import stages
 from benchmarks.agent import agent, config
 from benchmarks.harness import (

@@ -17,7 +17,7 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from belatwist.upload.policy import Accepted, Outcome
 from benchmarks import board
 from benchmarks.harness import Plan, Row, UnavailableError, filesystem, in_worker, workspace

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from belatwist.config import Remote, Storage
 from belatwist.model import Series
 from belatwist.store import Outcome, Verdict, queries, schema

@@ -5,7 +5,7 @@ import time
 from contextlib import closing
 from typing import Any
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from belatwist.config.schema import Storage
 from belatwist.store import schema
 from belatwist.store.migrate import Migration

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from twisted.internet.task import LoopingCall, deferLater
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from belatwist.store import Outcome, Verdict
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner

@@ -11,7 +11,7 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from belatwist.collectors import table
 from belatwist.collectors.scheduler import CollectorScheduler
 from belatwist.config import Remote, Storage

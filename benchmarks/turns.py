@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 
 import yaml
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from benchmarks import drain, page
 from benchmarks.agent import agent, config
 from benchmarks.board import Board

@@ -22,7 +22,7 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, LoopingCall
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from belatwist.collectors.scheduler import CollectorScheduler
 from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Remote, Storage

@@ -59,7 +59,7 @@ def once(config: str | None, form: str) -> None:
     """
     from belatwist.cli import once as run
     from belatwist.cli import settings
-    from belatwist.clock import wall_ms
+    from belatwist.clock.sources import wall_ms
 
     loaded = settings.read(config, output.complain)
     with run.warnings_shown():
@@ -156,7 +156,7 @@ def tail(
     """
     from belatwist.cli.tail import pattern
     from belatwist.cli.tail import tail as run
-    from belatwist.clock import wall_ms
+    from belatwist.clock.sources import wall_ms
 
     run(
         options.find(config, database),

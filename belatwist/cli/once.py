@@ -14,7 +14,7 @@ from zope.interface import implementer
 from belatwist import config
 from belatwist.catalogue import CATALOGUE
 from belatwist.cli import output
-from belatwist.clock import WallClock
+from belatwist.clock.sources import WallClock
 from belatwist.collectors import Collector, table
 from belatwist.health.exposition import exposition
 from belatwist.model import Sample

@@ -9,7 +9,7 @@ import click
 from belatwist.catalogue import CATALOGUE
 from belatwist.cli import output
 from belatwist.cli.database import FIRST, LAST, SAMPLES, TEXTS, Database, DatabaseError, Key, Row
-from belatwist.clock import WallClock
+from belatwist.clock.sources import WallClock
 from belatwist.model import Series
 
 LATE_MS = 120_000

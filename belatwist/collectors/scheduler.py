@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from belatwist.clock import WallClock
+from belatwist.clock.sources import WallClock
 from belatwist.collectors import Collector
 from belatwist.collectors.threads import Threads
 from belatwist.errors import BelaError

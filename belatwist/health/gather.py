@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from belatwist import __version__
-from belatwist.clock import Clocks
+from belatwist.clock.sources import Clocks
+from belatwist.clock.timekeeper import Timekeeper
 from belatwist.collectors.scheduler import CollectorScheduler, Job
 from belatwist.health.snapshot import (
     CollectorState,
@@ -22,7 +23,6 @@ from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.telemetry import Labels, Telemetry
-from belatwist.timekeeper import Timekeeper
 from belatwist.upload.progress import Progress
 
 if TYPE_CHECKING:

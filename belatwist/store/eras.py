@@ -13,7 +13,7 @@ change era and time at once: whatever ends the agent, none is moved twice, and n
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from belatwist.clock import STEP_MS
+from belatwist.clock.sources import STEP_MS
 from belatwist.model import PRIORITIES
 from belatwist.store.queries import Cursor
 from belatwist.store.retention import EVER, FIRST, Key

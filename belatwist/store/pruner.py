@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger, LogLevel
 
-from belatwist.clock import WallClock
+from belatwist.clock.sources import WallClock
 from belatwist.store import retention
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.retention import Ages, Deleted, Key, Mark, Size

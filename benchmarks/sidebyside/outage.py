@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from benchmarks.harness import FailedError, Memory
 from benchmarks.sidebyside.gate import gate
 from benchmarks.sidebyside.landed import landed, rows

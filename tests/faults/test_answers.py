@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from belatwist.model import Series, sample
 from tests.faults.proxy import Action, Answer, Forward, Proxy, Request
 from tests.faults.world import World

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from belatwist.clock import wall_ms
+from belatwist.clock.sources import wall_ms
 from belatwist.model import Series, sample
 from tests.faults.proxy import Action, Answer, Cut, Forward, Hang, Proxy, Request, Reset
 from tests.faults.world import Account, World

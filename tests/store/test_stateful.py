@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from twisted.internet.defer import Deferred
 
-from belatwist.clock import STEP_MS
+from belatwist.clock.sources import STEP_MS
 from belatwist.model import TEXT, Sample, Series
 from belatwist.store import Batch, Position, Row, eras, retention
 from tests.fakes import inline_store

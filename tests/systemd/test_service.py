@@ -276,7 +276,7 @@ def test_the_clock_can_be_asked_and_not_set(service: Service) -> None:
     """The sandbox lets the kernel's opinion of the clock through, and nothing that sets it."""
     probe = textwrap.dedent("""\
         import time
-        from belatwist.clock import kernel_synchronised
+        from belatwist.clock.sources import kernel_synchronised
         print("synchronised:", kernel_synchronised())
         try:
             time.clock_settime(time.CLOCK_REALTIME, time.time())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from belatwist.clock import kernel_synchronised
+from belatwist.clock.sources import kernel_synchronised
 from tests.process import Twistd, write_config
 from tests.victoria.faketime import environment
 from tests.victoria.server import VictoriaMetrics

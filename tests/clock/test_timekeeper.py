@@ -14,15 +14,15 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist import clock
-from belatwist.clock import Clocks
+from belatwist.clock import sources
+from belatwist.clock.skew import skew_ms
+from belatwist.clock.sources import Clocks
+from belatwist.clock.timekeeper import Timekeeper
 from belatwist.errors import BelaError
 from belatwist.log.throttle import CALM
 from belatwist.model import Series, sample
-from belatwist.skew import skew_ms
 from belatwist.store.intake import Intake
 from belatwist.telemetry import Telemetry
-from belatwist.timekeeper import Timekeeper
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.upload.told import levels, told
@@ -39,15 +39,15 @@ FAILED = "Failed to detect clock skew"
 def test_the_system_answers() -> None:
     """The real clocks are read, and the kernel is asked without an error."""
     wall, offset = Clocks().read()
-    assert abs(wall - clock.wall_ms()) < 1000
-    assert abs(wall - clock.boot_ms() - offset) < 1000
-    assert clock.kernel_synchronised() in {True, False, None}
-    assert len(clock.boot_id()) in {0, 36}
+    assert abs(wall - sources.wall_ms()) < 1000
+    assert abs(wall - sources.boot_ms() - offset) < 1000
+    assert sources.kernel_synchronised() in {True, False, None}
+    assert len(sources.boot_id()) in {0, 36}
 
 
 def test_an_unreadable_boot_id_is_unknown(tmp_path: Path) -> None:
     """Where the kernel does not say, it is empty."""
-    assert clock.boot_id(tmp_path / "none") == ""
+    assert sources.boot_id(tmp_path / "none") == ""
 
 
 class SkewTests(SynchronousTestCase):

@@ -10,9 +10,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from belatwist.clock import STEP_MS, Clocks
+from belatwist.clock.skew import skew_ms
+from belatwist.clock.sources import STEP_MS, Clocks
 from belatwist.log.throttle import Trouble
-from belatwist.skew import skew_ms
 from belatwist.store.intake import Store
 from belatwist.telemetry import Telemetry
 

@@ -15,9 +15,10 @@ from belatwist.collectors import table
 from belatwist.collectors.scheduler import CollectorScheduler
 from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Config, Health, Storage, read_token
-from belatwist.health.exposition import exposition
 from belatwist.health.gather import Parts
 from belatwist.health.status import judge, summary
+from belatwist.metrics.exposition import exposition
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.procfs.reader import Reader
 from belatwist.runtime.listener import Listener
 from belatwist.runtime.lockfile import ProcessLock
@@ -26,7 +27,6 @@ from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import HTTPImportClient
 from belatwist.upload.delivery import Delivery

@@ -8,11 +8,11 @@ from uuid import uuid4
 from twisted.internet.task import LoopingCall, deferLater
 
 from belatwist.clock.sources import wall_ms
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.store import Outcome, Verdict
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.schema import PAGE_SIZE
-from belatwist.telemetry import Telemetry
 from benchmarks import board
 from benchmarks.harness import Plan, Row, filesystem, in_worker, workspace, written_bytes
 from benchmarks.stages import fill, open_store

@@ -15,10 +15,10 @@ from belatwist.clock.sources import wall_ms
 from belatwist.collectors import table
 from belatwist.collectors.scheduler import CollectorScheduler
 from belatwist.config import Remote, Storage
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import HTTPImportClient, ImportClient
 from belatwist.upload.delivery import Delivery

@@ -27,12 +27,12 @@ from belatwist.collectors.scheduler import CollectorScheduler
 from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Remote, Storage
 from belatwist.config.schema import Monitoring
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Telemetry
 from belatwist.upload.policy import Accepted, Outcome
 from benchmarks import board, report
 from benchmarks.flash import loop_device

@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python import threadpool
 
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series
 from belatwist.store import Batch, Position, Row, Verdict
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Telemetry
 
 T = TypeVar("T")
 Key = tuple[int, int]

@@ -17,10 +17,12 @@ PACKAGE = Path(belatwist.__file__).parent
 MAY_IMPORT = {
     "belatwist.errors": set[str](),
     "belatwist.model": {"belatwist.errors"},
-    "belatwist.catalogue": set(),
+    "belatwist.metrics.catalogue": set(),
     "belatwist.log.throttle": set(),
     "belatwist.text": set(),
-    "belatwist.telemetry": {"belatwist.catalogue"},
+    "belatwist.metrics.telemetry": {"belatwist.metrics.catalogue"},
+    "belatwist.metrics.names": {"belatwist.model"},
+    "belatwist.metrics.exposition": {"belatwist.metrics", "belatwist.model"},
     "belatwist.web": set(),
     "belatwist.health.gather": {
         "belatwist.clock.sources",
@@ -33,18 +35,19 @@ MAY_IMPORT = {
         "belatwist.store.maintenance",
         "belatwist.store.pruner",
         "belatwist.store.sqlite",
-        "belatwist.telemetry",
+        "belatwist.metrics",
         "belatwist.clock.timekeeper",
         "belatwist.upload",
     },
     "belatwist.page": {
-        "belatwist.catalogue",
+        "belatwist.metrics",
         "belatwist.errors",
         "belatwist.model",
         "belatwist.store.ranges",
         "belatwist.web",
     },
     "belatwist.health.resource": {
+        "belatwist.metrics",
         "belatwist.config",
         "belatwist.health",
         "belatwist.page",
@@ -52,10 +55,9 @@ MAY_IMPORT = {
     },
     "belatwist.health.access": {"belatwist.errors", "belatwist.web"},
     "belatwist.health": {
-        "belatwist.catalogue",
+        "belatwist.metrics",
         "belatwist.config",
         "belatwist.model",
-        "belatwist.upload.names",
         "belatwist.web",
     },
     "belatwist.procfs": {"belatwist.errors"},
@@ -73,19 +75,18 @@ MAY_IMPORT = {
         "belatwist.collectors",
         "belatwist.clock.sources",
         "belatwist.log.throttle",
-        "belatwist.telemetry",
+        "belatwist.metrics",
     },
     "belatwist.collectors.selfmetrics": {
         "belatwist.model",
-        "belatwist.catalogue",
-        "belatwist.telemetry",
+        "belatwist.metrics",
     },
     "belatwist.collectors": {"belatwist.errors", "belatwist.model", "belatwist.procfs"},
     "belatwist.store": {
         "belatwist.errors",
         "belatwist.model",
         "belatwist.clock.sources",
-        "belatwist.telemetry",
+        "belatwist.metrics",
     },
     "belatwist.upload": {
         "belatwist.errors",
@@ -93,16 +94,15 @@ MAY_IMPORT = {
         "belatwist.store",
         "belatwist.clock.sources",
         "belatwist.log.throttle",
-        "belatwist.telemetry",
+        "belatwist.metrics",
         "belatwist.text",
     },
     "belatwist.cli": {
-        "belatwist.catalogue",
+        "belatwist.metrics",
         "belatwist.clock.sources",
         "belatwist.collectors",
         "belatwist.config",
         "belatwist.errors",
-        "belatwist.health.exposition",
         "belatwist.model",
         "belatwist.procfs",
         "belatwist.store.queries",
@@ -114,7 +114,7 @@ MAY_IMPORT = {
         "belatwist.errors",
         "belatwist.web",
         "belatwist.upload.jsonl",
-        "belatwist.upload.names",
+        "belatwist.metrics",
     },
 }
 
@@ -130,16 +130,16 @@ PURE = (
     "belatwist.errors",
     "belatwist.config",
     "belatwist.procfs",
-    "belatwist.catalogue",
-    "belatwist.telemetry",
+    "belatwist.metrics.catalogue",
+    "belatwist.metrics.telemetry",
     "belatwist.health.snapshot",
     "belatwist.health.status",
     "belatwist.health.document",
-    "belatwist.health.exposition",
+    "belatwist.metrics.exposition",
     "belatwist.page.query",
     "belatwist.page.index",
     "belatwist.store.ranges",
-    "belatwist.upload.names",
+    "belatwist.metrics.names",
     "belatwist.upload.jsonl",
     "belatwist.upload.chunks",
     "belatwist.upload.policy",
@@ -226,7 +226,7 @@ def test_the_table_has_teeth() -> None:
     assert not allowed("belatwist.upload.service", "belatwist.store.sqlite")
     assert not allowed("belatwist.receiver.app", "belatwist.upload.client")
     assert allowed("belatwist.upload.service", "belatwist.store")
-    assert allowed("belatwist.receiver.app", "belatwist.upload.names")
+    assert allowed("belatwist.receiver.app", "belatwist.metrics.names")
     assert allowed("belatwist.app", "belatwist.store.sqlite")
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from belatwist import __version__, config
-from belatwist.catalogue import CATALOGUE, Kind
+from belatwist.metrics.catalogue import CATALOGUE, Kind
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = [

@@ -12,11 +12,11 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from zope.interface import implementer
 
 from belatwist import config
-from belatwist.catalogue import CATALOGUE
 from belatwist.cli import output
 from belatwist.clock.sources import WallClock
 from belatwist.collectors import Collector, table
-from belatwist.health.exposition import exposition
+from belatwist.metrics.catalogue import CATALOGUE
+from belatwist.metrics.exposition import exposition
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from belatwist.catalogue import CATALOGUE
 from belatwist.cli import output
 from belatwist.cli.database import FIRST, LAST, SAMPLES, TEXTS, Database, DatabaseError, Key, Row
 from belatwist.clock.sources import WallClock
+from belatwist.metrics.catalogue import CATALOGUE
 from belatwist.model import Series
 
 LATE_MS = 120_000

@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 from belatwist.clock.skew import skew_ms
 from belatwist.clock.sources import STEP_MS, Clocks
 from belatwist.log.throttle import Trouble
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.store.intake import Store
-from belatwist.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime

@@ -16,8 +16,8 @@ from belatwist.collectors import Collector
 from belatwist.collectors.threads import Threads
 from belatwist.errors import BelaError
 from belatwist.log.throttle import Trouble
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, plausible_ms
-from belatwist.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads, IReactorTime

@@ -5,9 +5,9 @@ import os
 import time
 from pathlib import Path
 
-from belatwist.catalogue import SELF, Kind
+from belatwist.metrics.catalogue import SELF, Kind
+from belatwist.metrics.telemetry import Labels, Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.telemetry import Labels, Telemetry
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 

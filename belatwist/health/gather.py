@@ -16,13 +16,13 @@ from belatwist.health.snapshot import (
     TimeState,
     UploaderState,
 )
+from belatwist.metrics.telemetry import Labels, Telemetry
 from belatwist.model import Sample
 from belatwist.runtime.lockfile import ProcessLock
 from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Labels, Telemetry
 from belatwist.upload.progress import Progress
 
 if TYPE_CHECKING:

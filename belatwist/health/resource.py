@@ -16,9 +16,9 @@ from werkzeug.exceptions import HTTPException
 from belatwist import __version__, config
 from belatwist.health.access import Access, GuardedRequest
 from belatwist.health.document import document, readiness
-from belatwist.health.exposition import CONTENT_TYPE
 from belatwist.health.snapshot import Snapshot
 from belatwist.health.status import Status, judge
+from belatwist.metrics.exposition import CONTENT_TYPE
 from belatwist.page.resource import Page
 from belatwist.web import BoundedSite, Limits, answer, no_route, packed
 

@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.web import http
 from twisted.web.iweb import IRequest
 
-from belatwist.catalogue import CATALOGUE, Kind
+from belatwist.metrics.catalogue import CATALOGUE, Kind
 from belatwist.model import REAL, Sample
 from belatwist.page.index import STATIC, render
 from belatwist.page.query import MAX_SERIES, BadQueryError, RangeQuery, read

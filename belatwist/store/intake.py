@@ -15,9 +15,9 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.store.eras import Moved
-from belatwist.telemetry import Telemetry
 
 T = TypeVar("T")
 

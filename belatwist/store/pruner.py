@@ -14,11 +14,11 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger, LogLevel
 
 from belatwist.clock.sources import WallClock
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.store import retention
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.retention import Ages, Deleted, Key, Mark, Size
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series
 from belatwist.store import Batch, Position, Row, Verdict, eras, queries
 from belatwist.store.database import Database
 from belatwist.store.eras import Moved, Place
 from belatwist.store.retention import Deleted, delete_pending, delete_series
 from belatwist.store.salvage import Salvaged
-from belatwist.telemetry import Telemetry
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.store import Batch, Outcome, Row, SampleStore, Verdict
-from belatwist.telemetry import Telemetry
 from belatwist.upload import policy
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.chunks import ChunkSize, cut

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from deflate import gzip_compress
 
+from belatwist.metrics.names import labels, metric_name
 from belatwist.model import Series
 from belatwist.store import Row
-from belatwist.upload.names import labels, metric_name
 
 MAX_LABELS = 30
 """With ``__name__``. VictoriaMetrics 1.79 cuts off what is beyond, newer ones drop from 41 on."""

@@ -7,9 +7,9 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from belatwist.log.throttle import Trouble
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series
 from belatwist.store import Row, SampleStore
-from belatwist.telemetry import Telemetry
 from belatwist.text import printable
 from belatwist.upload import policy
 from belatwist.upload.chain import Sent

@@ -10,10 +10,10 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred
 
 from belatwist.config import Remote
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.store import Batch, Row, SampleStore
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import ImportClient
 from belatwist.upload.delivery import Delivery

@@ -7,10 +7,10 @@ from itertools import islice
 
 from twisted.internet.defer import Deferred, succeed
 
-from belatwist.catalogue import HOST
+from belatwist.metrics.catalogue import HOST
+from belatwist.metrics.names import labels, metric_name
 from belatwist.model import DEFAULT_PRIORITY, Sample, Series
 from belatwist.store import Batch, Position, Row, Verdict
-from belatwist.upload.names import labels, metric_name
 from benchmarks import board
 
 STEP = 10.0

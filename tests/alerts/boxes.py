@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 
 from belatwist import config
-from belatwist.catalogue import CATALOGUE, Kind
 from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.collectors.table import COLLECTORS, build
+from belatwist.metrics.catalogue import CATALOGUE, Kind
+from belatwist.metrics.names import metric_name
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series
-from belatwist.telemetry import Telemetry
 from belatwist.upload.jsonl import Encoder
-from belatwist.upload.names import metric_name
 from tests.collectors.boards import NOW_MS, procfs, sysfs
 from tests.victoria.server import VictoriaMetrics
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from belatwist.catalogue import CATALOGUE
+from belatwist.metrics.catalogue import CATALOGUE
 from belatwist.model import Series
 from tests.alerts.boxes import PACE, samples, send
 from tests.process import TIMEOUT

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from belatwist.catalogue import CATALOGUE
+from belatwist.metrics.catalogue import CATALOGUE
 from tests.alerts.boxes import samples, send
 from tests.alerts.cases import CASES, HOUR, OVER, TROUBLE, Case
 from tests.health.board import program

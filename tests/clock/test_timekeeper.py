@@ -20,9 +20,9 @@ from belatwist.clock.sources import Clocks
 from belatwist.clock.timekeeper import Timekeeper
 from belatwist.errors import BelaError
 from belatwist.log.throttle import CALM
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series, sample
 from belatwist.store.intake import Intake
-from belatwist.telemetry import Telemetry
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.upload.told import levels, told

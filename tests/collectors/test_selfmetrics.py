@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from belatwist.catalogue import SELF, Kind
 from belatwist.collectors.selfmetrics import SelfMetrics, resident_bytes
+from belatwist.metrics.catalogue import SELF, Kind
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import REAL, Sample
-from belatwist.telemetry import Telemetry
 
 NOW_MS = 1_763_800_000_000
 

@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 from belatwist import config
-from belatwist.catalogue import SELF, Kind
 from belatwist.collectors.table import COLLECTORS, build
+from belatwist.metrics.catalogue import SELF, Kind
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
-from belatwist.telemetry import Telemetry
 from tests.collectors.boards import NOW_MS, procfs, sysfs
 
 

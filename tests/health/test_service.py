@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from belatwist import __version__
-from belatwist.catalogue import HOST, SELF
+from belatwist.metrics.catalogue import HOST, SELF
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 
 METRICS = [

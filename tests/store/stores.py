@@ -8,8 +8,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Telemetry
 from tests.fakes import inline_store
 from tests.store.databases import reading
 

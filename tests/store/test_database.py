@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series, sample
 from belatwist.store import migrate, pool, salvage, schema, wal
 from belatwist.store.damaged import Damaged
@@ -23,7 +24,6 @@ from belatwist.store.eras import ROWS
 from belatwist.store.intake import Intake
 from belatwist.store.pulse import Pulse
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Telemetry
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.process import TIMEOUT

@@ -16,13 +16,13 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel
 
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
 from belatwist.store import pruner, retention, wal
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.retention import Key, Size
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.telemetry import Telemetry
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.store.databases import LOAD, STATE, accept, one_priority_each, reading, reject

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.telemetry import Telemetry
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain, Sent
 from belatwist.upload.policy import (
     MAX_RETRY_AFTER,

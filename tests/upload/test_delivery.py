@@ -12,9 +12,9 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
 from belatwist.store import Outcome
-from belatwist.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.delivery import QUESTIONS, Delivery
 from belatwist.upload.policy import Backoff

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from belatwist.metrics.names import labels, metric_name
 from belatwist.model import Series
 from belatwist.store import Row
 from belatwist.upload.jsonl import (
@@ -18,7 +19,6 @@ from belatwist.upload.jsonl import (
     compress,
     unsendable,
 )
-from belatwist.upload.names import labels, metric_name
 from tests import strategies
 
 LOAD = Series.of("system.load_1m", "box")

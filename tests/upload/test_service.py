@@ -6,9 +6,9 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series, sample
 from belatwist.store import Outcome
-from belatwist.telemetry import Telemetry
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.delivery import Delivery
 from belatwist.upload.jsonl import MAX_AHEAD_MS

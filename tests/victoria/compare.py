@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from belatwist.upload.names import labels, metric_name
+from belatwist.metrics.names import labels, metric_name
 from tests.victoria.server import Points
 
 

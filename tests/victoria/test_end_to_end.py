@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from belatwist.catalogue import CATALOGUE, HOST
+from belatwist.metrics.catalogue import CATALOGUE, HOST
 from tests.process import Twistd, write_config
 from tests.victoria.compare import assert_same, expected, rows
 from tests.victoria.server import VictoriaMetrics

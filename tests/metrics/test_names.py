@@ -5,9 +5,9 @@ import re
 import pytest
 from hypothesis import example, given
 
-from belatwist.catalogue import CATALOGUE
+from belatwist.metrics.catalogue import CATALOGUE
+from belatwist.metrics.names import labels, metric_name
 from belatwist.model import Series
-from belatwist.upload.names import labels, metric_name
 from tests import strategies
 
 METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from belatwist.catalogue import HOST, SELF
-from belatwist.health.exposition import exposition
+from belatwist.metrics.catalogue import HOST, SELF
+from belatwist.metrics.exposition import exposition
+from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series, sample
-from belatwist.telemetry import Telemetry
 from tests.collectors.boards import NOW_MS
 from tests.health.board import collected, program, told
 from tests.strategies import numbers, texts

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from belatwist.catalogue import HOST, Kind
+from belatwist.metrics import names
+from belatwist.metrics.catalogue import HOST, Kind
 from belatwist.model import REAL, Sample, Series
-from belatwist.upload import names
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

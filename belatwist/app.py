@@ -11,8 +11,7 @@ from belatwist import __version__
 from belatwist.agent import Agent
 from belatwist.clock.sources import Clocks
 from belatwist.clock.timekeeper import Timekeeper
-from belatwist.collectors import table
-from belatwist.collectors.scheduler import CollectorScheduler
+from belatwist.collectors import registry
 from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Config, Health, Storage, read_token
 from belatwist.health.gather import Parts
@@ -23,6 +22,7 @@ from belatwist.procfs.reader import Reader
 from belatwist.runtime.listener import Listener
 from belatwist.runtime.lockfile import ProcessLock
 from belatwist.runtime.systemd import Answering, Lately, Notifier, Watchdog
+from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
@@ -62,7 +62,7 @@ def build(
         mmap_mb=config.storage.mmap_mb,
         telemetry=telemetry,
     )
-    jobs = table.build(
+    jobs = registry.build(
         config.metrics,
         device_id=config.device.id,
         procfs=Reader(config.paths.procfs),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from belatwist.collectors import Collector, table
+from belatwist.collectors import Collector, registry
 from belatwist.config.schema import DEFAULT_METRICS, DiskIO
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
@@ -149,7 +149,9 @@ class _BoardReader(Reader):
 
 def collectors(procfs: Reader, sysfs: Reader) -> list[Collector]:
     """Make all host collectors, as the service does."""
-    made = table.build(METRICS, device_id="bench", procfs=procfs, sysfs=sysfs, rng=random.Random(1))
+    made = registry.build(
+        METRICS, device_id="bench", procfs=procfs, sysfs=sysfs, rng=random.Random(1)
+    )
     return [collector for collector, _ in made]
 
 

@@ -12,12 +12,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
 from belatwist.clock.sources import wall_ms
-from belatwist.collectors import table
-from belatwist.collectors.scheduler import CollectorScheduler
+from belatwist.collectors import registry
 from belatwist.config import Remote, Storage
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
+from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload.chain import RetryChain
 from belatwist.upload.client import HTTPImportClient, ImportClient
@@ -165,7 +165,7 @@ async def collect(reactor: Any, root: str, moving: str, ticks: int) -> dict[str,
 
 async def schedule(reactor: Any, ticks: int) -> dict[str, float]:
     """Run every host collector through the scheduler, 50 ticks a second, into nothing."""
-    jobs = table.build(
+    jobs = registry.build(
         board.METRICS,
         device_id="bench",
         procfs=Reader("/proc"),

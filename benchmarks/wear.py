@@ -23,12 +23,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, LoopingCall
 
 from belatwist.clock.sources import wall_ms
-from belatwist.collectors.scheduler import CollectorScheduler
 from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Remote, Storage
 from belatwist.config.schema import Monitoring
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
+from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner

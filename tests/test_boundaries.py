@@ -28,6 +28,7 @@ MAY_IMPORT = {
         "belatwist.clock.sources",
         "belatwist.collectors",
         "belatwist.health.snapshot",
+        "belatwist.scheduler",
         "belatwist.runtime.lockfile",
         "belatwist.model",
         "belatwist.store",
@@ -62,14 +63,14 @@ MAY_IMPORT = {
     },
     "belatwist.procfs": {"belatwist.errors"},
     "belatwist.config": {"belatwist.errors", "belatwist.model"},
-    "belatwist.collectors.table": {
+    "belatwist.collectors.registry": {
         "belatwist.errors",
         "belatwist.model",
         "belatwist.procfs",
         "belatwist.collectors",
         "belatwist.config",
     },
-    "belatwist.collectors.scheduler": {
+    "belatwist.scheduler": {
         "belatwist.errors",
         "belatwist.model",
         "belatwist.collectors",
@@ -219,7 +220,7 @@ def test_only_an_entry_point_imports_the_reactor(module: str) -> None:
 def test_the_table_has_teeth() -> None:
     """The reading of imports finds the forms there are, and the rules refuse what they must."""
     assert "belatwist.procfs.text" in set(imports("belatwist.procfs.stat"))
-    assert "belatwist.config" in set(imports("belatwist.collectors.table"))
+    assert "belatwist.config" in set(imports("belatwist.collectors.registry"))
     assert not allowed("belatwist.procfs.stat", "belatwist.model")
     assert not allowed("belatwist.collectors.cpu", "belatwist.config")
     assert not allowed("belatwist.collectors.cpu", "belatwist.store")

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from belatwist import config
 from belatwist.cli import output
 from belatwist.clock.sources import WallClock
-from belatwist.collectors import Collector, table
+from belatwist.collectors import Collector, registry
 from belatwist.metrics.catalogue import CATALOGUE
 from belatwist.metrics.exposition import exposition
 from belatwist.model import Sample
@@ -41,7 +41,7 @@ class Outcome:
 
 def collectors(loaded: config.Config) -> list[Collector]:
     """Make the collectors that a configuration enables."""
-    jobs = table.build(
+    jobs = registry.build(
         loaded.metrics,
         device_id=loaded.device.id,
         procfs=Reader(loaded.paths.procfs),

@@ -1,7 +1,7 @@
 """Collectors: one module a source, from kernel text to samples.
 
 This module names what the scheduler needs of a collector; the table of all of them is in
-:mod:`belatwist.collectors.table`.
+:mod:`belatwist.collectors.registry`.
 """
 
 from collections.abc import Sequence

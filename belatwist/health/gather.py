@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from belatwist import __version__
 from belatwist.clock.sources import Clocks
 from belatwist.clock.timekeeper import Timekeeper
-from belatwist.collectors.scheduler import CollectorScheduler, Job
 from belatwist.health.snapshot import (
     CollectorState,
     Snapshot,
@@ -19,6 +18,7 @@ from belatwist.health.snapshot import (
 from belatwist.metrics.telemetry import Labels, Telemetry
 from belatwist.model import Sample
 from belatwist.runtime.lockfile import ProcessLock
+from belatwist.scheduler.service import CollectorScheduler, Job
 from belatwist.store.intake import Intake
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner

@@ -185,7 +185,7 @@ def _belatwist(case: Case, where: Path, way: Way, board: Path) -> Iterator[int]:
     path.write_text(yaml.safe_dump(tree))
     # No file may ask for less than a second.
     faster = (
-        "from belatwist.collectors import table; build = table.build; table.build ="
+        "from belatwist.collectors import registry; build = registry.build; registry.build ="
         f" lambda *a, **k: [(one, {case.interval}) for one, _ in build(*a, **k)];"
     )
     with agent(where, path, setup=faster if case.interval < 1 else "") as made:

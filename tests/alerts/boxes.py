@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 
 from belatwist import config
+from belatwist.collectors.registry import COLLECTORS, build
 from belatwist.collectors.selfmetrics import SelfMetrics
-from belatwist.collectors.table import COLLECTORS, build
 from belatwist.metrics.catalogue import CATALOGUE, Kind
 from belatwist.metrics.names import metric_name
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series
 from belatwist.upload.jsonl import Encoder
-from tests.collectors.boards import NOW_MS, procfs, sysfs
+from tests.fixture_trees import NOW_MS, procfs, sysfs
 from tests.victoria.server import VictoriaMetrics
 
 Curve = Callable[[float], float | None]

@@ -10,7 +10,7 @@ from belatwist.collectors.cpu import CpuUsage, delta
 from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
 from belatwist.procfs.stat import Times
-from tests.collectors.boards import NOW_MS, procfs
+from tests.fixture_trees import NOW_MS, procfs
 
 CORES = {"0": 34.8, "1": 28.3, "2": 26.7, "3": 26.7, "4": 12.8, "5": 11.6, "6": 8.3, "7": 7.6}
 

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.collectors.disk import DiskIO
 from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
-from tests.collectors.boards import NOW_MS, procfs, sysfs
+from tests.fixture_trees import NOW_MS, procfs, sysfs
 
 NAMES = {
     "read_ops",

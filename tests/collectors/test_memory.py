@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from belatwist.collectors.memory import MemoryUsage
 from belatwist.errors import ParseError
 from belatwist.model import Sample
-from tests.collectors.boards import NOW_MS, procfs
+from tests.fixture_trees import NOW_MS, procfs
 
 KIB = 1024
 

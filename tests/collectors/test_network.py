@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.collectors.network import DEFAULT_EXCLUSIONS, NetworkTraffic
 from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
-from tests.collectors.boards import FIXTURES, NOW_MS, Board, procfs
+from tests.fixture_trees import FIXTURES, NOW_MS, Board, procfs
 
 NAMES = {f"{way}_{what}" for way in ("rx", "tx") for what in ("bytes", "packets", "errors")}
 HEADER = b"".join((FIXTURES / "vm/proc/net/dev").read_bytes().splitlines(keepends=True)[:2])

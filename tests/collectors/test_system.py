@@ -8,7 +8,7 @@ from belatwist.collectors.load import SystemLoad
 from belatwist.collectors.srt import SrtPacketLoss
 from belatwist.collectors.uptime import SystemUptime
 from belatwist.errors import ReadError
-from tests.collectors.boards import NOW_MS, procfs
+from tests.fixture_trees import NOW_MS, procfs
 
 
 def test_the_load_of_the_board() -> None:

@@ -10,7 +10,7 @@ from belatwist.collectors.thermal import CpuTemperature
 from belatwist.errors import ReadError
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
-from tests.collectors.boards import FIXTURES, NOW_MS, sysfs
+from tests.fixture_trees import FIXTURES, NOW_MS, sysfs
 
 BOARD = {
     "soc-thermal": 51.769,

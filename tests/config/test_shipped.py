@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from belatwist.collectors import table
+from belatwist.collectors import registry
 from belatwist.config import COLLECTORS, Config, DiskIO, load
 from belatwist.config.docs import replaced
 
@@ -77,7 +77,7 @@ def test_the_development_file_stays_in_the_checkout(
 
 def test_every_collector_can_be_configured() -> None:
     """The configuration knows exactly the collectors that there are."""
-    assert set(COLLECTORS) == set(table.COLLECTORS)
+    assert set(COLLECTORS) == set(registry.COLLECTORS)
 
 
 def test_the_documentation_is_generated_from_the_types() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from belatwist.collectors.scheduler import DEADLINE
+from belatwist.scheduler.service import DEADLINE
 from tests.faults.proxy import Proxy
 from tests.faults.world import World
 from tests.victoria.server import VictoriaMetrics

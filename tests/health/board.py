@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 from belatwist import config
-from belatwist.collectors.table import COLLECTORS, build
+from belatwist.collectors.registry import COLLECTORS, build
 from belatwist.metrics.catalogue import SELF, Kind
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
-from tests.collectors.boards import NOW_MS, procfs, sysfs
+from tests.fixture_trees import NOW_MS, procfs, sysfs
 
 
 def collected() -> list[Sample]:

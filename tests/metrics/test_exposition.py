@@ -12,7 +12,7 @@ from belatwist.metrics.catalogue import HOST, SELF
 from belatwist.metrics.exposition import exposition
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series, sample
-from tests.collectors.boards import NOW_MS
+from tests.fixture_trees import NOW_MS
 from tests.health.board import collected, program, told
 from tests.strategies import numbers, texts
 

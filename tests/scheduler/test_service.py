@@ -8,10 +8,10 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors import Collector
-from belatwist.collectors.scheduler import PATIENCE, CollectorScheduler, Job
 from belatwist.errors import ParseError
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
+from belatwist.scheduler.service import PATIENCE, CollectorScheduler, Job
 from tests.logs import Captured
 
 

@@ -3,7 +3,7 @@
 import threading
 from queue import SimpleQueue
 
-from belatwist.collectors.threads import Threads
+from belatwist.scheduler.threads import Threads
 
 TIMEOUT = 20.0
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 
 from belatwist import config
-from belatwist.collectors.table import COLLECTORS, build
+from belatwist.collectors.registry import COLLECTORS, build
 from belatwist.errors import BelaError
 from belatwist.metrics.catalogue import HOST
 from belatwist.model import REAL, Sample
-from tests.collectors.boards import NOW_MS, Board, procfs, sysfs
+from tests.fixture_trees import NOW_MS, Board, procfs, sysfs
 from tests.procfs import strategies
 
 NO_OPTIONS = config.NoOptions()

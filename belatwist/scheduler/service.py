@@ -13,11 +13,11 @@ from twisted.python.failure import Failure
 
 from belatwist.clock.sources import WallClock
 from belatwist.collectors import Collector
-from belatwist.collectors.threads import Threads
 from belatwist.errors import BelaError
 from belatwist.log.throttle import Trouble
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, plausible_ms
+from belatwist.scheduler.threads import Threads
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads, IReactorTime

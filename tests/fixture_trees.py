@@ -5,7 +5,7 @@ from pathlib import Path
 from belatwist.errors import ReadError
 from belatwist.procfs.reader import MissingError, Reader
 
-FIXTURES = Path(__file__).parent.parent / "fixtures"
+FIXTURES = Path(__file__).parent / "fixtures"
 NOW_MS = 1_767_225_600_370
 
 

@@ -1,0 +1,1 @@
+"""When collectors run: their intervals, threads and deadlines, and the hand-over of a tick."""

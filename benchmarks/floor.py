@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from belatwist.clock.sources import wall_ms
 from belatwist.config import Remote, Storage
 from belatwist.model import Series
-from belatwist.store import Outcome, Verdict, queries, schema
+from belatwist.store import Outcome, Verdict
+from belatwist.store.sql import queries, schema
 from belatwist.upload.jsonl import Encoder, compress
 from benchmarks import board
 from benchmarks.harness import Plan, Row, in_worker, workspace

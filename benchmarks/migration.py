@@ -7,8 +7,8 @@ from typing import Any
 
 from belatwist.clock.sources import wall_ms
 from belatwist.config.schema import Storage
-from belatwist.store import schema
 from belatwist.store.migrate import Migration
+from belatwist.store.sql import schema
 from benchmarks.harness import Plan, Row, in_worker, memory, workspace, written_bytes
 from tests.store import old
 

@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 import yaml
 
 from belatwist.page import index
-from belatwist.store import schema
-from belatwist.store.ranges import Grid, Line, Scan
+from belatwist.store.sql import schema
+from belatwist.store.sql.ranges import Grid, Line, Scan
 from benchmarks.agent import Agent, agent, config
 from benchmarks.harness import (
     FailedError,

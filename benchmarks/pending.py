@@ -9,7 +9,7 @@ from pathlib import Path
 
 from belatwist.config.schema import Remote, Storage
 from belatwist.model import Series, sample
-from belatwist.store import queries, schema
+from belatwist.store.sql import queries, schema
 from benchmarks.harness import Plan, Row, workspace
 
 NAME = "pending"

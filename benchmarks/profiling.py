@@ -18,7 +18,8 @@ from typing import Any
 from belatwist.collectors import Collector
 from belatwist.model import Series
 from belatwist.procfs.reader import Reader
-from belatwist.store import Outcome, Row, Verdict, queries, schema
+from belatwist.store import Outcome, Row, Verdict
+from belatwist.store.sql import queries, schema
 from belatwist.upload.jsonl import Encoder, compress
 from benchmarks import board
 

@@ -12,7 +12,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.store import Outcome, Verdict
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
-from belatwist.store.schema import PAGE_SIZE
+from belatwist.store.sql.schema import PAGE_SIZE
 from benchmarks import board
 from benchmarks.harness import Plan, Row, filesystem, in_worker, workspace, written_bytes
 from benchmarks.stages import fill, open_store

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from belatwist.cli.output import reason
 from belatwist.errors import BelaError, StartError
 from belatwist.model import Series
-from belatwist.store import queries, schema
+from belatwist.store.sql import queries, schema
 
 PAGE = 10_000
 """Rows that are read at once: about 20 ms, and a few MB."""

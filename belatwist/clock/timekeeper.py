@@ -39,7 +39,7 @@ class Timekeeper(Service):
 
     The clock is known to be good when the kernel says that somebody keeps it right, or when it
     agrees with the server's. A step of the clock takes that knowledge away. What was stamped
-    without it moves with the next step; see :mod:`belatwist.store.eras`.
+    without it moves with the next step; see :mod:`belatwist.store.sql.eras`.
 
     :param store: where the samples are; open.
     :param reactor: the timers' clock.

@@ -22,7 +22,7 @@ from belatwist.metrics.catalogue import CATALOGUE, Kind
 from belatwist.model import REAL, Sample
 from belatwist.page.index import STATIC, render
 from belatwist.page.query import MAX_SERIES, BadQueryError, RangeQuery, read
-from belatwist.store.ranges import SERIES, Grid, Line, Scan, Stored, all_series, series_named
+from belatwist.store.sql.ranges import SERIES, Grid, Line, Scan, Stored, all_series, series_named
 from belatwist.web import Packing, answer, error_body, packed
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from belatwist.model import Series
-from belatwist.store.schema import ID_BASE
+from belatwist.store.sql.schema import ID_BASE
 
 PROBES = 20_000
 """Places that are tried between two damaged ones, at most."""

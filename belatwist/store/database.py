@@ -20,9 +20,10 @@ from twisted.python.failure import Failure
 
 from belatwist.errors import BelaError, StartError
 from belatwist.model import Series
-from belatwist.store import pool, queries, salvage, schema, wal
+from belatwist.store import pool, salvage
 from belatwist.store.migrating import migrate_fully
-from belatwist.store.pulse import LeftError, Pulse
+from belatwist.store.sql import queries, schema, wal
+from belatwist.store.sql.interrupt import LeftError, Pulse
 
 T = TypeVar("T")
 

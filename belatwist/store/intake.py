@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
-from belatwist.store.eras import Moved
+from belatwist.store.sql.eras import Moved
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from belatwist.store.sql.wal import Checkpoint
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.store.wal import Checkpoint
 
 if TYPE_CHECKING:
     from constantly import NamedConstant

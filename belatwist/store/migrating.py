@@ -5,7 +5,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from belatwist.store import migrate, schema
+from belatwist.store import migrate
+from belatwist.store.sql import schema
 
 TELL_EVERY = 3.0
 """Seconds between two lines about a long migration."""

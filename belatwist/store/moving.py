@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from sqlite3 import IntegrityError
 
 from belatwist.model import TEXT
-from belatwist.store import Outcome, queries
+from belatwist.store import Outcome
 from belatwist.store.oldrows import UNKNOWN, OddRowError, OldRow, checked, priority, select, series
+from belatwist.store.sql import queries
 
 _Moved = tuple[int, int, float | str, int, int, int | None]
 """What a row becomes: the columns that ``_INSERT_SAMPLE`` names."""

@@ -8,8 +8,9 @@ from typing import Any
 from twisted.enterprise.adbapi import ConnectionPool
 
 from belatwist.errors import StartError
-from belatwist.store import migrate, salvage, schema
-from belatwist.store.pulse import Pulse
+from belatwist.store import migrate, salvage
+from belatwist.store.sql import schema
+from belatwist.store.sql.interrupt import Pulse
 
 LOOK_EVERY = 100_000
 """Instructions of SQLite's virtual machine between two looks at whether to go on: some 10 ms."""

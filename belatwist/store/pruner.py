@@ -15,9 +15,9 @@ from twisted.logger import Logger, LogLevel
 
 from belatwist.clock.sources import WallClock
 from belatwist.metrics.telemetry import Telemetry
-from belatwist.store import retention
 from belatwist.store.maintenance import Checkpointer
-from belatwist.store.retention import Ages, Deleted, Key, Mark, Size
+from belatwist.store.sql import retention
+from belatwist.store.sql.retention import Ages, Deleted, Key, Mark, Size
 from belatwist.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:

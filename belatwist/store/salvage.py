@@ -17,9 +17,9 @@ from pathlib import Path
 
 from belatwist.errors import BelaError
 from belatwist.model import REAL, Series
-from belatwist.store import schema
 from belatwist.store.damaged import BROKEN, SMALL, Damaged
-from belatwist.store.pulse import LeftError
+from belatwist.store.sql import schema
+from belatwist.store.sql.interrupt import LeftError
 
 PORTION = 5_000
 """Rows of a transaction into the new database."""

@@ -9,11 +9,12 @@ from twisted.internet.defer import Deferred
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series
-from belatwist.store import Batch, Position, Row, Verdict, eras, queries
+from belatwist.store import Batch, Position, Row, Verdict
 from belatwist.store.database import Database
-from belatwist.store.eras import Moved, Place
-from belatwist.store.retention import Deleted, delete_pending, delete_series
 from belatwist.store.salvage import Salvaged
+from belatwist.store.sql import eras, queries
+from belatwist.store.sql.eras import Moved, Place
+from belatwist.store.sql.retention import Deleted, delete_pending, delete_series
 
 T = TypeVar("T")
 

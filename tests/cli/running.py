@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from belatwist.cli.commands import bela as command
 from belatwist.model import Sample, Series, sample
-from belatwist.store import schema
+from belatwist.store.sql import schema
 from tests.store.databases import fresh, insert
 
 PROGRAM = [sys.executable, "-m", "belatwist.cli"]

@@ -17,7 +17,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from belatwist.model import Series, sample
-from belatwist.store.schema import PAGE_SIZE
+from belatwist.store.sql.schema import PAGE_SIZE
 from tests.fakes import inline_store
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 from tests.store.stores import query

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from belatwist.model import Sample
-from belatwist.store import queries, schema
+from belatwist.store.sql import queries, schema
 from tests.faults.proxy import Proxy
 from tests.process import Twistd, write_config
 from tests.victoria.compare import assert_same, expected

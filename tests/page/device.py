@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from belatwist.model import Series
-from belatwist.store import queries
+from belatwist.store.sql import queries
 from benchmarks.board import Board, ticks
 from tests.process import Twistd, free_port, write_config
 from tests.store.databases import fresh

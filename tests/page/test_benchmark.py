@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from belatwist.store.ranges import ROWS
+from belatwist.store.sql.ranges import ROWS
 from benchmarks import page
 from benchmarks.harness import in_worker
 

@@ -12,7 +12,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from belatwist.model import Series, sample
 from belatwist.page.resource import Page
-from belatwist.store.ranges import ROWS
+from belatwist.store.sql.ranges import ROWS
 from tests.store.stores import threaded
 
 SERIES = [Series.of("cpu.usage_percent", "box", {"core": str(n)}) for n in range(60)]

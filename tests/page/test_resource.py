@@ -19,7 +19,7 @@ from belatwist.model import Sample, Series, sample
 from belatwist.page import index
 from belatwist.page.query import MAX_SERIES
 from belatwist.page.resource import HEADERS, MAX_QUERIES, Page, is_counter
-from belatwist.store import ranges
+from belatwist.store.sql import ranges
 from tests.health.snapshots import HEALTH, NOW_MS, WELL, but
 from tests.store.databases import LOAD, STATE, fresh, insert
 from tests.wire import Answer, Wire

@@ -6,7 +6,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from belatwist.model import TEXT, Sample, Series, sample
-from belatwist.store import Outcome, Row, Verdict, queries, schema
+from belatwist.store import Outcome, Row, Verdict
+from belatwist.store.sql import queries, schema
 
 LOAD = Series.of("system.load_1m", "box")
 CORE = Series.of("cpu.usage_percent", "box", {"core": "0"}, priority=1)

@@ -18,19 +18,20 @@ from twisted.logger import LogLevel
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series, sample
-from belatwist.store import migrate, pool, salvage, schema, wal
+from belatwist.store import migrate, pool, salvage
 from belatwist.store.damaged import Damaged
-from belatwist.store.eras import ROWS
 from belatwist.store.intake import Intake
-from belatwist.store.pulse import Pulse
+from belatwist.store.sql import schema, wal
+from belatwist.store.sql.eras import ROWS
+from belatwist.store.sql.interrupt import Pulse
 from belatwist.store.sqlite import SQLiteStore
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.process import TIMEOUT
 from tests.store import suite
 from tests.store.databases import CORE, LOAD, accept, make_version_1, reading
+from tests.store.sql.test_interrupt import FOR_EVER
 from tests.store.stores import InFolder, counted, query, sessions, threaded
-from tests.store.test_pulse import FOR_EVER
 from tests.store.test_salvage import healthy, overwritten
 from tests.store.test_sqlite import Steps
 

@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.store.eras import Moved
 from belatwist.store.intake import FAILURES, PATIENCE, PORTION, Intake
+from belatwist.store.sql.eras import Moved
 from tests.logs import Captured
 from tests.store.databases import CORE, LOAD
 from tests.store.stores import InFolder, counted, query

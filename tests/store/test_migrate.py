@@ -27,7 +27,8 @@ from twisted.logger import LogLevel
 
 from belatwist.errors import StartError
 from belatwist.model import Series, sample
-from belatwist.store import migrate, schema
+from belatwist.store import migrate
+from belatwist.store.sql import schema
 from tests import strategies
 from tests.fakes import inline_store
 from tests.logs import Captured

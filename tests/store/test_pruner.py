@@ -18,10 +18,11 @@ from twisted.logger import LogLevel
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.store import pruner, retention, wal
+from belatwist.store import pruner
 from belatwist.store.maintenance import Checkpointer
 from belatwist.store.pruner import Pruner
-from belatwist.store.retention import Key, Size
+from belatwist.store.sql import retention, wal
+from belatwist.store.sql.retention import Key, Size
 from belatwist.store.sqlite import SQLiteStore
 from tests.fakes import inline_store
 from tests.logs import Captured

@@ -10,7 +10,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from belatwist.errors import StartError
-from belatwist.store import schema
+from belatwist.store.sql import schema
 from tests.fakes import inline_store
 from tests.store.databases import make_foreign, make_version, reading
 from tests.store.stores import InFolder, sessions, threaded

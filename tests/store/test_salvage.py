@@ -20,8 +20,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
 
 from belatwist.model import Series, sample
-from belatwist.store import damaged, salvage, schema
+from belatwist.store import damaged, salvage
 from belatwist.store.salvage import Salvaged
+from belatwist.store.sql import schema
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.store import suite

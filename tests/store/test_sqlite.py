@@ -18,7 +18,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 
 from belatwist.model import Sample, Series, sample
-from belatwist.store import SampleStore, queries, schema
+from belatwist.store import SampleStore
+from belatwist.store.sql import queries, schema
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.store import suite

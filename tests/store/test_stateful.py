@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred
 
 from belatwist.clock.sources import STEP_MS
 from belatwist.model import TEXT, Sample, Series
-from belatwist.store import Batch, Position, Row, eras, retention
+from belatwist.store import Batch, Position, Row
+from belatwist.store.sql import eras, retention
 from tests.fakes import inline_store
 from tests.store.databases import accept, reject
 

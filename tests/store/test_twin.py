@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belatwist.model import Sample, Series
-from belatwist.store import Batch, Outcome, Row, Verdict, queries
+from belatwist.store import Batch, Outcome, Row, Verdict
+from belatwist.store.sql import queries
 from tests import strategies
 from tests.fakes import MemoryStore
 from tests.store.databases import BATCH, CORE, LOAD, STATE, fresh, insert, pending, settle

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from belatwist.model import Sample
-from belatwist.store import queries
+from belatwist.store.sql import queries
 from tests.store.databases import (
     STATE,
     accept,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belatwist.model import Sample, Series, sample
-from belatwist.store import queries
+from belatwist.store.sql import queries
 from tests import strategies
 from tests.store.databases import (
     BATCH,

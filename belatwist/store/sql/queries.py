@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from belatwist.model import PRIORITIES, TEXT, Sample, Series
 from belatwist.store import Position, Row, Verdict
-from belatwist.store.schema import ID_BASE
+from belatwist.store.sql.schema import ID_BASE
 
 
 class Cursor(Protocol):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belatwist.model import Sample, Series, sample
-from belatwist.store import Row, queries, retention
-from belatwist.store.retention import EVER, FIRST, Ages, Deleted, Key, Mark
+from belatwist.store import Row
+from belatwist.store.sql import queries, retention
+from belatwist.store.sql.retention import EVER, FIRST, Ages, Deleted, Key, Mark
 from tests.store.databases import (
     CORE,
     LOAD,

@@ -14,8 +14,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from belatwist.store.queries import Cursor
-from belatwist.store.schema import ID_BASE
+from belatwist.store.sql.queries import Cursor
+from belatwist.store.sql.schema import ID_BASE
 
 ROWS = 2000
 """How many rows one call deletes at most. A transaction of 500 writes twice the bytes per row."""

@@ -7,8 +7,8 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belatwist.store import eras
-from belatwist.store.eras import Place
+from belatwist.store.sql import eras
+from belatwist.store.sql.eras import Place
 from tests.store.databases import fresh
 
 Key = tuple[int, int]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belatwist.model import Series, sample
-from belatwist.store import ranges
-from belatwist.store.ranges import GAP_MS, Grid, Line, Scan, all_series, series_named
+from belatwist.store.sql import ranges
+from belatwist.store.sql.ranges import GAP_MS, Grid, Line, Scan, all_series, series_named
 from tests.store.databases import CORE, LOAD, STATE, accept, fresh, insert, pending, settle
 
 SENT = Series.of("network.tx_bytes_total", "box", {"interface": "usb0"})

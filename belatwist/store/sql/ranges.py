@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from belatwist.model import REAL
-from belatwist.store.queries import Cursor
+from belatwist.store.sql.queries import Cursor
 
 ROWS = 2500
 """How many rows a piece has, about. On a desktop's core it takes a millisecond."""

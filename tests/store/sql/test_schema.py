@@ -14,7 +14,7 @@ import pytest
 
 from belatwist.errors import StartError
 from belatwist.model import Sample, Series, sample
-from belatwist.store import schema
+from belatwist.store.sql import schema
 from tests.store.databases import (
     BATCH,
     CORE,

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 from twisted.internet.task import Clock
 
-from belatwist.store.pulse import LeftError, Pulse
+from belatwist.store.sql.interrupt import LeftError, Pulse
 from tests.process import TIMEOUT
 
 FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"

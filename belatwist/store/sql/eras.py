@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from belatwist.clock.sources import STEP_MS
 from belatwist.model import PRIORITIES
-from belatwist.store.queries import Cursor
-from belatwist.store.retention import EVER, FIRST, Key
-from belatwist.store.schema import ID_BASE
+from belatwist.store.sql.queries import Cursor
+from belatwist.store.sql.retention import EVER, FIRST, Key
+from belatwist.store.sql.schema import ID_BASE
 
 ROWS = 2500
 """How many rows of each priority one portion looks at, at most."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from belatwist.clock.sources import wall_ms
 from belatwist.config.schema import Storage
-from belatwist.store.migrate import Migration
+from belatwist.store.migration.steps import Migration
 from belatwist.store.sql import schema
 from benchmarks.harness import Plan, Row, in_worker, memory, workspace, written_bytes
-from tests.store import old
+from tests.store.migration import legacy_databases
 
 NAME = "migration"
 ROWS = 200_000
@@ -21,7 +21,7 @@ def measure(plan: Plan) -> list[Row]:
     """Migrate a database of mixed upload state, with duplicates."""
     with workspace(plan) as where:
         path = where / "metrics.db"
-        old.version_2(path, old.mixed(ROWS))
+        legacy_databases.version_2(path, legacy_databases.mixed(ROWS))
         before = path.stat().st_size / 2**20
         found = in_worker(migrate, None, str(path))
         after = path.stat().st_size / 2**20

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from belatwist.errors import BelaError, StartError
 from belatwist.model import Series
 from belatwist.store import pool, salvage
-from belatwist.store.migrating import migrate_fully
+from belatwist.store.migration.run import migrate_fully
 from belatwist.store.sql import queries, schema, wal
 from belatwist.store.sql.interrupt import LeftError, Pulse
 

@@ -8,7 +8,8 @@ from typing import Any
 from twisted.enterprise.adbapi import ConnectionPool
 
 from belatwist.errors import StartError
-from belatwist.store import migrate, salvage
+from belatwist.store import salvage
+from belatwist.store.migration import steps
 from belatwist.store.sql import schema
 from belatwist.store.sql.interrupt import Pulse
 
@@ -64,7 +65,7 @@ def _check_version(connection: sqlite3.Connection) -> None:
     """Refuse a database that this version cannot use, without writing to it."""
     found = schema.version(connection)
     if 0 < found < schema.VERSION:
-        migrate.check(connection)
+        steps.check(connection)
     if found > schema.VERSION:
         raise StartError(
             f"has schema version {found}, from a newer program; this one knows {schema.VERSION}:"

@@ -25,7 +25,7 @@ from benchmarks import (
     stages,
 )
 from benchmarks.harness import Plan, Row, in_worker
-from tests.store import old
+from tests.store.migration import legacy_databases
 
 NOW_MS = 1_767_225_600_000
 
@@ -153,7 +153,7 @@ def test_floor(tmp_path: Path) -> None:
 def test_migration(tmp_path: Path) -> None:
     """A database of version 2 is migrated in some time, of which a step is a part."""
     path = tmp_path / "metrics.db"
-    old.version_2(path, old.mixed(100))
+    legacy_databases.version_2(path, legacy_databases.mixed(100))
     found = in_worker(migration.migrate, None, str(path))
     assert 0 < found["longest"] < found["seconds"]
 

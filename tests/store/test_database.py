@@ -18,9 +18,10 @@ from twisted.logger import LogLevel
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series, sample
-from belatwist.store import migrate, pool, salvage
+from belatwist.store import pool, salvage
 from belatwist.store.damaged import Damaged
 from belatwist.store.intake import Intake
+from belatwist.store.migration import steps
 from belatwist.store.sql import schema, wal
 from belatwist.store.sql.eras import ROWS
 from belatwist.store.sql.interrupt import Pulse
@@ -83,7 +84,7 @@ class OpeningTests(InFolder):
     def test_it_is_migrated(self) -> None:
         """From which version, and how far that is."""
         make_version_1(self.path)
-        self.assertIsNone(self.open(migrate.Migration, "step"))
+        self.assertIsNone(self.open(steps.Migration, "step"))
         self.assertEqual(self.seen[0], "is being migrated")
         self.assertEqual(self.seen[1], "is being migrated from version 1, 0 %")
         self.assertEqual(self.seen[-1], "is being migrated from version 1, 100 %")
@@ -298,7 +299,7 @@ def test_a_vacuum_that_is_left_is_no_lack_of_room(tmp_path: Path) -> None:
         connection.set_trace_callback(begun.append)
         connection.set_progress_handler(lambda: "VACUUM" in begun, 1)
         with pytest.raises(sqlite3.OperationalError, match="interrupted"):
-            migrate._shrink(connection)
+            steps._shrink(connection)
 
 
 def waited_for(event: threading.Event) -> None:

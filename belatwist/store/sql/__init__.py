@@ -1,1 +1,1 @@
-"""Every statement, as a plain function of a cursor; the schema; what runs in the database's thread."""
+"""Every statement, as a plain function of a cursor; and the schema that they are for."""

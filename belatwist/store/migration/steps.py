@@ -20,8 +20,8 @@ from pathlib import Path
 from sqlite3 import SQLITE_INTERRUPT, Connection, Error, OperationalError
 
 from belatwist.errors import StartError
-from belatwist.store.moving import Mover
-from belatwist.store.oldrows import UNKNOWN
+from belatwist.store.migration.legacy import UNKNOWN
+from belatwist.store.migration.rows import Mover
 from belatwist.store.sql import queries, schema
 
 _NEEDED = {"timestamp_ms", "metric_name", "metric_value", "device_id"}

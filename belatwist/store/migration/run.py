@@ -5,7 +5,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from belatwist.store import migrate
+from belatwist.store.migration import steps
 from belatwist.store.sql import schema
 
 TELL_EVERY = 3.0
@@ -27,7 +27,7 @@ async def migrate_fully(
     :param now_ms: Unix time in milliseconds.
     :param seconds: a monotonic clock.
     """
-    migration = migrate.Migration(now_ms)
+    migration = steps.Migration(now_ms)
     began, told = seconds(), -TELL_EVERY
     say("is being migrated")
     while await take(migration.step):

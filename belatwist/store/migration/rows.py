@@ -6,7 +6,15 @@ from sqlite3 import IntegrityError
 
 from belatwist.model import TEXT
 from belatwist.store import Outcome
-from belatwist.store.oldrows import UNKNOWN, OddRowError, OldRow, checked, priority, select, series
+from belatwist.store.migration.legacy import (
+    UNKNOWN,
+    OddRowError,
+    OldRow,
+    checked,
+    priority,
+    select,
+    series,
+)
 from belatwist.store.sql import queries
 
 _Moved = tuple[int, int, float | str, int, int, int | None]

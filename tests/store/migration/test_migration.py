@@ -27,15 +27,16 @@ from twisted.logger import LogLevel
 
 from belatwist.errors import StartError
 from belatwist.model import Series, sample
-from belatwist.store import migrate
+from belatwist.store.migration import steps
 from belatwist.store.sql import schema
 from tests import strategies
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.process import TIMEOUT, Twistd, free_port, write_config
-from tests.store import old, suite
+from tests.store import suite
 from tests.store.databases import fresh, make_version, reading
-from tests.store.old import row, version_1, version_2
+from tests.store.migration import legacy_databases
+from tests.store.migration.legacy_databases import row, version_1, version_2
 from tests.store.stores import InFolder, query, sessions
 
 NOW_MS = 1_770_000_000_000
@@ -57,10 +58,10 @@ def opened(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def migrated(path: Path, *, rows_a_step: int = 5000) -> migrate.Result:
+def migrated(path: Path, *, rows_a_step: int = 5000) -> steps.Result:
     """Migrate to the end, and hold what must be so after any migration."""
     with closing(opened(path)) as connection:
-        migration = migrate.Migration(NOW_MS, rows_a_step=rows_a_step)
+        migration = steps.Migration(NOW_MS, rows_a_step=rows_a_step)
         while migration.step(connection):
             pass
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -101,7 +102,7 @@ def test_version_1(path: Path) -> None:
              "device_id": "box"},
         ],
     )  # fmt: skip
-    assert migrated(path) == migrate.Result(2, 0, 1, {}, None)
+    assert migrated(path) == steps.Result(2, 0, 1, {}, None)
     assert content(path) == {
         ("cpu.temperature", 2000, "box", "{}", 0): (40.5, 0),
         ("cpu.temperature", 1000, "box", "{}", 0): (40.0, 0),
@@ -118,16 +119,18 @@ def test_version_1(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [version_1, version_2])
-def test_an_empty_table(path: Path, make: Callable[[Path, Iterable[old.Old]], None]) -> None:
+def test_an_empty_table(
+    path: Path, make: Callable[[Path, Iterable[legacy_databases.Old]], None]
+) -> None:
     """A database without a single row is migrated as well."""
     make(path, [])
-    assert migrated(path) == migrate.Result(0, 0, 0, {}, None)
+    assert migrated(path) == steps.Result(0, 0, 0, {}, None)
     assert content(path) == {}
 
 
 @pytest.mark.parametrize("make", [version_1, version_2])
 def test_the_layout_is_that_of_a_new_database(
-    path: Path, make: Callable[[Path, Iterable[old.Old]], None]
+    path: Path, make: Callable[[Path, Iterable[legacy_databases.Old]], None]
 ) -> None:
     """A migrated database cannot be told from a new one by its schema, nor by its pragmas."""
     make(path, [row()])
@@ -177,7 +180,7 @@ def test_the_history_of_versions_is_kept(path: Path) -> None:
         ({"tags": '{"big":' + "9" * 5000 + "}"}, '{"big":"' + "9" * 5000 + '"}'),
     ],
 )  # fmt: skip
-def test_tags(path: Path, columns: old.Old, tags: str) -> None:
+def test_tags(path: Path, columns: legacy_databases.Old, tags: str) -> None:
     """Tags come in any spelling, and are kept in the canonical one."""
     version_2(path, [row(**columns)])
     assert migrated(path).leftovers == {}
@@ -199,7 +202,7 @@ def test_tags(path: Path, columns: old.Old, tags: str) -> None:
     ],
 )
 @pytest.mark.parametrize("marks", [True, False])
-def test_state(path: Path, columns: old.Old, expected: int, marks: bool) -> None:
+def test_state(path: Path, columns: legacy_databases.Old, expected: int, marks: bool) -> None:
     """What was sent is not sent again, what was rejected stays so, all else is pending."""
     version_2(path, [row(**columns)], marks=marks)
     migrated(path)
@@ -250,13 +253,15 @@ ODD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("columns", "reason"), ODD)
-def test_what_cannot_be_a_sample_is_kept_aside(path: Path, columns: old.Old, reason: str) -> None:
+def test_what_cannot_be_a_sample_is_kept_aside(
+    path: Path, columns: legacy_databases.Old, reason: str
+) -> None:
     """An odd row is put aside whole, with the reason; its neighbours are migrated."""
     version_2(path, [row(timestamp_ms=1), row(**columns), row(timestamp_ms=3)])
     with reading(path) as connection:
         connection.text_factory = bytes
         odd = connection.execute("SELECT * FROM metrics WHERE id = 2").fetchall()
-    assert migrated(path) == migrate.Result(2, 0, 0, {reason: 1}, None)
+    assert migrated(path) == steps.Result(2, 0, 0, {reason: 1}, None)
     with reading(path) as connection:
         connection.text_factory = bytes
         kept = connection.execute("SELECT * FROM migration_leftovers").fetchall()
@@ -279,7 +284,7 @@ def test_odd_but_possible(path: Path) -> None:
             row(value_type=1, value_text="found", timestamp_ms=7, dedup_key="8"),
         ],
     )
-    assert migrated(path) == migrate.Result(5, 2, 1, {}, None)
+    assert migrated(path) == steps.Result(5, 2, 1, {}, None)
     assert content(path) == {
         ("m", 0, "box", "{}", 0): (1.0, 0),
         ("m", -1, "box", "{}", 0): (1.0, 0),
@@ -407,7 +412,7 @@ def test_no_id_is_left_for_a_series(path: Path) -> None:
     """A row whose series cannot get an id is put aside, and ends nothing."""
     version_2(path, [row(timestamp_ms=1), row(metric_name="other"), row(timestamp_ms=3)])
     with closing(opened(path)) as connection:
-        migration = migrate.Migration(NOW_MS)
+        migration = steps.Migration(NOW_MS)
         migration.step(connection)
         values = (schema.ID_BASE - 2, "filler", "box", "{}", 0)
         connection.execute("INSERT INTO series VALUES (?, ?, ?, ?, ?)", values)
@@ -421,7 +426,7 @@ def test_no_id_is_left_for_a_series(path: Path) -> None:
 def test_more_series_than_are_remembered(path: Path) -> None:
     """What is remembered of ids is bounded, and looked up again where it was forgotten."""
     version_2(path, [row(timestamp_ms=n // 7, tags=f'{{"n":"{n % 7}"}}') for n in range(70)])
-    with mock.patch("belatwist.store.moving._REMEMBERED", 3):
+    with mock.patch("belatwist.store.migration.rows._REMEMBERED", 3):
         assert migrated(path, rows_a_step=5).samples == 70
     assert query(path, "SELECT count(*) FROM series") == [(7,)]
 
@@ -444,11 +449,11 @@ def test_views_of_others_read_the_new_view(path: Path) -> None:
 
 def test_space_is_given_back(path: Path) -> None:
     """The file shrinks, its log is emptied, and on the way it hardly grows."""
-    version_2(path, old.mixed(10_000))
+    version_2(path, legacy_databases.mixed(10_000))
     before = path.stat().st_size
     largest = 0
     with closing(opened(path)) as connection:
-        migration = migrate.Migration(NOW_MS, rows_a_step=500)
+        migration = steps.Migration(NOW_MS, rows_a_step=500)
         while migration.step(connection):
             wal = path.with_name("metrics.db-wal").stat().st_size
             largest = max(largest, path.stat().st_size + wal)
@@ -463,11 +468,11 @@ def test_space_is_given_back(path: Path) -> None:
 
 def test_while_others_read_the_pages_keep_their_size(path: Path) -> None:
     """A program that has the file open keeps it from being laid out anew, and from nothing else."""
-    version_2(path, old.mixed(10_000))
+    version_2(path, legacy_databases.mixed(10_000))
     before = path.stat().st_size
     with closing(opened(path)) as connection, closing(sqlite3.connect(path)) as reader:
         reader.execute("SELECT count(*) FROM sqlite_master").fetchall()
-        migration = migrate.Migration(NOW_MS, rows_a_step=500)
+        migration = steps.Migration(NOW_MS, rows_a_step=500)
         while migration.step(connection):
             pass
         assert migration.result.unshrunk is None
@@ -478,7 +483,7 @@ def test_while_others_read_the_pages_keep_their_size(path: Path) -> None:
 
 def test_a_reader_that_comes_meanwhile(path: Path) -> None:
     """While the file is laid out anew nobody else is let in: the log could not be had again."""
-    version_2(path, old.mixed(1000))
+    version_2(path, legacy_databases.mixed(1000))
     readers = []
 
     def run(statement: str) -> None:
@@ -492,7 +497,7 @@ def test_a_reader_that_comes_meanwhile(path: Path) -> None:
     with closing(opened(path)) as connection:
         connection.execute("PRAGMA busy_timeout=1")
         connection.set_trace_callback(run)
-        migration = migrate.Migration(NOW_MS)
+        migration = steps.Migration(NOW_MS)
         while migration.step(connection):
             pass
         assert migration.result.unshrunk is None
@@ -504,9 +509,9 @@ def test_a_reader_that_comes_meanwhile(path: Path) -> None:
 
 def test_laying_out_anew_takes_no_more_than_is_asked_for(path: Path) -> None:
     """A log or a journal is never larger than the content: not as large as the file before."""
-    version_2(path, old.mixed(10_000))
+    version_2(path, legacy_databases.mixed(10_000))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    migration = migrate.Migration(NOW_MS, rows_a_step=500)
+    migration = steps.Migration(NOW_MS, rows_a_step=500)
     with closing(opened(path)) as connection:
         migration.step(connection)
         while query(path, "SELECT 1 FROM sqlite_master WHERE name = 'migration_metrics'"):
@@ -524,7 +529,7 @@ def test_laying_out_anew_takes_no_more_than_is_asked_for(path: Path) -> None:
 
 def test_without_room_the_free_pages_are_kept(path: Path) -> None:
     """On a full disk nothing is written anew; the migration is finished all the same."""
-    version_2(path, old.mixed(1000))
+    version_2(path, legacy_databases.mixed(1000))
     full = os.statvfs_result((4096, 4096, 1000, 1, 1, 0, 0, 0, 0, 255))
     with mock.patch("os.statvfs", return_value=full):
         result = migrated(path)
@@ -536,14 +541,14 @@ def test_without_room_the_free_pages_are_kept(path: Path) -> None:
 
 def test_a_reader_keeps_the_file_from_shrinking_only(path: Path) -> None:
     """Another program that reads all the while does not keep the migration from its end."""
-    version_2(path, old.mixed(1000))
+    version_2(path, legacy_databases.mixed(1000))
     with reading(path) as other:
         cursor = other.execute("SELECT count(*) FROM metrics")
         other.execute("BEGIN")
         other.execute("SELECT * FROM metrics").fetchone()
         with closing(opened(path)) as connection:
             connection.execute("PRAGMA busy_timeout=1")
-            migration = migrate.Migration(NOW_MS)
+            migration = steps.Migration(NOW_MS)
             while migration.step(connection):
                 pass
         cursor.close()
@@ -640,7 +645,7 @@ def interrupted(path: Path, after: int) -> bool:
         return int(calls > after)
 
     with closing(opened(path)) as connection:
-        migration = migrate.Migration(NOW_MS, rows_a_step=7)
+        migration = steps.Migration(NOW_MS, rows_a_step=7)
         connection.set_progress_handler(count, 100)
         try:
             while migration.step(connection):
@@ -653,7 +658,12 @@ def interrupted(path: Path, after: int) -> bool:
 def test_it_can_be_ended_anywhere(tmp_path: Path) -> None:
     """Ended after any number of instructions and begun again, it comes to the same."""
     origin = tmp_path / "origin.db"
-    rows = [*old.mixed(30), row(uploaded=1), row(tags="{"), row(value_type=1, value_text="x")]
+    rows = [
+        *legacy_databases.mixed(30),
+        row(uploaded=1),
+        row(tags="{"),
+        row(value_type=1, value_text="x"),
+    ]
     version_2(origin, rows, sessions=[("s", 1, None, "active", None)])
     wanted, _ = expected({"value_text": None, "value_type": 0, "uploaded": 0} | r for r in rows)
     ended = 0
@@ -664,7 +674,7 @@ def test_it_can_be_ended_anywhere(tmp_path: Path) -> None:
             break
         ended += 1
         with reading(path) as connection:
-            migrate.check(connection)
+            steps.check(connection)
             assert schema.version(connection) in {2, 3}
         if schema.version(sqlite3.connect(path)) == 2:
             migrated(path)
@@ -678,10 +688,10 @@ ROWS = 200_000
 PROGRAM = f"""
 import sys
 from pathlib import Path
-from belatwist.store import migrate
-from tests.store.test_migrate import opened
+from belatwist.store.migration import steps
+from tests.store.migration.test_migration import opened
 connection = opened(Path(sys.argv[1]))
-migration = migrate.Migration({NOW_MS})
+migration = steps.Migration({NOW_MS})
 print("begin", flush=True)
 while migration.step(connection):
     print(migration.moved, flush=True)
@@ -693,7 +703,7 @@ def run_until(path: Path, steps: int, seconds: float) -> str:
     """Migrate in a process that is killed some time after some steps; its last line."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(path)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -713,10 +723,10 @@ def run_until(path: Path, steps: int, seconds: float) -> str:
 def test_killed_ten_times(path: Path) -> None:
     """Two hundred thousand rows, SIGKILL at ten random moments of one migration: all is there."""
     rng = random.Random(20)
-    version_2(path, old.mixed(ROWS))
+    version_2(path, legacy_databases.mixed(ROWS))
     wanted, odd = expected(
         {"value_text": None, "value_type": 0} | one | {"uploaded": int(one["uploaded"])}
-        for one in old.mixed(ROWS)
+        for one in legacy_databases.mixed(ROWS)
     )
     moved = []
     for _ in range(10):
@@ -730,7 +740,7 @@ def test_killed_ten_times(path: Path) -> None:
     assert 0 < moved[-1] < ROWS
     result = migrated(path)
     assert content(path) == wanted
-    assert result == migrate.Result(
+    assert result == steps.Result(
         sum(1 for key in wanted if key[4] == 0),
         sum(1 for key in wanted if key[4] == 1),
         ROWS - len(wanted) - odd,
@@ -789,7 +799,7 @@ class StoreTests(InFolder):
         for script in (
             "CREATE TABLE metrics (id INTEGER PRIMARY KEY, value REAL)",
             "CREATE TABLE metrics (timestamp_ms, metric_name, device_id)",
-            f"{old.VERSION_2}; DROP TABLE metrics",
+            f"{legacy_databases.VERSION_2}; DROP TABLE metrics",
             "CREATE TABLE schema_version (version INTEGER)",
         ):
             self.path.unlink(missing_ok=True)
@@ -821,7 +831,7 @@ def test_another_table_in_the_way(path: Path) -> None:
         before = layout(connection)
     with closing(opened(path)) as connection:
         with pytest.raises(sqlite3.OperationalError, match="table series already exists"):
-            migrate.Migration(NOW_MS).step(connection)
+            steps.Migration(NOW_MS).step(connection)
         assert layout(connection) == before
         assert connection.execute("SELECT count(*) FROM metrics").fetchone() == (1,)
 

@@ -23,8 +23,8 @@ from belatwist.runtime.listener import Listener
 from belatwist.runtime.lockfile import ProcessLock
 from belatwist.runtime.systemd import Answering, Lately, Notifier, Watchdog
 from belatwist.scheduler.service import CollectorScheduler
-from belatwist.store.intake import Intake
-from belatwist.store.maintenance import Checkpointer
+from belatwist.store.buffer import Intake
+from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload.chain import RetryChain

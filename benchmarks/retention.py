@@ -10,7 +10,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from belatwist.clock.sources import wall_ms
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.store import Outcome, Verdict
-from belatwist.store.maintenance import Checkpointer
+from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sql.schema import PAGE_SIZE
 from benchmarks import board

@@ -29,8 +29,8 @@ from belatwist.config.schema import Monitoring
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.scheduler.service import CollectorScheduler
-from belatwist.store.intake import Intake
-from belatwist.store.maintenance import Checkpointer
+from belatwist.store.buffer import Intake
+from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload.policy import Accepted, Outcome

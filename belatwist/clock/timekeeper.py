@@ -14,7 +14,7 @@ from belatwist.clock.skew import skew_ms
 from belatwist.clock.sources import STEP_MS, Clocks
 from belatwist.log.throttle import Trouble
 from belatwist.metrics.telemetry import Telemetry
-from belatwist.store.intake import Store
+from belatwist.store.buffer import Store
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime

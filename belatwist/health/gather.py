@@ -19,8 +19,8 @@ from belatwist.metrics.telemetry import Labels, Telemetry
 from belatwist.model import Sample
 from belatwist.runtime.lockfile import ProcessLock
 from belatwist.scheduler.service import CollectorScheduler, Job
-from belatwist.store.intake import Intake
-from belatwist.store.maintenance import Checkpointer
+from belatwist.store.buffer import Intake
+from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload.progress import Progress

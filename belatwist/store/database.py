@@ -20,8 +20,9 @@ from twisted.python.failure import Failure
 
 from belatwist.errors import BelaError, StartError
 from belatwist.model import Series
-from belatwist.store import pool, salvage
+from belatwist.store import pool
 from belatwist.store.migration.run import migrate_fully
+from belatwist.store.salvage import replacement
 from belatwist.store.sql import queries, schema, wal
 from belatwist.store.sql.interrupt import LeftError, Pulse
 
@@ -64,7 +65,7 @@ class Database(ABC):
     ) -> None:
         self.path = path
         self.opening: str | None = "is being opened"
-        self.salvaged: salvage.Salvaged | None = None
+        self.salvaged: replacement.Salvaged | None = None
         self.salvaged_at: float | None = None
         self.database_bytes = 0
         self.wal_bytes = 0
@@ -74,7 +75,7 @@ class Database(ABC):
         # Transactions that wrote: between two of them what is read stays as it is.
         self._writes = 0
         self._session = 0
-        self._running: salvage.Session | None = None
+        self._running: replacement.Session | None = None
         self._damaged = False
         self._salvaging = False
         self._salvage_tried: float | None = None
@@ -98,13 +99,13 @@ class Database(ABC):
         """
         try:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            salvage.adopt(self.path)
+            replacement.adopt(self.path)
             if self.path.exists():
                 self.database_bytes, self.wal_bytes = wal.sizes(self.path)
             try:
                 crashed = await self._open(session_id, now_ms)
             except (sqlite3.Error, BelaError) as error:
-                if not salvage.is_damage(error):
+                if not replacement.is_damage(error):
                     raise
                 self._running = None
                 await self._replace(error)
@@ -125,7 +126,7 @@ class Database(ABC):
         if await self._pool.runWithConnection(pool.make_schema) < schema.VERSION:
             await migrate_fully(self._step, self._say, now_ms, self._reactor.seconds)
         self.opening = "is being checked"
-        seconds = await self._step(salvage.check)
+        seconds = await self._step(replacement.check)
         if seconds is not None:
             say = self.log.info if seconds > 1 else self.log.debug
             say("the database was looked through in {seconds:.1f} s", seconds=seconds)
@@ -141,7 +142,7 @@ class Database(ABC):
         """
         metadata = json.dumps({"pid": os.getpid()})
         self._session, crashed = queries.begin_session(cursor, session_id, now_ms, metadata)
-        self._running = salvage.Session(self._session, session_id, now_ms)
+        self._running = replacement.Session(self._session, session_id, now_ms)
         return crashed
 
     async def close(self, now_ms: int) -> bool:
@@ -244,7 +245,7 @@ class Database(ABC):
     def _failed(self, failure: Failure) -> Failure:
         """Look at a failure: one that tells of damage has the database replaced, not too often."""
         damage = failure.value
-        if damage is None or not salvage.is_damage(damage) or self._running is None:
+        if damage is None or not replacement.is_damage(damage) or self._running is None:
             return failure
         self._damaged = True
         now = self._reactor.seconds()
@@ -294,7 +295,7 @@ class Database(ABC):
                 "not everything was read of the damaged database: {error}", error=done.stopped
             )
 
-    def _replace_in_thread(self) -> salvage.Salvaged:
+    def _replace_in_thread(self) -> replacement.Salvaged:
         """Everything that was queued before has been done, and all that follows comes to the new
         database, which knows what is remembered here by the same numbers.
         """
@@ -304,7 +305,7 @@ class Database(ABC):
         # It looks for itself whether it is to be left.
         with self._pulse.step(lambda: None):
             self._writes += 1
-            done = salvage.replace(
+            done = replacement.replace(
                 self.path, datetime.now(UTC), self._known(), self._running, self._pulse.is_left
             )
         self._forget()
@@ -319,7 +320,7 @@ class Database(ABC):
         """Take note that this is another database from now on; called in the thread."""
 
     @abstractmethod
-    def _carried(self, done: salvage.Salvaged) -> None:
+    def _carried(self, done: replacement.Salvaged) -> None:
         """Take note of how many samples are pending in it, and how many were lost; called on the
         reactor.
         """

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.enterprise.adbapi import ConnectionPool
 
 from belatwist.errors import StartError
-from belatwist.store import salvage
 from belatwist.store.migration import steps
+from belatwist.store.salvage import replacement
 from belatwist.store.sql import schema
 from belatwist.store.sql.interrupt import Pulse
 
@@ -50,7 +50,7 @@ def make_schema(connection: Any) -> int:
     """Create the schema where there is none, and return its version."""
     found = schema.version(connection)
     if found == 0:
-        salvage.check_empty(connection)
+        replacement.check_empty(connection)
         schema.create(connection, datetime.now(UTC).isoformat(timespec="seconds"))
     return found or schema.VERSION
 

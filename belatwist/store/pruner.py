@@ -15,7 +15,7 @@ from twisted.logger import Logger, LogLevel
 
 from belatwist.clock.sources import WallClock
 from belatwist.metrics.telemetry import Telemetry
-from belatwist.store.maintenance import Checkpointer
+from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.sql import retention
 from belatwist.store.sql.retention import Ages, Deleted, Key, Mark, Size
 from belatwist.store.sqlite import SQLiteStore

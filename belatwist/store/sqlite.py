@@ -11,7 +11,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series
 from belatwist.store import Batch, Position, Row, Verdict
 from belatwist.store.database import Database
-from belatwist.store.salvage import Salvaged
+from belatwist.store.salvage.replacement import Salvaged
 from belatwist.store.sql import eras, queries
 from belatwist.store.sql.eras import Moved, Place
 from belatwist.store.sql.retention import Deleted, delete_pending, delete_series

@@ -22,7 +22,7 @@ from belatwist.errors import BelaError
 from belatwist.log.throttle import CALM
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series, sample
-from belatwist.store.intake import Intake
+from belatwist.store.buffer import Intake
 from tests.fakes import inline_store
 from tests.logs import Captured
 from tests.upload.told import levels, told

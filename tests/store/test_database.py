@@ -18,10 +18,11 @@ from twisted.logger import LogLevel
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series, sample
-from belatwist.store import pool, salvage
-from belatwist.store.damaged import Damaged
-from belatwist.store.intake import Intake
+from belatwist.store import pool
+from belatwist.store.buffer import Intake
 from belatwist.store.migration import steps
+from belatwist.store.salvage import replacement
+from belatwist.store.salvage.reader import Damaged
 from belatwist.store.sql import schema, wal
 from belatwist.store.sql.eras import ROWS
 from belatwist.store.sql.interrupt import Pulse
@@ -31,9 +32,9 @@ from tests.logs import Captured
 from tests.process import TIMEOUT
 from tests.store import suite
 from tests.store.databases import CORE, LOAD, accept, make_version_1, reading
+from tests.store.salvage.test_salvage import healthy, overwritten
 from tests.store.sql.test_interrupt import FOR_EVER
 from tests.store.stores import InFolder, counted, query, sessions, threaded
-from tests.store.test_salvage import healthy, overwritten
 from tests.store.test_sqlite import Steps
 
 PAGES = 100
@@ -78,7 +79,7 @@ class OpeningTests(InFolder):
 
     def test_it_is_checked(self) -> None:
         """After a crash that takes its time."""
-        self.assertIsNone(self.open(salvage, "check"))
+        self.assertIsNone(self.open(replacement, "check"))
         self.assertEqual(self.seen, ["is being checked"])
 
     def test_it_is_migrated(self) -> None:
@@ -93,7 +94,7 @@ class OpeningTests(InFolder):
         """Once that is over it says when it was, and what became of it."""
         self.path.write_bytes(overwritten(1))
         self.store._reactor.advance(7)
-        self.assertIsNone(self.open(salvage, "replace"))
+        self.assertIsNone(self.open(replacement, "replace"))
         self.assertEqual(self.seen, ["is being replaced, it was damaged"])
         self.assertEqual(self.store.salvaged_at, 7)
         assert self.store.salvaged is not None
@@ -102,7 +103,7 @@ class OpeningTests(InFolder):
     def test_it_is_replaced_while_running(self) -> None:
         """The same holds then."""
         self.path.write_bytes(healthy()[0])
-        self.open(salvage, "check")
+        self.open(replacement, "check")
         self.seen.clear()
         damage = sqlite3.DatabaseError("database disk image is malformed")
         damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
@@ -110,7 +111,9 @@ class OpeningTests(InFolder):
         def fails(_: object) -> None:
             raise damage
 
-        with mock.patch.object(salvage, "replace", noted(self.store, self.seen, salvage.replace)):
+        with mock.patch.object(
+            replacement, "replace", noted(self.store, self.seen, replacement.replace)
+        ):
             self.failureResultOf(self.store.maintain(fails), sqlite3.DatabaseError)
         self.assertEqual(self.seen, ["is being replaced, it was damaged"])
         self.assertIsNone(self.store.opening)
@@ -322,7 +325,7 @@ def test_the_check_at_the_start_is_left(tmp_path: Path) -> Steps:
         connection.execute(FOR_EVER).fetchall()
 
     store = threaded(path)
-    with mock.patch.object(salvage, "check", long):
+    with mock.patch.object(replacement, "check", long):
         starting = opening(store)
         while not begun.is_set():
             yield deferLater(reactor, 0)

@@ -19,7 +19,7 @@ from twisted.logger import LogLevel
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
 from belatwist.store import pruner
-from belatwist.store.maintenance import Checkpointer
+from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sql import retention, wal
 from belatwist.store.sql.retention import Key, Size
@@ -29,7 +29,7 @@ from tests.logs import Captured
 from tests.store.databases import LOAD, STATE, accept, one_priority_each, reading, reject
 from tests.store.stores import InFolder, counted, query, threaded
 from tests.store.suite import EVER
-from tests.store.test_maintenance import Reading
+from tests.store.test_checkpointer import Reading
 from tests.store.test_sqlite import Steps
 
 KEEP = 600.0

@@ -20,8 +20,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
 
 from belatwist.model import Series, sample
-from belatwist.store import damaged, salvage
-from belatwist.store.salvage import Salvaged
+from belatwist.store.salvage import reader, replacement
+from belatwist.store.salvage.replacement import Salvaged
 from belatwist.store.sql import schema
 from tests.fakes import inline_store
 from tests.logs import Captured
@@ -108,7 +108,7 @@ class ReplaceTests(InFolder):
     def replaced(self, data: bytes, known: dict[int, Series] | None = None) -> Salvaged:
         """Replace a database with these bytes; everything carried over must have been there."""
         self.path.write_bytes(data)
-        done = salvage.replace(self.path, NOW, known or {})
+        done = replacement.replace(self.path, NOW, known or {})
         found = content(self.path)
         self.assertEqual(len(found), done.carried)
         original = healthy()[1]
@@ -185,7 +185,7 @@ class ReplaceTests(InFolder):
             (self.folder / f"crashed.db{suffix}").write_bytes(source.read_bytes())
         path = self.folder / "crashed.db"
         path.write_bytes(b"\xa5" * 50 + path.read_bytes()[50:])
-        done = salvage.replace(path, NOW, {})
+        done = replacement.replace(path, NOW, {})
         self.assertEqual(done.carried, 2)
         self.assertTrue(done.aside.with_name(done.aside.name + "-wal").exists())
         self.assertEqual({row[4] for row in content(path).values()}, {"{}", '{"core":"0"}'})
@@ -200,7 +200,7 @@ class ReplaceTests(InFolder):
     def replaced_once(self, number: int) -> str:
         """Replace a file that holds a digit."""
         self.path.write_bytes(str(number).encode())
-        return salvage.replace(self.path, NOW, {}).aside.name
+        return replacement.replace(self.path, NOW, {}).aside.name
 
     def test_an_interrupted_replacement_is_finished(self) -> None:
         """Killed before any of the renamings, the next start has the pending rows all the same."""
@@ -214,7 +214,7 @@ class ReplaceTests(InFolder):
                     mock.patch.object(Path, "rename", killed_at(kill_at)),
                     contextlib.suppress(Killed),
                 ):
-                    salvage.replace(self.path, NOW, {})
+                    replacement.replace(self.path, NOW, {})
                 store = self.opened(self.path, "s2")
                 self.assertGreater(store.pending, 7000)
 
@@ -226,13 +226,13 @@ class ReplaceTests(InFolder):
 
     def test_little_space(self) -> None:
         """The new database is begun all the same, and the reason is told."""
-        with mock.patch.object(salvage, "_has_room", return_value=False):
+        with mock.patch.object(replacement, "_has_room", return_value=False):
             done = self.replaced(healthy()[0])
         self.assertEqual((done.carried, done.stopped), (0, "the disk is nearly full"))
 
     def test_no_time(self) -> None:
         """Reading ends after its time, and that is told."""
-        with mock.patch.object(damaged, "SECONDS", -1.0):
+        with mock.patch.object(reader, "SECONDS", -1.0):
             done = self.replaced(healthy()[0])
         self.assertEqual(done.carried, 0)
         self.assertIn("longer than", done.stopped or "")
@@ -245,7 +245,7 @@ class ReplaceTests(InFolder):
             mock.patch.object(schema, "create", side_effect=full),
             self.assertRaises(sqlite3.OperationalError),
         ):
-            salvage.replace(self.path, NOW, {})
+            replacement.replace(self.path, NOW, {})
         self.assertEqual([p.name for p in self.folder.iterdir()], ["metrics.db"])
 
 
@@ -268,7 +268,7 @@ def test_sectors_of_garbage(seed: int, tmp_path: Path) -> None:
     data, original, _ = healthy()
     path = tmp_path / "metrics.db"
     path.write_bytes(damaged_by(random.Random(seed), data))
-    done = salvage.replace(path, NOW, {})
+    done = replacement.replace(path, NOW, {})
     found = content(path)
     assert len(found) <= done.carried
     assert {key: row for key, row in found.items() if original.get(key, row)[:1] != row[:1]} == {}
@@ -290,7 +290,7 @@ def test_random_bytes(changes: list[tuple[float, int]]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "metrics.db"
         path.write_bytes(changed)
-        salvage.replace(path, NOW, {})
+        replacement.replace(path, NOW, {})
         found = content(path)
         assert query(path, "PRAGMA integrity_check") == [("ok",)]
     assert found.keys() <= original.keys()
@@ -478,7 +478,7 @@ def test_a_lost_session_leaves_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "metrics.db"
     path.write_bytes(overwritten(*pages["sessions"]))
     assert len(data) == path.stat().st_size
-    salvage.replace(path, NOW, {}, salvage.Session(7, "running", 3))
+    replacement.replace(path, NOW, {}, replacement.Session(7, "running", 3))
     assert query(path, "SELECT number, id, status FROM sessions ORDER BY number") == [
         (1, "lost-1", "failed"),
         (7, "running", "active"),
@@ -493,7 +493,7 @@ def test_settled_samples_stay_behind(tmp_path: Path) -> None:
         connection.execute("INSERT INTO sessions VALUES (1, 's1', 1000, NULL, 'active', '{}')")
         insert(connection, [sample(LOAD, n, n) for n in range(1, 11)])
         settle(connection, accept([(n, 1, n) for n in range(1, 10, 2)]))
-    salvage.replace(path, NOW, {})
+    replacement.replace(path, NOW, {})
     assert [key[0] for key in content(path)] == [2, 4, 6, 8, 10]
     with reading(path) as connection:
         settle(connection, accept([(2, 1, 2)]))

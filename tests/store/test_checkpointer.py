@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from belatwist.model import sample
-from belatwist.store.maintenance import RETRY, Checkpointer
+from belatwist.store.checkpointer import RETRY, Checkpointer
 from belatwist.store.sql import wal
 from tests.logs import Captured
 from tests.store.databases import LOAD, accept

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from belatwist.errors import BelaError
 from belatwist.model import REAL, Series
-from belatwist.store.damaged import BROKEN, SMALL, Damaged
+from belatwist.store.salvage.reader import BROKEN, SMALL, Damaged
 from belatwist.store.sql import schema
 from belatwist.store.sql.interrupt import LeftError
 

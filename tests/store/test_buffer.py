@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.store.intake import FAILURES, PATIENCE, PORTION, Intake
+from belatwist.store.buffer import FAILURES, PATIENCE, PORTION, Intake
 from belatwist.store.sql.eras import Moved
 from tests.logs import Captured
 from tests.store.databases import CORE, LOAD

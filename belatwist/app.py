@@ -27,11 +27,11 @@ from belatwist.store.buffer import Intake
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.upload.chain import RetryChain
-from belatwist.upload.client import HTTPImportClient
 from belatwist.upload.delivery import Delivery
-from belatwist.upload.lookout import Lookout
+from belatwist.upload.http.client import HTTPImportClient
+from belatwist.upload.http.reconnect import Lookout
 from belatwist.upload.policy import Backoff
+from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import Uploader
 
 

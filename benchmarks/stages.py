@@ -19,10 +19,10 @@ from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.upload.chain import RetryChain
-from belatwist.upload.client import HTTPImportClient, ImportClient
 from belatwist.upload.delivery import Delivery
+from belatwist.upload.http.client import HTTPImportClient, ImportClient
 from belatwist.upload.policy import Backoff
+from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import Uploader
 from benchmarks import board
 from benchmarks.harness import FailedError, Plan, Row, UnavailableError, in_worker, workspace

@@ -225,7 +225,7 @@ def test_the_table_has_teeth() -> None:
     assert not allowed("belatwist.collectors.cpu", "belatwist.config")
     assert not allowed("belatwist.collectors.cpu", "belatwist.store")
     assert not allowed("belatwist.upload.service", "belatwist.store.sqlite")
-    assert not allowed("belatwist.receiver.app", "belatwist.upload.client")
+    assert not allowed("belatwist.receiver.app", "belatwist.upload.http.client")
     assert allowed("belatwist.upload.service", "belatwist.store")
     assert allowed("belatwist.receiver.app", "belatwist.metrics.names")
     assert allowed("belatwist.app", "belatwist.store.sqlite")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.store import Batch, Outcome, Row, SampleStore, Verdict
 from belatwist.upload import policy
-from belatwist.upload.chain import RetryChain
 from belatwist.upload.chunks import ChunkSize, cut
 from belatwist.upload.cycle import Cycle
 from belatwist.upload.jsonl import MAX_AHEAD_MS, Encoder, compress
 from belatwist.upload.policy import Accepted, Failure, Held, Rejected, Retry
 from belatwist.upload.progress import Progress
-from belatwist.upload.suspects import Suspects
+from belatwist.upload.quarantine import Suspects
+from belatwist.upload.retry import RetryChain
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime

@@ -12,9 +12,9 @@ from belatwist.model import Series
 from belatwist.store import Row, SampleStore
 from belatwist.text import printable
 from belatwist.upload import policy
-from belatwist.upload.chain import Sent
 from belatwist.upload.cycle import Cycle
 from belatwist.upload.policy import Accepted, Held, Retry, advice
+from belatwist.upload.retry import Sent
 
 if TYPE_CHECKING:
     from constantly import NamedConstant

@@ -14,11 +14,11 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.store import Batch, Row, SampleStore
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.upload.chain import RetryChain
-from belatwist.upload.client import ImportClient
 from belatwist.upload.delivery import Delivery
-from belatwist.upload.lookout import Lookout
+from belatwist.upload.http.client import ImportClient
+from belatwist.upload.http.reconnect import Lookout
 from belatwist.upload.policy import Backoff
+from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import Uploader
 from benchmarks.fleet.link import LinkClient
 from benchmarks.fleet.recording import RecordedStore, Recording

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
-from belatwist.upload.client import IDLE_TIMEOUT
+from belatwist.upload.http.client import IDLE_TIMEOUT
 from belatwist.upload.policy import Outcome, Retry, classify
 from benchmarks.fleet.proxy import Proxy
 
@@ -52,7 +52,7 @@ class Link:
 
 
 class LinkClient:
-    """A :class:`belatwist.upload.client.ImportClient` over a simulated link.
+    """A :class:`belatwist.upload.http.client.ImportClient` over a simulated link.
 
     Outcomes are made as the real client makes them: answers by the same function, the timeout over
     the whole attempt, and a connection that is kept for as long.

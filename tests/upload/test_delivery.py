@@ -15,10 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
 from belatwist.store import Outcome
-from belatwist.upload.chain import RetryChain
 from belatwist.upload.delivery import QUESTIONS, Delivery
 from belatwist.upload.policy import Backoff
-from belatwist.upload.suspects import UNIFORM
+from belatwist.upload.quarantine import UNIFORM
+from belatwist.upload.retry import RetryChain
 from tests.fakes import MemoryStore
 from tests.logs import Captured
 from tests.upload.model import ASKED, Fault, ModelServer, Point

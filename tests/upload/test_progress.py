@@ -12,12 +12,12 @@ from belatwist.health.status import judge
 from belatwist.log.throttle import CALM
 from belatwist.model import Series, sample
 from belatwist.upload.policy import Halted
-from belatwist.upload.suspects import UNIFORM
+from belatwist.upload.quarantine import UNIFORM
 from tests.health.snapshots import HEALTH, WELL
 from tests.logs import Captured
+from tests.upload.log_events import levels, told
 from tests.upload.model import Fault
 from tests.upload.test_delivery import NOW_MS, World
-from tests.upload.told import levels, told
 
 ENDPOINT = "http://model/api/v1/import"
 SUCCEEDED = "Upload chunk succeeded"

@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series, sample
 from belatwist.store import Outcome
-from belatwist.upload.chain import RetryChain
 from belatwist.upload.delivery import Delivery
 from belatwist.upload.jsonl import MAX_AHEAD_MS
 from belatwist.upload.policy import Accepted, Backoff, Halted, Retry
+from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import GRACE, Uploader
 from tests.fakes import MemoryStore
 from tests.logs import Captured

@@ -26,8 +26,8 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from belatwist.errors import BelaError
 from belatwist.runtime.listener import Listener
-from belatwist.upload import connect
-from belatwist.upload.client import HTTPImportClient, describe
+from belatwist.upload.http import endpoints
+from belatwist.upload.http.client import HTTPImportClient, describe
 from belatwist.upload.policy import Accepted, Halted, Outcome, Rejected, Retry
 from tests.faults.certificates import Authority
 from tests.logs import Captured
@@ -242,7 +242,7 @@ def test_a_knock_looks_no_name_up_again() -> "Generator[Deferred[Any], Any, None
     """Whom the name has meant is known from the last connection."""
     with (
         listening(Site(Import())) as url,
-        mock.patch.object(connect, "HostnameEndpoint", wraps=HostnameEndpoint) as made,
+        mock.patch.object(endpoints, "HostnameEndpoint", wraps=HostnameEndpoint) as made,
     ):
         one = client(url.replace("127.0.0.1", "localhost"))
         yield one.knock()
@@ -524,7 +524,7 @@ def test_no_time() -> "Generator[Deferred[Any], Any, None]":
     with pytest.raises(BelaError, match=r"^ConnectionRefusedError: "):
         yield date_of(url)
     with (
-        mock.patch("belatwist.upload.client.DATE_TIMEOUT", 0.1),
+        mock.patch("belatwist.upload.http.client.DATE_TIMEOUT", 0.1),
         listening(Factory.forProtocol(Protocol)) as url,
         pytest.raises(BelaError, match=r"^no answer within 0\.1 s$"),
     ):

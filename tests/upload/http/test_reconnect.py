@@ -5,7 +5,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.upload.lookout import PATIENCE, SPREAD, Lookout
+from belatwist.upload.http.reconnect import PATIENCE, SPREAD, Lookout
 
 EVERY = 4.5
 """Seconds; the default."""

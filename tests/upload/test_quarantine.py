@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belatwist.upload.suspects import UNIFORM, Suspects
+from belatwist.upload.quarantine import UNIFORM, Suspects
 
 ROW = (1000, 1, 0.5)
 LATER = (2000, 1, 0.5)

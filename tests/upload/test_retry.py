@@ -7,7 +7,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.metrics.telemetry import Telemetry
-from belatwist.upload.chain import RetryChain, Sent
 from belatwist.upload.policy import (
     MAX_RETRY_AFTER,
     Accepted,
@@ -17,6 +16,7 @@ from belatwist.upload.policy import (
     Rejected,
     Retry,
 )
+from belatwist.upload.retry import RetryChain, Sent
 from tests.upload.scripted import ScriptedClient
 
 BACKOFF = Backoff(attempts=3, initial=5.0, maximum=60.0, multiplier=3.0, jitter=0.2)

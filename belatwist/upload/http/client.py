@@ -18,8 +18,8 @@ from twisted.web.iweb import IResponse
 
 from belatwist.errors import BelaError
 from belatwist.text import printable
-from belatwist.upload.answer import Answer, PlainAgent, header, without
-from belatwist.upload.connect import Endpoints
+from belatwist.upload.http.endpoints import Endpoints
+from belatwist.upload.http.response import Answer, PlainAgent, header, without
 from belatwist.upload.policy import Outcome, Retry, classify
 
 IDLE_TIMEOUT = 50

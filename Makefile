@@ -55,7 +55,7 @@ bench: $(TOOLS) ## measure speed, bytes and memory, here and now
 	$(BIN)/python -m benchmarks
 
 screenshots: $(TOOLS) ## take the pictures of the status page in docs/images/
-	$(BIN)/python -m tests.page.screenshots
+	$(BIN)/python -m tests.web.page.screenshots
 
 install: | $(BIN)/pip ## install the agent in PREFIX=/opt/belatwist, with its unit and user; see docs/installation.md
 	packaging/install.sh $(BIN)/pip $(SYSTEM_PYTHON) "$(DESTDIR)" "$(PREFIX)" "$(SYSTEM)"

@@ -14,7 +14,7 @@ from belatwist.clock.timekeeper import Timekeeper
 from belatwist.collectors import registry
 from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Config, Health, Storage, read_token
-from belatwist.health.gather import Parts
+from belatwist.health.builder import Parts
 from belatwist.health.status import judge, summary
 from belatwist.metrics.exposition import exposition
 from belatwist.metrics.telemetry import Telemetry
@@ -184,8 +184,8 @@ def _ended(parts: Parts) -> Iterator[tuple[float | None, float]]:
 
 def _health(health: Health, parts: Parts, reactor: Any) -> Listener:
     # Klein is several megabytes: only who wants the endpoint pays for it.
-    from belatwist.health.resource import Endpoint, site
-    from belatwist.page.resource import Page
+    from belatwist.web.endpoints import Endpoint, site
+    from belatwist.web.page.resource import Page
 
     def metrics() -> bytes:
         return exposition(parts.telemetry.registry, parts.samples())

@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 
 import yaml
 
-from belatwist.page import index
 from belatwist.store.sql import schema
 from belatwist.store.sql.ranges import Grid, Line, Scan
+from belatwist.web.page import index
 from benchmarks.agent import Agent, agent, config
 from benchmarks.harness import (
     FailedError,
@@ -52,7 +52,7 @@ _BANDS = (
 
 # Runs first in the service's process, and takes the page from it.
 _WITHOUT = (
-    "import sys, types; none = types.ModuleType('belatwist.page.resource');"
+    "import sys, types; none = types.ModuleType('belatwist.web.page.resource');"
     " none.Page = type('Page', (), {'__new__': lambda *parts: None});"
     " sys.modules[none.__name__] = none;"
 )

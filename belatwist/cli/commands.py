@@ -13,7 +13,7 @@ import click
 
 from belatwist import __version__
 from belatwist.cli import options, output
-from belatwist.cli.ending import Check, Group
+from belatwist.cli.exit import Check, Group
 from belatwist.errors import BelaError
 
 
@@ -57,11 +57,11 @@ def once(config: str | None, form: str) -> None:
     Those that compare two readings run twice, a second apart. Nothing is stored. Exit status: 1
     when a collector failed.
     """
+    from belatwist.cli import load_config
     from belatwist.cli import once as run
-    from belatwist.cli import settings
     from belatwist.clock.sources import wall_ms
 
-    loaded = settings.read(config, output.complain)
+    loaded = load_config.read(config, output.complain)
     with run.warnings_shown():
         outcome = run.collect(run.collectors(loaded), wall_ms, output.wait)
     for name, why in outcome.failures.items():
@@ -94,10 +94,10 @@ def status(*, config: str | None, url: str | None, as_json: bool, timeout: float
 
     login = None
     if url is None:
-        from belatwist.cli import settings
+        from belatwist.cli import load_config
         from belatwist.config import read_logins
 
-        health = settings.read(config, output.complain).health
+        health = load_config.read(config, output.complain).health
         if not health.enabled:
             raise BelaError("health.enabled is false: the service does not answer; see its log")
         url = run.address(health.host, health.port, health.path)

@@ -109,6 +109,6 @@ def find(path: str | None, database_path: str | None) -> "Database":
         raise click.UsageError("--config and --database exclude each other")
     if database_path is not None:
         return Database(Path(database_path))
-    from belatwist.cli import settings
+    from belatwist.cli import load_config
 
-    return Database(Path(settings.read(path, output.complain).storage.path))
+    return Database(Path(load_config.read(path, output.complain).storage.path))

@@ -33,7 +33,7 @@ from belatwist.receiver.parse import (
     read_import,
     read_metrics,
 )
-from belatwist.web import BoundedRequest, BoundedSite, answer, error_body, no_route
+from belatwist.web.site import BoundedRequest, BoundedSite, answer, error_body, no_route
 
 MAX_DESCRIBED = 1000
 """Most series of a request that are logged one by one."""

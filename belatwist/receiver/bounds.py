@@ -7,7 +7,7 @@ from io import BytesIO
 from twisted.web import http
 from twisted.web.http import HTTPChannel
 
-from belatwist.web import BoundedRequest, Limits
+from belatwist.web.site import BoundedRequest, Limits
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """Longest request body, as it comes over the wire."""

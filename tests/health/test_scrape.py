@@ -11,8 +11,8 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from belatwist.health.resource import Endpoint, site
 from belatwist.metrics.exposition import exposition
+from belatwist.web.endpoints import Endpoint, site
 from tests.health.board import collected, program, told
 from tests.health.snapshots import HEALTH, WELL
 from tests.process import TIMEOUT, free_port

@@ -17,7 +17,7 @@ from belatwist.receiver.bounds import (
 )
 from belatwist.receiver.memory import Memory
 from belatwist.receiver.parse import MAX_LINES, PIECE_BYTES, Line
-from belatwist.web import LINGER_SECONDS
+from belatwist.web.site import LINGER_SECONDS
 
 from .wire import Turns, Wire
 

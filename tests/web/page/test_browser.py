@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.page.browser import Browser, require
-from tests.page.device import Device, running
+from tests.web.page.browser import Browser, require
+from tests.web.page.device import Device, running
 
 UPLINKS = ["eth0", "eth1", "eth2", "usb0", "wlan0", "wwan0"]
 

@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.config import load, read_logins
 from belatwist.errors import ConfigError
-from belatwist.health.access import Access
-from belatwist.health.resource import Endpoint, site
+from belatwist.web.access import Access
+from belatwist.web.endpoints import Endpoint, site
 from tests.health.snapshots import WELL
 from tests.process import write_config
 from tests.wire import Answer, Wire

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belatwist.page.query import (
+from belatwist.web.page.query import (
     ALL,
     MAX_POINTS,
     MAX_SECONDS,

@@ -15,7 +15,7 @@ from twisted.web import http
 from twisted.web.http import HTTPChannel
 
 from belatwist.errors import ConfigError
-from belatwist.web import BoundedRequest
+from belatwist.web.site import BoundedRequest
 
 # Host, in brackets if it is of IPv6, and port: RFC 9110, section 7.2.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?")

@@ -12,14 +12,14 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist import web
-from belatwist.health.resource import Endpoint, site
 from belatwist.health.snapshot import Snapshot
 from belatwist.model import Sample, Series, sample
-from belatwist.page import index
-from belatwist.page.query import MAX_SERIES
-from belatwist.page.resource import HEADERS, MAX_QUERIES, Page, is_counter
 from belatwist.store.sql import ranges
+from belatwist.web import site as web
+from belatwist.web.endpoints import Endpoint, site
+from belatwist.web.page import index
+from belatwist.web.page.query import MAX_SERIES
+from belatwist.web.page.resource import HEADERS, MAX_QUERIES, Page, is_counter
 from tests.health.snapshots import HEALTH, NOW_MS, WELL, but
 from tests.store.databases import LOAD, STATE, fresh, insert
 from tests.wire import Answer, Wire

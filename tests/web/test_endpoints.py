@@ -9,9 +9,9 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.config import Health
-from belatwist.health.resource import LIMITS, Endpoint, site
 from belatwist.health.snapshot import Snapshot
-from belatwist.web import LINGER_SECONDS
+from belatwist.web.endpoints import LIMITS, Endpoint, site
+from belatwist.web.site import LINGER_SECONDS
 from tests.health.snapshots import HEALTH, WELL, but
 from tests.wire import Answer, Wire
 

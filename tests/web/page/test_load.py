@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.test.requesthelper import DummyRequest
 
 from belatwist.model import Series, sample
-from belatwist.page.resource import Page
 from belatwist.store.sql.ranges import ROWS
+from belatwist.web.page.resource import Page
 from tests.store.stores import threaded
 
 SERIES = [Series.of("cpu.usage_percent", "box", {"core": str(n)}) for n in range(60)]

@@ -1,4 +1,4 @@
-"""Take the pictures of the documentation: ``python -m tests.page.screenshots``.
+"""Take the pictures of the documentation: ``python -m tests.web.page.screenshots``.
 
 They are of the real service on a board's files, two hours into its day, in a real browser.
 """
@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.page.browser import Browser
-from tests.page.device import running
+from tests.web.page.browser import Browser
+from tests.web.page.device import running
 
 WIDTHS = (360, 1280)
 

@@ -20,10 +20,10 @@ from twisted.web.iweb import IRequest
 
 from belatwist.metrics.catalogue import CATALOGUE, Kind
 from belatwist.model import REAL, Sample
-from belatwist.page.index import STATIC, render
-from belatwist.page.query import MAX_SERIES, BadQueryError, RangeQuery, read
 from belatwist.store.sql.ranges import SERIES, Grid, Line, Scan, Stored, all_series, series_named
-from belatwist.web import Packing, answer, error_body, packed
+from belatwist.web.page.index import STATIC, render
+from belatwist.web.page.query import MAX_SERIES, BadQueryError, RangeQuery, read
+from belatwist.web.site import Packing, answer, error_body, packed
 
 T = TypeVar("T")
 View = Callable[..., bytes | Awaitable[bytes]]
@@ -113,7 +113,7 @@ class Page:
         yield "/api/v1/query_range", self.query_range
 
     def index(self, request: IRequest, *, now: bytes, **about: Any) -> bytes:
-        """Give the page itself; see :func:`belatwist.page.index.render`."""
+        """Give the page itself; see :func:`belatwist.web.page.index.render`."""
         return self._page(request, render(now=now, **about), _HTML)
 
     def now(self, document: bytes) -> bytes:

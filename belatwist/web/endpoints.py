@@ -14,13 +14,13 @@ from twisted.web.server import Site
 from werkzeug.exceptions import HTTPException
 
 from belatwist import __version__, config
-from belatwist.health.access import Access, GuardedRequest
 from belatwist.health.document import document, readiness
 from belatwist.health.snapshot import Snapshot
 from belatwist.health.status import Status, judge
 from belatwist.metrics.exposition import CONTENT_TYPE
-from belatwist.page.resource import Page
-from belatwist.web import BoundedSite, Limits, answer, no_route, packed
+from belatwist.web.access import Access, GuardedRequest
+from belatwist.web.page.resource import Page
+from belatwist.web.site import BoundedSite, Limits, answer, no_route, packed
 
 LIMITS = Limits(connections=16, idle=10, request=15)
 

@@ -89,7 +89,7 @@ class Twistd:
     """A running service.
 
     :param arguments: what follows ``twistd -n``: the service and its options.
-    :param hooked: run it by way of :mod:`tests.hooked`.
+    :param hooked: run it by way of :mod:`tests.twistd_with_hooks`.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Twistd:
     ) -> None:
         command = twistd(*arguments)
         if hooked:
-            command[:1] = [sys.executable, "-m", "tests.hooked"]
+            command[:1] = [sys.executable, "-m", "tests.twistd_with_hooks"]
             env = {"PYTHONPATH": str(Path(__file__).parent.parent), **(env or {})}
         self.process = subprocess.Popen(
             command,

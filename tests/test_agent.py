@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.agent import LOCK_EVERY, Agent
 from belatwist.runtime.lockfile import ProcessLock
 from belatwist.runtime.systemd import Notifier
-from tests.logs import Captured
+from tests.log_events import Captured
 
 
 class Store:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tests.alerts.boxes import Changes, Curve
+from tests.alerts.simulated_devices import Changes, Curve
 
 HOUR = 3600
 TROUBLE = 2 * HOUR

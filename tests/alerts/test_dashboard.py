@@ -14,7 +14,7 @@ import yaml
 
 from belatwist.metrics.catalogue import CATALOGUE
 from belatwist.model import Series
-from tests.alerts.boxes import PACE, samples, send
+from tests.alerts.simulated_devices import PACE, samples, send
 from tests.process import TIMEOUT
 from tests.victoria.server import VictoriaMetrics
 

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from belatwist.metrics.catalogue import CATALOGUE
-from tests.alerts.boxes import samples, send
 from tests.alerts.cases import CASES, HOUR, OVER, TROUBLE, Case
+from tests.alerts.simulated_devices import samples, send
 from tests.health.board import program
 from tests.process import TIMEOUT, free_port
 from tests.victoria.server import VictoriaMetrics

@@ -24,8 +24,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series, sample
 from belatwist.store.buffer import Intake
 from tests.fakes import inline_store
-from tests.logs import Captured
-from tests.upload.log_events import levels, told
+from tests.log_events import Captured, levels, told
 
 HOUR_MS = 3_600_000
 TRUE_MS = 1_800_000_000_000

@@ -8,7 +8,7 @@ from contextlib import suppress
 from random import Random
 
 from tests.faults.proxy import Action, Answer, Cut, Forward, Hang, Proxy, Request, Reset, Rule
-from tests.faults.world import World
+from tests.faults.scenario import World
 from tests.process import TIMEOUT, Twistd
 
 MOMENTS = ("line", "arrived", "taken", "answered", "time")

@@ -10,7 +10,7 @@ import pytest
 from belatwist.clock.sources import wall_ms
 from belatwist.model import Series, sample
 from tests.faults.proxy import Action, Answer, Forward, Proxy, Request
-from tests.faults.world import World
+from tests.faults.scenario import World
 from tests.victoria.server import DEDUPLICATING, VictoriaMetrics
 
 pytestmark = pytest.mark.victoria

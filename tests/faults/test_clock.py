@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.proxy import Proxy
-from tests.faults.world import World
+from tests.faults.scenario import World
 from tests.victoria.faketime import environment
 from tests.victoria.server import VictoriaMetrics
 

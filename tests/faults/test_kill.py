@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.kills import REMOTE, Kills
 from tests.faults.proxy import Proxy
-from tests.faults.world import World
+from tests.faults.scenario import World
 from tests.victoria.server import VictoriaMetrics
 
 pytestmark = pytest.mark.victoria

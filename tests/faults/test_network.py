@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.proxy import Answer, Cut, Forward, Hang, Proxy, Reset
-from tests.faults.world import World
+from tests.faults.scenario import World
 from tests.victoria.server import DEDUPLICATING, VictoriaMetrics
 
 pytestmark = pytest.mark.victoria

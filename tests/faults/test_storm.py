@@ -9,7 +9,7 @@ import pytest
 from belatwist.clock.sources import wall_ms
 from belatwist.model import Series, sample
 from tests.faults.proxy import Action, Answer, Cut, Forward, Hang, Proxy, Request, Reset
-from tests.faults.world import Account, World
+from tests.faults.scenario import Account, World
 from tests.victoria.server import VictoriaMetrics
 
 pytestmark = pytest.mark.victoria

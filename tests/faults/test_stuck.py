@@ -9,7 +9,7 @@ import pytest
 
 from belatwist.scheduler.service import DEADLINE
 from tests.faults.proxy import Proxy
-from tests.faults.world import World
+from tests.faults.scenario import World
 from tests.victoria.server import VictoriaMetrics
 
 pytestmark = pytest.mark.victoria

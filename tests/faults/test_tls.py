@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.certificates import Authority
 from tests.faults.proxy import Proxy
-from tests.faults.world import World
+from tests.faults.scenario import World
 from tests.victoria.server import VictoriaMetrics
 
 pytestmark = pytest.mark.victoria

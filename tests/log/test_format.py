@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.log.format import ConsoleLine, json_line
-from tests.logs import Captured
+from tests.log_events import Captured
 
 MOMENT = 1_800_000_000.25
 

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.log.format import json_line
 from belatwist.log.output import FromStdlib, LogOutput
 from tests.log.test_file import Pipe
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.process import Twistd, write_config
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.proxy import Proxy
 from tests.powercut import disk
-from tests.powercut.lives import Life, Verdict
+from tests.powercut.crash_runs import Life, Verdict
 from tests.powercut.recording import Fate
 
 

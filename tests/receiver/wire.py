@@ -6,7 +6,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 from belatwist.receiver.app import Receiver, site
-from tests import wire
+from tests import http_wire
 
 
 class Turns(Clock):
@@ -19,7 +19,7 @@ class Turns(Clock):
         return super().callLater(max(delay, self.TURN), *args, **kw)
 
 
-class Wire(wire.Wire):
+class Wire(http_wire.Wire):
     """One client's connection; an answer to an upload takes some turns of the clock.
 
     :param beside: a connection to the same receiver.

@@ -17,7 +17,7 @@ from twisted.logger import LogEvent, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.runtime.systemd import STATUS_EVERY, Answering, Lately, Notifier, Watchdog
-from tests.logs import Captured
+from tests.log_events import Captured
 
 
 class Systemd:

@@ -12,7 +12,7 @@ from belatwist.errors import ParseError
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
 from belatwist.scheduler.service import PATIENCE, CollectorScheduler, Job
-from tests.logs import Captured
+from tests.log_events import Captured
 
 
 class FakeCollector:

@@ -17,7 +17,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
 from belatwist.store.buffer import FAILURES, PATIENCE, PORTION, Intake
 from belatwist.store.sql.eras import Moved
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.store.databases import CORE, LOAD
 from tests.store.stores import InFolder, counted, query
 

@@ -16,7 +16,7 @@ from twisted.logger import LogLevel
 from belatwist.model import sample
 from belatwist.store.checkpointer import RETRY, Checkpointer
 from belatwist.store.sql import wal
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.store.databases import LOAD, accept
 from tests.store.stores import InFolder, query, threaded
 from tests.store.suite import EVER

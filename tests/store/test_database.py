@@ -28,7 +28,7 @@ from belatwist.store.sql.eras import ROWS
 from belatwist.store.sql.interrupt import Pulse
 from belatwist.store.sqlite import SQLiteStore
 from tests.fakes import inline_store
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.process import TIMEOUT
 from tests.store import suite
 from tests.store.databases import CORE, LOAD, accept, make_version_1, reading

@@ -25,7 +25,7 @@ from belatwist.store.sql import retention, wal
 from belatwist.store.sql.retention import Key, Size
 from belatwist.store.sqlite import SQLiteStore
 from tests.fakes import inline_store
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.store.databases import LOAD, STATE, accept, one_priority_each, reading, reject
 from tests.store.stores import InFolder, counted, query, threaded
 from tests.store.suite import EVER

@@ -21,7 +21,7 @@ from belatwist.model import Sample, Series, sample
 from belatwist.store import SampleStore
 from belatwist.store.sql import queries, schema
 from tests.fakes import inline_store
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.store import suite
 from tests.store.databases import (
     BATCH,

@@ -20,7 +20,7 @@ from belatwist.upload.policy import Backoff
 from belatwist.upload.quarantine import UNIFORM
 from belatwist.upload.retry import RetryChain
 from tests.fakes import MemoryStore
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.upload.model import ASKED, Fault, ModelServer, Point
 from tests.upload.scripted import DeviceClock
 

@@ -14,8 +14,7 @@ from belatwist.model import Series, sample
 from belatwist.upload.policy import Halted
 from belatwist.upload.quarantine import UNIFORM
 from tests.health.snapshots import HEALTH, WELL
-from tests.logs import Captured
-from tests.upload.log_events import levels, told
+from tests.log_events import Captured, levels, told
 from tests.upload.model import Fault
 from tests.upload.test_delivery import NOW_MS, World
 

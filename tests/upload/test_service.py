@@ -15,7 +15,7 @@ from belatwist.upload.policy import Accepted, Backoff, Halted, Retry
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import GRACE, Uploader
 from tests.fakes import MemoryStore
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.upload.scripted import DeviceClock, ScriptedClient
 
 NOW_MS = 1_800_000_000_000

@@ -13,7 +13,7 @@ from belatwist.health.snapshot import Snapshot
 from belatwist.web.endpoints import LIMITS, Endpoint, site
 from belatwist.web.site import LINGER_SECONDS
 from tests.health.snapshots import HEALTH, WELL, but
-from tests.wire import Answer, Wire
+from tests.http_wire import Answer, Wire
 
 METRICS = b"# TYPE up gauge\nup 1\n"
 JSON = "application/json"

@@ -31,7 +31,7 @@ from belatwist.store.migration import steps
 from belatwist.store.sql import schema
 from tests import strategies
 from tests.fakes import inline_store
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 from tests.store import suite
 from tests.store.databases import fresh, make_version, reading

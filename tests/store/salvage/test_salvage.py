@@ -24,7 +24,7 @@ from belatwist.store.salvage import reader, replacement
 from belatwist.store.salvage.replacement import Salvaged
 from belatwist.store.sql import schema
 from tests.fakes import inline_store
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.store import suite
 from tests.store.databases import CORE, LOAD, accept, insert, reading, settle
 from tests.store.stores import InFolder, query, sessions

@@ -30,7 +30,7 @@ from belatwist.upload.http import endpoints
 from belatwist.upload.http.client import HTTPImportClient, describe
 from belatwist.upload.policy import Accepted, Halted, Outcome, Rejected, Retry
 from tests.faults.certificates import Authority
-from tests.logs import Captured
+from tests.log_events import Captured
 from tests.process import free_port
 
 

@@ -16,8 +16,8 @@ from belatwist.errors import ConfigError
 from belatwist.web.access import Access
 from belatwist.web.endpoints import Endpoint, site
 from tests.health.snapshots import WELL
+from tests.http_wire import Answer, Wire
 from tests.process import write_config
-from tests.wire import Answer, Wire
 
 HOME = "192.168.1.10"
 

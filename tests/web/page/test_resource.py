@@ -21,8 +21,8 @@ from belatwist.web.page import index
 from belatwist.web.page.query import MAX_SERIES
 from belatwist.web.page.resource import HEADERS, MAX_QUERIES, Page, is_counter
 from tests.health.snapshots import HEALTH, NOW_MS, WELL, but
+from tests.http_wire import Answer, Wire
 from tests.store.databases import LOAD, STATE, fresh, insert
-from tests.wire import Answer, Wire
 
 FAILED = but(storage={"error": "database or disk is full"})
 SENT = Series.of("network.tx_bytes_total", "box", {"interface": "usb0"})

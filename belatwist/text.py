@@ -1,6 +1,32 @@
-"""Texts from anywhere, fit for one line of a log, a status or a message."""
+"""Text from outside the program, made safe to show: names, errors, answers of servers."""
+
+import json
 
 
-def printable(text: str) -> str:
-    """Return a text on one line, with spaces for what cannot be printed."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+def escape(text: str, keep: str = "") -> str:
+    r"""Replace each character that is not printable by its JSON escape (``\u001b``).
+
+    Such a character could steer a terminal or break a line, and half a surrogate pair cannot be
+    encoded. A JSON document stays the same document.
+
+    :param keep: characters that stay as they are, such as the line breaks of a document.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else json.dumps(c)[1:-1] for c in text)
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """Return a text on one line: a space for each run of white space, then as :func:`escape`.
+
+    :param limit: the most characters of the result; a longer text ends with an ellipsis.
+    """
+    # Of a text of a megabyte no more is looked at than can be shown.
+    piece = text if limit is None else text[: 4 * limit]
+    line = escape(" ".join(piece.split()))
+    return line if limit is None else shorten(line, limit)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut a text to a number of characters; an ellipsis marks the cut."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "belatwist.errors": set[str](),
     "belatwist.model": {"belatwist.errors"},
     "belatwist.metrics.catalogue": set(),
-    "belatwist.log.throttle": set(),
+    "belatwist.log.throttle": {"belatwist.log.events"},
     "belatwist.text": set(),
     "belatwist.metrics.telemetry": {"belatwist.metrics.catalogue"},
     "belatwist.metrics.names": {"belatwist.model"},

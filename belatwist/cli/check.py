@@ -10,7 +10,7 @@ from belatwist import config
 from belatwist.cli.output import Failure, table
 from belatwist.config import format_duration
 from belatwist.errors import ConfigError
-from belatwist.text import printable
+from belatwist.text import one_line
 
 
 def check(path: str) -> list[str]:
@@ -74,7 +74,7 @@ def _check_certificates(path: str) -> None:
     try:
         load_pem_x509_certificates(Path(path).read_bytes())
     except (OSError, ValueError) as error:
-        reason = printable(str(error))[:300]
+        reason = one_line(str(error))[:300]
         raise ConfigError(f"remote.tls_ca_file: {path}: cannot be read: {reason}") from None
 
 

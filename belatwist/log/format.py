@@ -90,6 +90,7 @@ class ConsoleLine:
         if failure:
             text += f": {failure['error_type']}: {_visible(failure['error'])}"
             stack = failure["stack"]
+        fields.pop("event", None)
         if _constant(event) is not None:
             text += "".join(f" {_visible(key)}={_shown(value)}" for key, value in fields.items())
         if isinstance(stack, str):

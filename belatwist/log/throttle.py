@@ -1,7 +1,150 @@
-"""When a trouble is worth a loud line in the log: not each time, where it comes and goes."""
+"""When a failure is worth a line of the log: at once when it is new, rarely when it goes on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from belatwist.log.events import Event
+
+REPEAT_AFTER = 600.0
+"""Seconds between two lines about the same kind of failure; and how long something has to work
+before a failure counts as a new one."""
+
+MAX_KINDS = 32
+"""Kinds of failure that are told apart. All others count as one, so that memory stays bounded."""
+
+_OTHER = "any other kind"
+_FLIPPED = "; it failed and recovered {flips} times meanwhile"
+
+
+class FailureLog:
+    """Logs the failures of one thing, and its recovery.
+
+    - A failure of a new kind is logged at once, however recently another kind was.
+    - A failure that goes on is logged again every :data:`REPEAT_AFTER` seconds, with the number of
+      failures.
+    - A thing that keeps failing and recovering is logged once in that time, with how often it did.
+      Its recovery is logged when it has lasted.
+
+    Whatever is not logged at its level is logged at debug.
+
+    :param log: the part's log.
+    :param seconds: a monotonic clock.
+    """
+
+    def __init__(self, log: Logger, seconds: Callable[[], float]) -> None:
+        self._log = log
+        self._seconds = seconds
+        self._failing = False
+        # The present failure, or the last one.
+        self._began = self._ended = 0.0
+        self._failures = 0
+        self._logged = self._is_new = False
+        # Since it last worked for long.
+        self._known: dict[str, float] = {}
+        self._flips = 0
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last thing that was noted is a failure."""
+        return self._failing
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to be logged, and the next failure would be a new one."""
+        return not self._failing and not self._known
+
+    def failed(
+        self,
+        event: Event,
+        kind: str = "",
+        *,
+        failure: Failure | None = None,
+        **fields: Any,
+    ) -> bool:
+        """Take note of a failure.
+
+        :param kind: tells failures apart; few different ones, so no counters or times in it.
+        :param failure: logged with its traceback, where it is logged at its level.
+        :return: whether it was logged at its level.
+        """
+        now = self._seconds()
+        if not self._failing:
+            self._begin(now)
+        self._failures += 1
+        if kind not in self._known and len(self._known) >= MAX_KINDS:
+            kind = _OTHER
+        logged_at = self._known.get(kind)
+        if logged_at is not None and now - logged_at < REPEAT_AFTER:
+            event.emit(self._log, level=LogLevel.debug, **fields)
+            return False
+        if logged_at is None or now - self._began >= REPEAT_AFTER:
+            self._is_new = True
+        self._known[kind] = now
+        self._logged = True
+        suffix = ""
+        if self._flips:
+            fields.update(flips=self._flips)
+            suffix = _FLIPPED
+        elif self._failures > 1:
+            fields.update(failures=self._failures, seconds=round(now - self._began, 1))
+            suffix = "; {failures} failures in {seconds:.0f} s"
+        self._flips = 0
+        # A text of the specification's, without a value in it, stays as it is.
+        suffix = suffix if "{" in event.text else ""
+        if failure is None:
+            event.emit(self._log, suffix=suffix, **fields)
+        else:
+            event.failure(self._log, failure, suffix=suffix, **fields)
+        return True
+
+    def recovered(self, event: Event, **fields: Any) -> bool:
+        """Take note that it works. To be called whenever it does: it costs next to nothing.
+
+        :return: whether a recovery was logged at its level.
+        """
+        if self._failing:
+            return self._end(event, fields)
+        if not self._known or self._seconds() - self._ended < REPEAT_AFTER:
+            return False
+        untold = not (self._logged and self._is_new)
+        if untold:
+            self._tell(event, fields)
+        self._settle()
+        return untold
+
+    def _begin(self, now: float) -> None:
+        if self._known and now - self._ended >= REPEAT_AFTER:
+            self._settle()
+        self._failing, self._began = True, now
+        self._failures, self._logged, self._is_new = 0, False, False
+
+    def _end(self, event: Event, fields: dict[str, Any]) -> bool:
+        self._failing, self._ended = False, self._seconds()
+        if self._logged and self._is_new:
+            self._tell(event, fields)
+            return True
+        if not self._logged:
+            self._flips += 1
+        event.emit(self._log, level=LogLevel.debug, **fields)
+        return False
+
+    def _tell(self, event: Event, fields: dict[str, Any]) -> None:
+        fields.update(failures=self._failures, seconds=round(self._ended - self._began, 1))
+        suffix = ", after {seconds:.0f} s and {failures} failures"
+        if self._flips:
+            fields.update(flips=self._flips)
+            suffix = _FLIPPED
+        self._flips = 0
+        event.emit(self._log, suffix=suffix if "{" in event.text else "", **fields)
+
+    def _settle(self) -> None:
+        self._known.clear()
+        self._flips = 0
+
 
 CALM = 600.0
 """Seconds after the end of a trouble within which the next one is not told of at once."""

@@ -10,7 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
-from belatwist.text import printable
+from belatwist.text import one_line
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -79,10 +79,10 @@ class Notifier:
     def status(self, text: str) -> None:
         """Say what is going on, if that has changed.
 
-        :param text: made one line of at most 300 printable characters.
+        :param text: made one line of at most 300 characters.
         """
         self._pay()
-        line = printable(text[: 2 * _MAX_STATUS])[:_MAX_STATUS]
+        line = one_line(text[: 2 * _MAX_STATUS])[:_MAX_STATUS]
         if line != self._status and self._send(f"STATUS={line}"):
             self._status = line
 

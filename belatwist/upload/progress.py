@@ -10,7 +10,7 @@ from belatwist.log.throttle import Trouble
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series
 from belatwist.store import Row, SampleStore
-from belatwist.text import printable
+from belatwist.text import one_line
 from belatwist.upload import policy
 from belatwist.upload.cycle import Cycle
 from belatwist.upload.policy import Accepted, Held, Retry, advice
@@ -205,7 +205,7 @@ class Progress:
             self._broken_since = self._reactor.seconds()
             self._broken_cycles = 0
         self._broken_cycles += 1
-        text = printable(f"{type(error).__name__}: {error}")
+        text = one_line(f"{type(error).__name__}: {error}")
         if text == self._broken:
             self.log.debug("upload cycle failed again: {error}", error=text)
         else:

@@ -17,7 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from belatwist.errors import BelaError
-from belatwist.text import printable
+from belatwist.text import one_line
 from belatwist.upload.http.endpoints import Endpoints
 from belatwist.upload.http.response import Answer, PlainAgent, header, without
 from belatwist.upload.policy import Outcome, Retry, classify
@@ -238,7 +238,7 @@ def _describe_one(error: BaseException, secrets: Iterable[str]) -> str:
         return "the server's certificate is for another host than that of remote.url"
     if isinstance(error, SSL.Error):
         return _describe_tls(error)
-    text = without(printable(str(error)), secrets)[:_LONGEST]
+    text = without(one_line(str(error)), secrets)[:_LONGEST]
     if isinstance(error, BelaError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

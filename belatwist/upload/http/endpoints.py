@@ -18,7 +18,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from belatwist.errors import ConfigError
-from belatwist.text import printable
+from belatwist.text import one_line
 
 CONNECT_TIMEOUT = 10.0
 """Seconds until a connection must stand."""
@@ -132,6 +132,6 @@ def _trust_root(ca_file: Path | None) -> Any:
     try:
         found = load_pem_x509_certificates(ca_file.read_bytes())
     except (OSError, ValueError) as error:
-        reason = printable(str(error))[:300]
+        reason = one_line(str(error))[:300]
         raise ConfigError(f"remote.tls_ca_file: {ca_file}: cannot be read: {reason}") from error
     return trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in found])

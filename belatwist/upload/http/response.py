@@ -12,7 +12,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from belatwist.text import printable
+from belatwist.text import one_line
 
 MAX_BYTES = 64 * 1024
 """A longer answer is cut off: the import endpoint answers with next to nothing."""
@@ -55,11 +55,11 @@ class Answer(Protocol):
             self.finished.errback(reason)
 
     def excerpt(self, secrets: Iterable[str]) -> str:
-        """Return the beginning as one printable line.
+        """Return the beginning on one line.
 
         :param secrets: what must not be in it, should the server repeat it.
         """
-        text = printable(self._start.decode("utf-8", "replace"))
+        text = one_line(self._start.decode("utf-8", "replace"))
         return without(text, secrets)[:_EXCERPT]
 
     def _cut(self) -> None:

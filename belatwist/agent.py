@@ -15,7 +15,8 @@ from belatwist.clock.sources import WallClock
 from belatwist.errors import BelaError
 from belatwist.runtime.listener import Listener
 from belatwist.runtime.lockfile import ProcessLock
-from belatwist.runtime.systemd import Answering, Notifier
+from belatwist.runtime.sd_notify import Notifier
+from belatwist.runtime.watchdog import Answering
 from belatwist.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.procfs.reader import Reader
 from belatwist.runtime.listener import Listener
 from belatwist.runtime.lockfile import ProcessLock
-from belatwist.runtime.systemd import Answering, Lately, Notifier, Watchdog
+from belatwist.runtime.sd_notify import Notifier
+from belatwist.runtime.watchdog import Answering, Lately, Watchdog
 from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.buffer import Intake
 from belatwist.store.checkpointer import Checkpointer

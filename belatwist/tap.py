@@ -65,7 +65,7 @@ def makeService(options: Options) -> IService:
     prepare(reactor, on_hangup=output.reopen)
     from belatwist import app
     from belatwist.clock.sources import Clocks
-    from belatwist.runtime.systemd import Notifier
+    from belatwist.runtime.sd_notify import Notifier
 
     def failed(reason: str) -> None:
         fail(reactor, reason)

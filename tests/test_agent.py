@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.agent import LOCK_EVERY, Agent
 from belatwist.runtime.lockfile import ProcessLock
-from belatwist.runtime.systemd import Notifier
+from belatwist.runtime.sd_notify import Notifier
 from tests.log_events import Captured
 
 

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "belatwist.metrics.telemetry": {"belatwist.metrics.catalogue"},
     "belatwist.metrics.names": {"belatwist.model"},
     "belatwist.metrics.exposition": {"belatwist.metrics", "belatwist.model"},
+    "belatwist.web.gzip": set(),
     "belatwist.web.site": set(),
     "belatwist.health.builder": {
         "belatwist.clock.sources",
@@ -45,6 +46,7 @@ MAY_IMPORT = {
         "belatwist.errors",
         "belatwist.model",
         "belatwist.store.sql.ranges",
+        "belatwist.web.gzip",
         "belatwist.web.site",
     },
     "belatwist.web.endpoints": {
@@ -53,6 +55,7 @@ MAY_IMPORT = {
         "belatwist.config",
         "belatwist.health",
         "belatwist.web.page",
+        "belatwist.web.gzip",
         "belatwist.web.site",
     },
     "belatwist.web.access": {"belatwist.errors", "belatwist.web.site"},

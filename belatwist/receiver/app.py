@@ -22,17 +22,8 @@ from werkzeug.exceptions import HTTPException
 
 from belatwist.receiver.bounds import LIMITS, MAX_BODIES_BYTES, Body, Budget, UploadRequest
 from belatwist.receiver.memory import Memory
-from belatwist.receiver.parse import (
-    BadBodyError,
-    Line,
-    Reader,
-    Step,
-    TooLargeError,
-    UnknownEncodingError,
-    quote,
-    read_import,
-    read_metrics,
-)
+from belatwist.receiver.parse import Line, Reader, Step, read_import, read_metrics
+from belatwist.receiver.unpack import BadBodyError, TooLargeError, UnknownEncodingError, quote
 from belatwist.web.site import BoundedRequest, BoundedSite, answer, error_body, no_route
 
 MAX_DESCRIBED = 1000

@@ -1,24 +1,23 @@
-"""Request bodies to samples: bounded unpacking, then strict checks of every line.
+"""Request bodies to samples: strict checks of every line.
 
 The line format is VictoriaMetrics' JSON lines (https://docs.victoriametrics.com, "How to import
 data in JSON line format"). VictoriaMetrics drops a malformed line, or one with too many labels or
 an implausible timestamp, and answers 204 all the same; here each of these is refused, with its
 line number.
 
-Everything is a generator of short steps, so that a large body never holds up the reactor: a step
-unpacks at most :data:`PIECE_BYTES` and parses the lines that end within them.
+Everything is a generator of short steps, so that a large body never holds up the reactor. A step
+unpacks at most :data:`~belatwist.receiver.unpack.PIECE_BYTES`, and parses the lines that end there.
 """
 
 import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 
-from belatwist.errors import BelaError
+from belatwist.receiver.unpack import BadBodyError, TooLargeError, quote, unpack
 
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
 """Most that the body of an import request may unpack to."""
@@ -35,13 +34,8 @@ MAX_LABELS = 30
 MAX_LABEL_VALUE_BYTES = 4096
 """Longest label value in UTF-8 (VictoriaMetrics' default limit)."""
 
-PIECE_BYTES = 32 * 1024
-"""Most that one step unpacks."""
-
-_FEED_BYTES = 16 * 1024
 _METRICS_PER_STEP = 500
 _REASON_CHARACTERS = 200
-_GZIP_WBITS = 16 + zlib.MAX_WBITS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -55,38 +49,6 @@ _Milliseconds = Annotated[int, msgspec.Meta(ge=_EARLIEST_MS, lt=_END_MS)]
 
 Labels = tuple[tuple[str, str], ...]
 """``(name, value)`` pairs sorted by name, ``__name__`` among them: the identity of a series."""
-
-
-class BadBodyError(BelaError):
-    """A request body that cannot be taken; nothing of it may be kept.
-
-    :param reason: what is wrong, one bounded line.
-    :param line: number of the offending line, from 1; ``None`` when it is not about one line.
-    :ivar status: the HTTP status that says so.
-    """
-
-    status = 400
-
-    def __init__(self, reason: str, line: int | None = None) -> None:
-        super().__init__(reason if line is None else f"line {line}: {reason}")
-        self.reason = reason
-        self.line = line
-
-
-class TooLargeError(BadBodyError):
-    """The body, or a line of it, is longer than the receiver takes."""
-
-    status = 413
-
-
-class UnknownEncodingError(BadBodyError):
-    """The ``Content-Encoding`` is neither absent, ``identity`` nor ``gzip``.
-
-    The comparison is exact: VictoriaMetrics takes ``GZIP`` or ``x-gzip`` for plain text and loses
-    the body.
-    """
-
-    status = 415
 
 
 class Line(NamedTuple):
@@ -211,69 +173,6 @@ def read_metrics(body: bytes, encoding: str) -> Iterator[Step]:
     for start in range(0, len(batch.metrics), _METRICS_PER_STEP):
         metrics = batch.metrics[start : start + _METRICS_PER_STEP]
         yield Step([_old_line(m, batch.device_id, n) for n, m in enumerate(metrics, start)], 0)
-
-
-def unpack(body: bytes, encoding: str, limit: int) -> Iterator[bytes]:
-    """Undo the content encoding in pieces of at most :data:`PIECE_BYTES`; some may be empty.
-
-    :param limit: most bytes to give out.
-    :raises UnknownEncodingError: if the encoding is not known.
-    :raises TooLargeError: if there are more bytes; at most one piece over the limit was unpacked.
-    :raises BadBodyError: if the gzip data are broken, cut short or followed by something else.
-    """
-    if encoding == "gzip":
-        pieces = _gunzip(body)
-    elif encoding in ("", "identity"):
-        pieces = (body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))
-    else:
-        raise UnknownEncodingError(f"Content-Encoding {quote(encoding)} is not known here")
-    unpacked = 0
-    for piece in pieces:
-        unpacked += len(piece)
-        if unpacked > limit:
-            raise TooLargeError(f"the body unpacks to more than {limit} bytes")
-        yield piece
-
-
-def quote(text: str, limit: int = 40) -> str:
-    """Quote a text from outside for a log or an answer, without control characters.
-
-    :param limit: most characters of the text to show.
-    """
-    return repr(text if len(text) <= limit else f"{text[:limit]}…")
-
-
-def _gunzip(body: bytes) -> Iterator[bytes]:
-    """Unpack gzip data of one or more members (RFC 1952 section 2.2).
-
-    The input is fed in small slices, because zlib hands back a copy of what it did not use: one
-    copy of the whole rest for each member or piece would be quadratic. Small members share a
-    piece, because a step for each would cost far more than its unpacking.
-    """
-    view = memoryview(body)
-    piece = bytearray()
-    position = piece_start = 0
-    while True:
-        member = zlib.decompressobj(wbits=_GZIP_WBITS)
-        while not member.eof:
-            feed = view[position : position + _FEED_BYTES]
-            try:
-                unpacked = member.decompress(feed, PIECE_BYTES - len(piece))
-            except zlib.error as error:
-                raise BadBodyError(f"the gzip data are broken: {error}") from error
-            if not feed and not unpacked and not member.eof:
-                raise BadBodyError("the gzip data are cut short")
-            # At its end a member may have the same rest in unconsumed_tail as well.
-            unused = member.unused_data if member.eof else member.unconsumed_tail
-            position += len(feed) - len(unused)
-            piece += unpacked
-            if len(piece) == PIECE_BYTES or position - piece_start >= _FEED_BYTES:
-                yield bytes(piece)
-                piece.clear()
-                piece_start = position
-        if position == len(body):
-            yield bytes(piece)
-            return
 
 
 def _check_length(line: bytearray, number: int) -> None:

@@ -19,8 +19,9 @@ from belatwist.health.snapshot import Snapshot
 from belatwist.health.status import Status, judge
 from belatwist.metrics.exposition import CONTENT_TYPE
 from belatwist.web.access import Access, GuardedRequest
+from belatwist.web.gzip import packed
 from belatwist.web.page.resource import Page
-from belatwist.web.site import BoundedSite, Limits, answer, no_route, packed
+from belatwist.web.site import BoundedSite, Limits, answer, no_route
 
 LIMITS = Limits(connections=16, idle=10, request=15)
 

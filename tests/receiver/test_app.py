@@ -16,7 +16,8 @@ from belatwist.receiver.bounds import (
     RETRY_AFTER_SECONDS,
 )
 from belatwist.receiver.memory import Memory
-from belatwist.receiver.parse import MAX_LINES, PIECE_BYTES, Line
+from belatwist.receiver.parse import MAX_LINES, Line
+from belatwist.receiver.unpack import PIECE_BYTES
 from belatwist.web.site import LINGER_SECONDS
 
 from .wire import Turns, Wire

@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belatwist.receiver import parse
-from belatwist.receiver.parse import (
+from belatwist.receiver.parse import Line, read_import, read_metrics
+from belatwist.receiver.unpack import (
+    PIECE_BYTES,
     BadBodyError,
-    Line,
     TooLargeError,
     UnknownEncodingError,
-    read_import,
-    read_metrics,
     unpack,
 )
 
@@ -214,7 +213,7 @@ def test_steps_are_short() -> None:
     body = b"\n".join([line()] * 5000)
     for data, encoding in ((body, ""), (gzip.compress(body), "gzip")):
         steps = list(read_import(data, encoding))
-        assert max(step.unpacked_bytes for step in steps) <= parse.PIECE_BYTES
+        assert max(step.unpacked_bytes for step in steps) <= PIECE_BYTES
         assert sum(step.unpacked_bytes for step in steps) == len(body)
         assert sum(len(step.lines) for step in steps) == 5000
 
@@ -230,7 +229,7 @@ def test_gzip_of_several_members_is_one_body() -> None:
 def test_long_gzip_members_follow_each_other() -> None:
     """Also when a member's last piece was held back until there was room for it."""
     body = line() * 3
-    for size in (parse.PIECE_BYTES - 1, parse.PIECE_BYTES, 3 * parse.PIECE_BYTES + 1):
+    for size in (PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES + 1):
         member = gzip.compress(b" ".ljust(size))
         unpacked = b"".join(unpack(member + gzip.compress(body) + member, "gzip", 10**6))
         assert unpacked == b" " * size + body + b" " * size
@@ -282,7 +281,7 @@ def test_a_gzip_bomb_costs_no_more_than_the_limit() -> None:
     with pytest.raises(TooLargeError, match="unpacks to more than 1000000 bytes"):
         pieces.extend(map(len, unpack(bomb, "gzip", limit)))
     assert sum(pieces) <= limit
-    assert max(pieces) <= parse.PIECE_BYTES
+    assert max(pieces) <= PIECE_BYTES
     assert sum(map(len, unpack(gzip.compress(bytes(limit)), "gzip", limit))) == limit
 
 

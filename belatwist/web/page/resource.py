@@ -21,9 +21,10 @@ from twisted.web.iweb import IRequest
 from belatwist.metrics.catalogue import CATALOGUE, Kind
 from belatwist.model import REAL, Sample
 from belatwist.store.sql.ranges import SERIES, Grid, Line, Scan, Stored, all_series, series_named
+from belatwist.web.gzip import Packing, packed
 from belatwist.web.page.index import STATIC, render
 from belatwist.web.page.query import MAX_SERIES, BadQueryError, RangeQuery, read
-from belatwist.web.site import Packing, answer, error_body, packed
+from belatwist.web.site import answer, error_body
 
 T = TypeVar("T")
 View = Callable[..., bytes | Awaitable[bytes]]

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.health.snapshot import Snapshot
 from belatwist.model import Sample, Series, sample
 from belatwist.store.sql import ranges
-from belatwist.web import site as web
+from belatwist.web import gzip as web_gzip
 from belatwist.web.endpoints import Endpoint, site
 from belatwist.web.page import index
 from belatwist.web.page.query import MAX_SERIES
@@ -435,7 +435,7 @@ class CostTests(PageCase):
         self.database.holding = False
         many = [Series.of("a", "box", {"n": str(n)}) for n in range(10)]
         self.store(*(sample(one, 1_000_000, 1) for one in many))
-        self.patch(web, "PACKED_AT_ONCE", 100)
+        self.patch(web_gzip, "PACKED_AT_ONCE", 100)
         turns = []
         later = self.clock.callLater
 

@@ -1,0 +1,60 @@
+"""Compression of answers, for clients that take it."""
+
+import re
+import zlib
+from typing import Any
+
+from twisted.web.iweb import IRequest
+
+_WORTH_PACKING = 500
+PACKED_AT_ONCE = 64 * 1024
+"""How many bytes are compressed in one turn of the reactor; some 3 ms on a desktop's core."""
+
+# RFC 9110, section 12.5.3; a quality of 0 means "not that".
+_GZIP = re.compile(rb"(?i)(?:^|,)\s*gzip\s*(?:$|,|;\s*q=(?:1|0?\.0*[1-9]))")
+
+
+class Packing:
+    """Compresses a body with gzip, if the client takes that and it is worth while.
+
+    A large body takes a while: this is done a piece at a time, so that others have their turn.
+    """
+
+    def __init__(self, request: IRequest, body: bytes) -> None:
+        self._request = request
+        self._body = body
+        self._at = 0
+        self._packed: list[bytes] = []
+        self._compressor: Any = None
+        accepted = request.getHeader(b"Accept-Encoding") or b""
+        if len(body) >= _WORTH_PACKING and _GZIP.search(accepted):
+            # 31 is the largest window and a gzip header (zlib.h, deflateInit2).
+            self._compressor = zlib.compressobj(wbits=31)
+
+    def advance(self) -> bool:
+        """Compress the next piece.
+
+        :return: whether there are more.
+        """
+        if self._compressor is None:
+            return False
+        piece = self._body[self._at : self._at + PACKED_AT_ONCE]
+        self._at += len(piece)
+        self._packed.append(self._compressor.compress(piece))
+        return self._at < len(self._body)
+
+    def result(self) -> bytes:
+        """Give what the client gets, and say in the head of the answer what that is."""
+        self._request.setHeader(b"Vary", b"Accept-Encoding")
+        if self._compressor is None:
+            return self._body
+        self._request.setHeader(b"Content-Encoding", b"gzip")
+        return b"".join((*self._packed, self._compressor.flush()))
+
+
+def packed(request: IRequest, body: bytes) -> bytes:
+    """Compress a body at once; see :class:`Packing`."""
+    packing = Packing(request, body)
+    while packing.advance():
+        pass
+    return packing.result()

@@ -1,0 +1,39 @@
+"""Sentences of the documentation are short enough to be read once."""
+
+import pytest
+
+from tests.docs.prose import length, sentences
+
+
+@pytest.mark.parametrize(
+    ("markdown", "expected"),
+    [
+        ("One. Two!  Three?\n", ["One.", "Two!", "Three?"]),
+        ("A sentence\nover two lines.\n\nA second", ["A sentence over two lines.", "A second"]),
+        (
+            "It takes 1.5 GB, e.g. of tmpfs. Then it ends.",
+            ["It takes 1.5 GB, e.g. of tmpfs.", "Then it ends."],
+        ),
+        ("# A heading\n\n| a | table. |\n\nText.\n", ["Text."]),
+        ("```sh\nsome code. More.\n```\nText.\n", ["Text."]),
+        (
+            "- an item\n- another, of\n  two lines\n1. last\n",
+            ["an item", "another, of two lines", "last"],
+        ),
+        (
+            "Call `a.b. c` for [the page](x.md). vmagent goes.",
+            ["Call Code for the page.", "vmagent goes."],
+        ),
+        ("**Bold.** Plain (in brackets.) Last.", ["Bold.", "Plain (in brackets.)", "Last."]),
+        ("<!-- a comment. -->\n![a picture](x.png)\n", []),
+    ],
+)
+def test_sentences_are_found(markdown: str, expected: list[str]) -> None:
+    """Running text is divided where a reader would pause, and nothing else is."""
+    assert list(sentences(markdown)) == expected
+
+
+def test_words_are_counted() -> None:
+    """Punctuation that stands alone is no word; code is one."""
+    assert length("A - b / 2,500 (c) …") == 4
+    assert [length(one) for one in sentences("Run `twistd -n bela` now.")] == [3]

@@ -42,10 +42,11 @@ test: $(TOOLS) ## run every test, under pytest and (those that are TestCases) un
 soak: $(TOOLS) ## the long fault tests against the real server: minutes of kills and bad networks
 	$(BIN)/pytest -m soak
 
-lint: $(TOOLS) ## ruff, its formatter, and mypy
+lint: $(TOOLS) ## ruff, its formatter, mypy, and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(TOOLS) ## format the code
 	$(BIN)/ruff check --fix .

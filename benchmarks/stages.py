@@ -19,8 +19,9 @@ from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.upload import ImportClient
 from belatwist.upload.delivery import Delivery
-from belatwist.upload.http.client import HTTPImportClient, ImportClient
+from belatwist.upload.http.client import HTTPImportClient
 from belatwist.upload.policy import Backoff
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import Uploader

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import CancelledError, Deferred
 
 from belatwist.metrics.telemetry import Telemetry
-from belatwist.upload.http.client import ImportClient
+from belatwist.upload import ImportClient
 from belatwist.upload.policy import Backoff, Held, Outcome, Retry
 
 if TYPE_CHECKING:

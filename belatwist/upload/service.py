@@ -8,8 +8,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from belatwist.upload import ImportClient
 from belatwist.upload.delivery import Delivery
-from belatwist.upload.http.client import ImportClient
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime

@@ -14,8 +14,8 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.store import Batch, Row, SampleStore
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.upload import ImportClient
 from belatwist.upload.delivery import Delivery
-from belatwist.upload.http.client import ImportClient
 from belatwist.upload.http.reconnect import Lookout
 from belatwist.upload.policy import Backoff
 from belatwist.upload.retry import RetryChain

@@ -52,7 +52,7 @@ class Link:
 
 
 class LinkClient:
-    """A :class:`belatwist.upload.http.client.ImportClient` over a simulated link.
+    """A :class:`belatwist.upload.ImportClient` over a simulated link.
 
     Outcomes are made as the real client makes them: answers by the same function, the timeout over
     the whole attempt, and a connection that is kept for as long.

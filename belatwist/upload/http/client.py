@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 from urllib.parse import unquote_plus, urlsplit
 
 from hyperlink import EncodedURL
@@ -30,23 +30,6 @@ DATE_TIMEOUT = 5.0
 
 _LONGEST = 300
 _SHORTEST_SECRET = 4  # What is shorter is none, and may be part of any word.
-
-
-class ImportClient(Protocol):
-    """Sends bodies to a server."""
-
-    @property
-    def endpoint(self) -> str:
-        """Where they go, fit for a log: without the query, which may hold a secret."""
-        ...
-
-    def post(self, body: bytes) -> "Deferred[Outcome]":
-        """Send one body. Never fails but by being cancelled: every mishap is an outcome."""
-        ...
-
-    def close(self) -> "Deferred[None]":
-        """Close the connections that are kept."""
-        ...
 
 
 class HTTPImportClient:
@@ -91,7 +74,7 @@ class HTTPImportClient:
         return self._url.partition("?")[0]
 
     def post(self, body: bytes) -> "Deferred[Outcome]":
-        """Send one body; see :class:`ImportClient`."""
+        """Send one body; see :class:`belatwist.upload.ImportClient`."""
         attempt = Deferred.fromCoroutine(self._attempt(body))
 
         def timed_out(_result: object, seconds: float) -> Outcome:

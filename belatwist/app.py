@@ -106,7 +106,7 @@ def build(
     lookout = Lookout(
         client.knock,
         reactor=reactor,
-        every=config.remote.lookout_interval,
+        every=config.remote.reconnect_interval,
         random=random.SystemRandom().random,
         returned=uploader.hurry,
     )

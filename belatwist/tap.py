@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from twisted.application.service import IService
+from twisted.logger import Logger, LogLevel
 
 from belatwist import config
 from belatwist.errors import ConfigError
+from belatwist.log.events import Event
 from belatwist.log.output import LogOutput
 from belatwist.runtime.process import Root, ServiceOptions, fail, prepare, refuse
 
 if TYPE_CHECKING:
     from belatwist.runtime.listener import Listener
+
+_log = Logger("belatwist")
+
+KEY_RENAMED = Event(
+    "config.key_renamed",
+    LogLevel.warn,
+    config.RENAMED_TEXT,
+    cure="Rename the key in the configuration file.",
+)
 
 
 class Options(ServiceOptions):
@@ -43,7 +54,8 @@ def makeService(options: Options) -> IService:
     """
     path = options["config"]
     try:
-        loaded = config.load(path)
+        # twistd keeps events until the log is open.
+        loaded = config.load(path, lambda key: KEY_RENAMED.emit(_log, **key._asdict()))
         where = _receiver_address(loaded.remote.url) if options["with-receiver"] else None
         logging = loaded.logging
         output = LogOutput(

@@ -124,6 +124,22 @@ def test_a_refused_configuration_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [config]
 
 
+def test_a_key_with_a_new_name_is_logged_once(tmp_path: Path) -> None:
+    """A configuration with an old name works; the log names it, the new one and the file."""
+    config = write_config(tmp_path, remote={"lookout_interval": "5s"})
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        service.expect_event("Metrics collected")
+        assert service.stop() == 0
+        events = [json.loads(line) for line in service.log.rest()]
+    (warning,) = [one for one in events if one.get("event") == "config.key_renamed"]
+    assert warning["level"] == "WARN"
+    assert (warning["file"], warning["old"], warning["new"]) == (
+        str(config),
+        "remote.lookout_interval",
+        "remote.reconnect_interval",
+    )
+
+
 @pytest.mark.parametrize(
     ("section", "key", "content"),
     [

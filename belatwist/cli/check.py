@@ -7,20 +7,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from belatwist import config
-from belatwist.cli.output import Failure, table
+from belatwist.cli.output import Failure, complain, table
 from belatwist.config import format_duration
 from belatwist.errors import ConfigError
 from belatwist.text import one_line
 
 
 def check(path: str) -> list[str]:
-    """Judge a configuration as the agent does when it starts.
+    """Judge a configuration as the agent does when it starts; its warnings go to stderr.
 
     :return: a summary in lines.
     :raises Failure: with the line that the agent would end with.
     """
     try:
-        loaded = config.load(path)
+        loaded = config.load(path, lambda warning: complain(str(warning)))
     except ConfigError as error:
         raise Failure(str(error)) from None
     logging, remote = loaded.logging, loaded.remote

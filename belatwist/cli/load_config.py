@@ -18,7 +18,7 @@ def read(path: str | None, say: Callable[[str], None]) -> config.Config:
 
     :param path: the file; ``None`` for the default one, in place of which there are defaults where
         it does not exist.
-    :param say: is told that the defaults were taken.
+    :param say: takes a line about defaults that were taken, or about a key with a new name.
     :raises ConfigError: when the file cannot be used.
     """
     name = path or config.DEFAULT_PATH
@@ -27,7 +27,7 @@ def read(path: str | None, say: Callable[[str], None]) -> config.Config:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise ConfigError(f"{name}: larger than {_MAX_BYTES} bytes")
-        return config.parse(data.decode(), name)
+        return config.parse(data.decode(), name, lambda warning: say(str(warning)))
     except FileNotFoundError:
         if path is not None:
             raise ConfigError(f"{name}: no such file; --config FILE names another") from None

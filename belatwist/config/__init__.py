@@ -6,6 +6,7 @@ path of the key, the value and what is allowed.
 
 from belatwist.config.convert import parse
 from belatwist.config.files import load, read_logins, read_token
+from belatwist.config.renamed import RENAMED_KEYS, RENAMED_TEXT, RenamedKey
 from belatwist.config.schema import (
     COLLECTORS,
     Config,
@@ -33,6 +34,8 @@ DEFAULT_PATH = "/etc/belabox-metrics/config.yaml"
 __all__ = [
     "COLLECTORS",
     "DEFAULT_PATH",
+    "RENAMED_KEYS",
+    "RENAMED_TEXT",
     "Config",
     "Device",
     "DiskIO",
@@ -45,6 +48,7 @@ __all__ = [
     "NoOptions",
     "Paths",
     "Remote",
+    "RenamedKey",
     "Retention",
     "Retry",
     "Seconds",

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from belatwist.config.refusals import RefusalError, one_line, refuse, show
+from belatwist.config.renamed import RENAMED_KEYS, RenamedKey, Warn, ignore, rename
 from belatwist.config.schema import COLLECTORS, Config, Metric, Section
 from belatwist.config.values import DURATION, Kind, format_duration
 from belatwist.config.yamltext import join, read_yaml
@@ -23,24 +24,29 @@ from belatwist.errors import ConfigError
 S = TypeVar("S", bound=Section)
 
 
-def parse(text: str, source: str) -> Config:
+def parse(text: str, source: str, warn: Warn = ignore) -> Config:
     """Read a configuration. No file that it names is looked at; :func:`load` does that.
 
     :param text: the YAML text.
     :param source: the file's name, for messages.
+    :param warn: takes a warning for each key that has a new name.
     :raises ConfigError: one line with the file, the key's path, the value and what is allowed.
     """
+    written: dict[str, str] = {}
     try:
         raw = read_yaml(text, source)
         if raw is None:
             raise RefusalError("the file is empty; it needs at least device.id")
         if not isinstance(raw, dict):
             refuse("top level", show(raw), "a mapping with the keys " + _names(Config))
+        written = rename(raw, RENAMED_KEYS)
         config = _with_upload_age(_with_skew_url(_section(Config, raw, ""), raw), raw)
         for path, value, allowed in _conflicts(config):
             refuse(path, show(value), allowed)
     except RefusalError as refusal:
-        raise ConfigError(f"{one_line(source)}: {refusal}") from None
+        raise ConfigError(f"{one_line(source)}: {refusal.as_written(written)}") from None
+    for new, old in written.items():
+        warn(RenamedKey(source, old, new))
     return config
 
 

@@ -12,11 +12,19 @@ import msgspec
 from msgspec import Meta
 
 from belatwist.config.convert import allowed, unwrap
+from belatwist.config.renamed import RENAMED_KEYS
 from belatwist.config.schema import COLLECTORS, Config, Metric, NoOptions, Section
 from belatwist.config.values import DURATION, format_duration
 
 BEGIN = "<!-- begin: written by python -m belatwist.config.docs -->"
 END = "<!-- end -->"
+
+
+EARLIER = {
+    new: [old for old, found in RENAMED_KEYS.items() if found == new]
+    for new in RENAMED_KEYS.values()
+}
+"""The old names of a key, by its path."""
 
 
 def render() -> str:
@@ -55,6 +63,7 @@ def _rows(cls: type[Section], path: str, base: object) -> Iterator[str]:
             yield from _rows(kind, f"{name}.", default)
             continue
         meaning = "".join(m.description for m in marks if isinstance(m, Meta) and m.description)
+        meaning += "".join(f" Earlier name: `{old}`." for old in EARLIER.get(name, ()))
         what = "the collector's options" if cls is Metric and name.endswith(".config") else None
         if cls is Metric and field.name == "name":
             what = "the name of a collector"

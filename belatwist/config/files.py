@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from belatwist.config.convert import parse
 from belatwist.config.refusals import NOT_SHOWN, one_line, show
+from belatwist.config.renamed import Warn, ignore
 from belatwist.config.schema import Config
 from belatwist.errors import ConfigError
 
@@ -23,9 +24,10 @@ class _File(NamedTuple):
     mode: int
 
 
-def load(path: str | Path) -> Config:
+def load(path: str | Path, warn: Warn = ignore) -> Config:
     """Read the configuration file and look at the files that it names.
 
+    :param warn: takes a warning for each key that has a new name.
     :raises ConfigError: one line with the file, the key's path, the value and what is allowed.
     """
     source = str(path)
@@ -41,7 +43,7 @@ def load(path: str | Path) -> Config:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(one_line(f"{source}:{line}: not UTF-8")) from None
-    config = parse(text, source)
+    config = parse(text, source, warn)
     try:
         _check_database(config.storage.path)
         if config.remote.auth_token_file is not None:

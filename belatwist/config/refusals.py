@@ -1,6 +1,7 @@
 """What is wrong with a configuration, as one line for an operator."""
 
 import json
+from collections.abc import Mapping
 from typing import NoReturn
 
 SHOWN = 80
@@ -14,7 +15,23 @@ class RefusalError(Exception):
     """One key that cannot be used. Its text is ``<key.path>: <value>: <what is allowed>``.
 
     It never leaves the package: the caller gets a ``ConfigError`` that names the file too.
+
+    :param path: the key's path; empty where the text names no key.
     """
+
+    def __init__(self, text: str, path: str = "") -> None:
+        super().__init__(text)
+        self._path = path
+
+    def as_written(self, written: Mapping[str, str]) -> str:
+        """Return the text with the key's name as the file has it.
+
+        :param written: the path of a key, and the path under which the file has it.
+        """
+        for path, old in written.items():
+            if self._path == path or self._path.startswith((f"{path}.", f"{path}[")):
+                return one_line(old) + str(self).removeprefix(one_line(path))
+        return str(self)
 
 
 def refuse(path: str, shown: str, allowed: str) -> NoReturn:
@@ -25,7 +42,7 @@ def refuse(path: str, shown: str, allowed: str) -> NoReturn:
     :param allowed: what it could be instead.
     :raises RefusalError: always.
     """
-    raise RefusalError(one_line(f"{path}: {shown}: {allowed}"))
+    raise RefusalError(one_line(f"{path}: {shown}: {allowed}"), path)
 
 
 def show(value: object) -> str:

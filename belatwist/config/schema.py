@@ -144,12 +144,11 @@ class Remote(Section, frozen=True, kw_only=True):
     timeout: Annotated[Seconds, Meta(description="The time one request has, answer included.")] = (
         30.0
     )
-    lookout_interval: Annotated[
+    reconnect_interval: Annotated[
         Seconds,
         Meta(
-            description="While no connection to the server can be made, one is tried this often, "
-            "up to a fifth sooner. Devices of one server come back spread over this time: take "
-            "more where they are thousands."
+            description="How often to try to connect while the server is unreachable; each wait "
+            "is up to a fifth shorter, at random. Thousands of devices on one server need more."
         ),
     ] = 4.5
     compression: Annotated[bool, Meta(description="Whether bodies are sent with gzip.")] = True

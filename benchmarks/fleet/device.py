@@ -139,7 +139,7 @@ def lookout(
     made = Lookout(
         client.knock,
         reactor=reactor,
-        every=Remote().lookout_interval,
+        every=Remote().reconnect_interval,
         random=random,
         returned=uploader.hurry,
     )

@@ -48,9 +48,21 @@ def test_a_token_in_the_clear_is_pointed_at(tmp_path: Path) -> None:
     assert "geheim" not in done.stdout
 
 
+def test_a_key_with_a_new_name_is_pointed_at(tmp_path: Path) -> None:
+    """The old name is accepted, with one line on stderr that names both and the file."""
+    path = write_config(tmp_path, remote={"lookout_interval": "5s"})
+    done = bela("check", path)
+    assert done.exit_code == 0
+    assert done.stderr == (
+        f"bela: Configuration key remote.lookout_interval in {path} is now named"
+        " remote.reconnect_interval; the old name still works\n"
+    )
+
+
 REFUSED: list[dict[str, Any]] = [
     {"remote": {"retry": {"jitter_percent": 150}}},
     {"remote": {"upload_intervall": "5s"}},
+    {"remote": {"lookout_interval": "5s", "reconnect_interval": "5s"}},
     {"remote": {"tls_ca_file": "rubbish.pem"}},
     {"remote": {"tls_ca_file": "missing.pem"}},
     {"remote": {"auth_token_file": "open"}},

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from belatwist import __version__, config
-from belatwist.metrics.catalogue import CATALOGUE, Kind
+from belatwist.metrics.catalogue import CATALOGUE, MetricType
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = [
@@ -23,8 +23,9 @@ PAGES = [
 def test_the_catalogue_is_documented() -> None:
     """``docs/metrics.md`` has a row for every metric, in the catalogue's words, and no other."""
     expected = [
-        f"| `{stored}` | `{entry.uploaded}` | {', '.join(f'`{tag}`' for tag in entry.tags)} |"
-        f" {entry.kind} | {entry.unit} | {entry.help} | `{entry.collector}` |"
+        f"| `{stored}` | `{entry.prometheus_name}` |"
+        f" {', '.join(f'`{tag}`' for tag in entry.tags)} | {entry.type} |"
+        f" {entry.unit} | {entry.help} | `{entry.collector}` |"
         for stored, entry in CATALOGUE.items()
     ]
     text = (CHECKOUT / "docs" / "metrics.md").read_text()
@@ -47,9 +48,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_queries_use_known_names() -> None:
     """Every metric that a documented query names is in the catalogue."""
     known = {
-        f"{entry.uploaded}{suffix}"
+        f"{entry.prometheus_name}{suffix}"
         for entry in CATALOGUE.values()
-        for suffix in (("_bucket", "_sum", "_count") if entry.kind is Kind.HISTOGRAM else ("",))
+        for suffix in (
+            ("_bucket", "_sum", "_count") if entry.type is MetricType.HISTOGRAM else ("",)
+        )
     }
     text = (CHECKOUT / "docs" / "promql.md").read_text()
     queries = re.findall(r"```promql\n(.*?)\n```", text, re.DOTALL)
@@ -109,9 +112,9 @@ def test_metrics_exist(page: Path) -> None:
     """Every metric that a page names in code, as stored or as uploaded, is in the catalogue."""
     known = set()
     for stored, entry in CATALOGUE.items():
-        known |= {stored, entry.uploaded}
-        if entry.kind is Kind.HISTOGRAM:
-            known |= {f"{entry.uploaded}_{end}" for end in ("bucket", "sum", "count")}
+        known |= {stored, entry.prometheus_name}
+        if entry.type is MetricType.HISTOGRAM:
+            known |= {f"{entry.prometheus_name}_{end}" for end in ("bucket", "sum", "count")}
     first = "|".join(sorted({name.partition("_")[0] for name in known if "." not in name}))
     last = "total|bytes|percent|celsius|seconds|bucket|sum|count|ms|[0-9]+m|upload|reclaimed"
     named = re.findall(rf"(?<![.\w])(?:{first})_[a-z0-9_]*(?:{last})\b", page.read_text())

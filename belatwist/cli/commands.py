@@ -63,11 +63,11 @@ def once(config: str | None, form: str) -> None:
 
     loaded = load_config.read(config, output.complain)
     with run.warnings_shown():
-        outcome = run.collect(run.collectors(loaded), wall_ms, output.wait)
-    for name, why in outcome.failures.items():
+        collected = run.collect(run.collectors(loaded), wall_ms, output.wait)
+    for name, why in collected.failures.items():
         output.complain(f"collector {name}: {why}")
-    click.echo("\n".join(run.FORMATS[form](outcome.samples)))
-    sys.exit(1 if outcome.failures else 0)
+    click.echo("\n".join(run.FORMATS[form](collected.samples)))
+    sys.exit(1 if collected.failures else 0)
 
 
 @bela.command(cls=Check)

@@ -27,7 +27,7 @@ PAUSE = 1.0
 """Seconds between two readings that are compared."""
 
 
-class Outcome:
+class Collected:
     """What the collectors have yielded.
 
     :ivar samples: in the order of the configuration.
@@ -56,7 +56,7 @@ def collect(
     wall_ms: WallClock,
     wait: Callable[[float], object],
     deadline: float = DEADLINE,
-) -> Outcome:
+) -> Collected:
     """Run collectors, and those that yield nothing a second time.
 
     :param wait: waits for so many seconds.
@@ -67,13 +67,13 @@ def collect(
     if silent:
         wait(PAUSE)
         results.update(_run(silent, wall_ms(), deadline))
-    outcome = Outcome()
+    collected = Collected()
     for name, result in results.items():
         if isinstance(result, str):
-            outcome.failures[name] = result
+            collected.failures[name] = result
         else:
-            outcome.samples += result
-    return outcome
+            collected.samples += result
+    return collected
 
 
 def _run(

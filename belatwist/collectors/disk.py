@@ -82,7 +82,7 @@ class DiskIO:
         devices: dict[str, _Device] = {}
         samples: list[Sample] = []
         for name, counters in reading.devices.items():
-            device = devices[name] = self._devices.get(name) or self._meet(name)
+            device = devices[name] = self._devices.get(name) or self._register(name)
             values = (
                 counters.reads,
                 counters.sectors_read * device.sector_size,
@@ -98,7 +98,7 @@ class DiskIO:
         self._devices = devices
         return samples
 
-    def _meet(self, name: str) -> _Device:
+    def _register(self, name: str) -> _Device:
         tags = {"device": name}
         series = tuple(Series.of(metric, self._device_id, tags) for metric in _METRICS)
         size = self._logical_block_size(name) if self._logical else diskstats.SECTOR_SIZE

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from belatwist.metrics.catalogue import SELF, Kind
+from belatwist.metrics.catalogue import SELF, MetricType
 from belatwist.metrics.telemetry import Labels, Telemetry
 from belatwist.model import Sample, Series, sample
 
@@ -14,9 +14,9 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _HISTOGRAM = ("_bucket", "_sum", "_count")
 
 _STORED = {
-    f"{entry.uploaded}{suffix}": f"{stored}{suffix}"
+    f"{entry.prometheus_name}{suffix}": f"{stored}{suffix}"
     for stored, entry in SELF.items()
-    for suffix in (_HISTOGRAM if entry.kind is Kind.HISTOGRAM else ("",))
+    for suffix in (_HISTOGRAM if entry.type is MetricType.HISTOGRAM else ("",))
 }
 
 

@@ -86,7 +86,7 @@ class CpuTemperature:
         for number, name, inode in numbered:
             if (name, inode) not in self._zones:
                 try:
-                    self._zones[name, inode] = self._meet(number, name)
+                    self._zones[name, inode] = self._register(number, name)
                 except BelaError as error:
                     failures[name] = error
         return failures
@@ -105,7 +105,7 @@ class CpuTemperature:
             self._log.info("Thermal zone {zone} reads again, or is gone", zone=zone)
         self._failing = frozenset(failures)
 
-    def _meet(self, number: int, name: str) -> _Zone:
+    def _register(self, number: int, name: str) -> _Zone:
         path = f"{_DIRECTORY}/{name}/type"
         label = thermal.parse_type(self._sysfs.read(path), self._sysfs.locate(path))
         taken = {zone.label for zone in self._zones.values()}

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 
-class Kind(StrEnum):
+class MetricType(StrEnum):
     """The kinds of metric, as Prometheus names them.
 
     A histogram is stored as counters: ``_bucket`` (with the tag ``le``), ``_sum`` and ``_count``
@@ -21,39 +21,39 @@ class Kind(StrEnum):
 class Entry(NamedTuple):
     """What is known of one metric."""
 
-    uploaded: str
+    prometheus_name: str
     """The name that PromQL sees."""
     tags: tuple[str, ...]
-    kind: Kind
+    type: MetricType
     unit: str
     help: str
     """One sentence."""
     collector: str
-    """The configuration's name of the collector that yields it; :data:`ALWAYS` for those about the
+    """The configuration's name of the collector that yields it; :data:`AGENT` for those about the
     agent itself."""
 
 
-ALWAYS = "always on"
+AGENT = "always on"
 """Stands for a collector where a metric is not one's: it cannot be switched off."""
 
 
 def _group(
-    collector: str, kind: Kind, tags: tuple[str, ...], *rows: tuple[str, str, str, str]
+    collector: str, type_: MetricType, tags: tuple[str, ...], *rows: tuple[str, str, str, str]
 ) -> dict[str, Entry]:
     """Spell out the entries of one collector.
 
-    :param rows: stored name, uploaded name, unit, help.
+    :param rows: stored name, Prometheus name, unit, help.
     """
     return {
-        stored: Entry(uploaded, tags, kind, unit, help_, collector)
-        for stored, uploaded, unit, help_ in rows
+        stored: Entry(prometheus_name, tags, type_, unit, help_, collector)
+        for stored, prometheus_name, unit, help_ in rows
     }
 
 
 HOST: Mapping[str, Entry] = MappingProxyType(
     _group(
         "cpu.usage",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         ("core",),
         (
             "cpu.usage_percent",
@@ -64,19 +64,19 @@ HOST: Mapping[str, Entry] = MappingProxyType(
     )
     | _group(
         "cpu.temperature",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         (),
         ("cpu.temperature", "cpu_temperature_celsius", "celsius", "Heat of the hottest zone."),
     )
     | _group(
         "cpu.temperature",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         ("zone",),
         ("thermal.zone_temp", "thermal_zone_temp_celsius", "celsius", "Heat of a thermal zone."),
     )
     | _group(
         "memory.usage",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         (),
         ("memory.used_bytes", "memory_used_bytes", "bytes", "Total less available memory."),
         (
@@ -91,7 +91,7 @@ HOST: Mapping[str, Entry] = MappingProxyType(
     )
     | _group(
         "disk.io",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         ("device",),
         ("disk.read_ops_total", "disk_read_ops_total", "operations", "Reads completed."),
         ("disk.read_bytes_total", "disk_read_bytes_total", "bytes", "Bytes read."),
@@ -107,7 +107,7 @@ HOST: Mapping[str, Entry] = MappingProxyType(
     )
     | _group(
         "network.traffic",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         ("interface",),
         ("network.rx_bytes_total", "network_rx_bytes_total", "bytes", "Bytes received."),
         ("network.tx_bytes_total", "network_tx_bytes_total", "bytes", "Bytes sent."),
@@ -118,7 +118,7 @@ HOST: Mapping[str, Entry] = MappingProxyType(
     )
     | _group(
         "network.traffic",
-        Kind.COUNTER,
+        MetricType.COUNTER,
         (),
         (
             "network.interfaces_dropped_total",
@@ -129,7 +129,7 @@ HOST: Mapping[str, Entry] = MappingProxyType(
     )
     | _group(
         "system.load",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         (),
         ("system.load_1m", "system_load_1m", "tasks", "Load average of 1 minute."),
         ("system.load_5m", "system_load_5m", "tasks", "Load average of 5 minutes."),
@@ -137,13 +137,13 @@ HOST: Mapping[str, Entry] = MappingProxyType(
     )
     | _group(
         "system.uptime",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         (),
         ("system.uptime_seconds", "system_uptime_seconds", "seconds", "Time since boot."),
     )
     | _group(
         "srt.packet_loss",
-        Kind.GAUGE,
+        MetricType.GAUGE,
         ("source",),
         (
             "srt.packet_loss_percent",
@@ -157,8 +157,8 @@ HOST: Mapping[str, Entry] = MappingProxyType(
 
 SELF: Mapping[str, Entry] = MappingProxyType(
     _group(
-        ALWAYS,
-        Kind.COUNTER,
+        AGENT,
+        MetricType.COUNTER,
         ("collector",),
         (
             "collector.metrics_collected_total",
@@ -174,8 +174,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
     | _group(
-        ALWAYS,
-        Kind.HISTOGRAM,
+        AGENT,
+        MetricType.HISTOGRAM,
         ("collector",),
         (
             "collector.collection_duration_seconds",
@@ -185,8 +185,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
     | _group(
-        ALWAYS,
-        Kind.GAUGE,
+        AGENT,
+        MetricType.GAUGE,
         (),
         (
             "collector.memory_usage_bytes",
@@ -202,8 +202,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
     | _group(
-        ALWAYS,
-        Kind.COUNTER,
+        AGENT,
+        MetricType.COUNTER,
         (),
         (
             "uploader.metrics_uploaded_total",
@@ -231,8 +231,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
     | _group(
-        ALWAYS,
-        Kind.HISTOGRAM,
+        AGENT,
+        MetricType.HISTOGRAM,
         (),
         (
             "uploader.upload_duration_seconds",
@@ -242,8 +242,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
     | _group(
-        ALWAYS,
-        Kind.GAUGE,
+        AGENT,
+        MetricType.GAUGE,
         (),
         (
             "storage.database_size_bytes",
@@ -277,8 +277,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
     | _group(
-        ALWAYS,
-        Kind.COUNTER,
+        AGENT,
+        MetricType.COUNTER,
         (),
         (
             "storage.metrics_pruned_total",
@@ -300,8 +300,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
     | _group(
-        ALWAYS,
-        Kind.HISTOGRAM,
+        AGENT,
+        MetricType.HISTOGRAM,
         (),
         (
             "storage.query_duration_seconds",
@@ -317,8 +317,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
     | _group(
-        ALWAYS,
-        Kind.GAUGE,
+        AGENT,
+        MetricType.GAUGE,
         (),
         (
             "time.skew_ms",
@@ -328,8 +328,8 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
     | _group(
-        ALWAYS,
-        Kind.COUNTER,
+        AGENT,
+        MetricType.COUNTER,
         (),
         (
             "time.clock_steps_total",

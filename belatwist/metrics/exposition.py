@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from belatwist.metrics import names
-from belatwist.metrics.catalogue import HOST, Kind
+from belatwist.metrics.catalogue import HOST, MetricType
 from belatwist.model import REAL, Sample, Series
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,13 +29,14 @@ class _Host(Collector):
             family = families.get(series.name)
             if family is None:
                 entry = HOST[series.name]
-                # The library appends a counter's suffix itself.
-                counter = entry.kind is Kind.COUNTER
-                name = entry.uploaded.removesuffix("_total") if counter else entry.uploaded
-                family = families[series.name] = Metric(name, entry.help, entry.kind)
+                name = entry.prometheus_name
+                if entry.type is MetricType.COUNTER:
+                    # The library appends a counter's suffix itself.
+                    name = name.removesuffix("_total")
+                family = families[series.name] = Metric(name, entry.help, entry.type)
             labels = names.labels("", series.tags)
             del labels["device_id"]
-            family.add_sample(HOST[series.name].uploaded, labels, value)
+            family.add_sample(HOST[series.name].prometheus_name, labels, value)
         return [families[stored] for stored in HOST if stored in families]
 
     def _last(self) -> Iterator[tuple[Series, float]]:

@@ -32,12 +32,12 @@ class _Watched(Collector):
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
-        return [GaugeMetricFamily(self._entry.uploaded, self._entry.help)]
+        return [GaugeMetricFamily(self._entry.prometheus_name, self._entry.help)]
 
     def collect(self) -> Iterator[Metric]:
         value = self._read()
         if value is not None:
-            yield GaugeMetricFamily(self._entry.uploaded, self._entry.help, value=value)
+            yield GaugeMetricFamily(self._entry.prometheus_name, self._entry.help, value=value)
 
 
 class Telemetry:
@@ -83,10 +83,10 @@ class Telemetry:
 
     def _counter(self, stored: str) -> Counter:
         entry = SELF[stored]
-        return Counter(entry.uploaded, entry.help, entry.tags, registry=self.registry)
+        return Counter(entry.prometheus_name, entry.help, entry.tags, registry=self.registry)
 
     def _histogram(self, stored: str, buckets: tuple[float, ...]) -> Histogram:
         entry = SELF[stored]
         return Histogram(
-            entry.uploaded, entry.help, entry.tags, buckets=buckets, registry=self.registry
+            entry.prometheus_name, entry.help, entry.tags, buckets=buckets, registry=self.registry
         )

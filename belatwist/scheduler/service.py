@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         """What the scheduler needs of the reactor."""
 
 
-PATIENCE = 0.25
+SLOW_AFTER = 0.25
 """Seconds that the collectors of a tick have a thread together; then those that it has not begun go
 on without the slow one, on another."""
 
@@ -92,7 +92,7 @@ class _Run:
     :ivar done: ``(job, samples or failure, seconds)`` of the jobs that have ended and are not
         handed over yet.
     :ivar unanswered: the jobs that are neither taken back nor handed over.
-    :ivar given_up: whether its deadline has passed.
+    :ivar abandoned: whether its deadline has passed.
     """
 
     def __init__(self, jobs: Sequence[Job], now_ms: int) -> None:
@@ -100,7 +100,7 @@ class _Run:
         self.done: deque[tuple[Job, Sequence[Sample] | Failure, float]] = deque()
         self.unanswered = set(jobs)
         self.now_ms = now_ms
-        self.given_up = False
+        self.abandoned = False
 
     def work(self) -> None:
         """Run the jobs, one after the other; on a worker thread."""
@@ -199,7 +199,7 @@ class CollectorScheduler(Service):
         for job in due:
             job.advance(now_ns)
             if job.stuck is not None:
-                self._tell_failure(job, job.stuck)
+                self._log_failure(job, job.stuck)
         next_ns = min(job.due_ns for job in self.jobs)
         self._timer = self._reactor.callLater(max(next_ns - now_ns, 0) / _NS, self._tick)
         self._begin([job for job in due if not job.busy], self._wall_ms())
@@ -210,7 +210,7 @@ class CollectorScheduler(Service):
         for job in jobs:
             job.busy = True
         run = _Run(jobs, now_ms)
-        self._timers[run] = self._reactor.callLater(PATIENCE, self._slow, run)
+        self._timers[run] = self._reactor.callLater(SLOW_AFTER, self._on_slow, run)
 
         def work() -> None:
             run.work()
@@ -219,7 +219,7 @@ class CollectorScheduler(Service):
         self._in_thread(work)
 
     def _ended(self, run: _Run) -> None:
-        if run.given_up:
+        if run.abandoned:
             # It was reported long ago; what it has read meanwhile is stale.
             for job in run.unanswered:
                 job.busy = False
@@ -228,9 +228,9 @@ class CollectorScheduler(Service):
         timer = self._timers.pop(run, None)
         if timer is not None:  # Otherwise the service was stopped meanwhile.
             timer.cancel()
-            self._hand_over(run)
+            self._submit(run)
 
-    def _slow(self, run: _Run) -> None:
+    def _on_slow(self, run: _Run) -> None:
         """Hand over what there is, and go on without the collector that the thread is in."""
         others = []
         while run.todo:
@@ -239,21 +239,23 @@ class CollectorScheduler(Service):
             except IndexError:
                 break
         run.unanswered.difference_update(others)
-        self._timers[run] = self._reactor.callLater(self._deadline - PATIENCE, self._overdue, run)
-        self._hand_over(run)
+        self._timers[run] = self._reactor.callLater(
+            self._deadline - SLOW_AFTER, self._on_deadline, run
+        )
+        self._submit(run)
         self._begin(others, self._wall_ms())
 
-    def _overdue(self, run: _Run) -> None:
+    def _on_deadline(self, run: _Run) -> None:
         """Give a thread up, and report whom it is stuck in; the job stays busy until it returns."""
         del self._timers[run]
-        self._hand_over(run)
-        run.given_up = True
+        self._submit(run)
+        run.abandoned = True
         silent = Failure(TimeoutError(f"no answer within {self._deadline:g} s"))
         for job in run.unanswered:
             job.stuck = silent
             self._report_failure(job, silent)
 
-    def _hand_over(self, run: _Run) -> None:
+    def _submit(self, run: _Run) -> None:
         """Hand over what a run has yielded and is not handed over yet."""
         samples: list[Sample] = []
         collectors = 0
@@ -347,9 +349,9 @@ class CollectorScheduler(Service):
         job.ran = True
         job.samples = ()
         job.failed.inc()
-        self._tell_failure(job, failure)
+        self._log_failure(job, failure)
 
-    def _tell_failure(self, job: Job, failure: Failure) -> None:
+    def _log_failure(self, job: Job, failure: Failure) -> None:
         """Tell of a failure, or that it goes on; the first of several is loud in the log."""
         fields = {
             "collector": job.collector.name,

@@ -12,7 +12,7 @@ from functools import cache, partial
 from belatwist import config
 from belatwist.collectors.registry import COLLECTORS, build
 from belatwist.collectors.selfmetrics import SelfMetrics
-from belatwist.metrics.catalogue import CATALOGUE, Kind
+from belatwist.metrics.catalogue import CATALOGUE, MetricType
 from belatwist.metrics.names import metric_name
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series
@@ -34,7 +34,7 @@ _SUFFIXES = ("", "_bucket", "_sum", "_count")
 
 SELF_EVERY = 120
 PACE = {
-    entry.uploaded + suffix: int(known.interval) if known else SELF_EVERY
+    entry.prometheus_name + suffix: int(known.interval) if known else SELF_EVERY
     for entry in CATALOGUE.values()
     for known in [config.COLLECTORS.get(entry.collector)]
     for suffix in _SUFFIXES
@@ -42,9 +42,9 @@ PACE = {
 """Seconds between two samples with the default configuration, by uploaded name."""
 
 _COUNTERS = {
-    entry.uploaded + suffix
+    entry.prometheus_name + suffix
     for entry in CATALOGUE.values()
-    if entry.kind is not Kind.GAUGE
+    if entry.type is not MetricType.GAUGE
     for suffix in _SUFFIXES
 }
 

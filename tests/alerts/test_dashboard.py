@@ -54,9 +54,9 @@ def named(expression: str) -> set[str]:
     """Return the catalogue's metrics that a query names."""
     words = set(re.findall(r"\w+", expression))
     return {
-        entry.uploaded
+        entry.prometheus_name
         for entry in CATALOGUE.values()
-        if words & {entry.uploaded + suffix for suffix in ("", "_bucket", "_sum", "_count")}
+        if words & {entry.prometheus_name + suffix for suffix in ("", "_bucket", "_sum", "_count")}
     }
 
 
@@ -192,11 +192,11 @@ def test_annotations_return_data(server: VictoriaMetrics, annotation: dict[str, 
 def test_every_metric_is_shown_and_none_invented() -> None:
     """The queries name every metric of the catalogue but those that are made up."""
     text = "\n".join(EXPRESSIONS)
-    assert named(text) == {entry.uploaded for entry in CATALOGUE.values()} - MADE_UP
-    prefixes = {entry.uploaded.partition("_")[0] for entry in CATALOGUE.values()}
+    assert named(text) == {entry.prometheus_name for entry in CATALOGUE.values()} - MADE_UP
+    prefixes = {entry.prometheus_name.partition("_")[0] for entry in CATALOGUE.values()}
     words = set(re.findall(rf"\b(?:{'|'.join(prefixes)})_\w+", text)) - {"device_id"}
     known = {
-        entry.uploaded + suffix
+        entry.prometheus_name + suffix
         for entry in CATALOGUE.values()
         for suffix in ("", "_bucket", "_sum", "_count")
     }

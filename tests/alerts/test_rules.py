@@ -32,7 +32,7 @@ RULES: dict[str, dict[str, Any]] = {
     rule["alert"]: rule for group in GROUPS for rule in group["rules"]
 }
 
-UPLOADED = {entry.uploaded for entry in CATALOGUE.values()}
+UPLOADED = {entry.prometheus_name for entry in CATALOGUE.values()}
 METRIC = rf"\b(?:{'|'.join(sorted({name.partition('_')[0] for name in UPLOADED}))})_\w+"
 """Matches what may be the name of a metric."""
 

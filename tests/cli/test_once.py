@@ -48,9 +48,9 @@ def test_who_is_silent_runs_again() -> None:
     """A second time, after a pause, and only those: the others have said what they had to."""
     waits: list[float] = []
     first, second = Fake("first", nothing, something), Fake("second", something)
-    outcome = collect([first, second], lambda: 1, waits.append)
-    assert outcome.samples == [*something(), *something()]
-    assert outcome.failures == {}
+    collected = collect([first, second], lambda: 1, waits.append)
+    assert collected.samples == [*something(), *something()]
+    assert collected.failures == {}
     assert waits == [PAUSE]
     assert first.runs == second.runs == []
 
@@ -58,16 +58,16 @@ def test_who_is_silent_runs_again() -> None:
 def test_nobody_waits_for_nothing() -> None:
     """Where all have answered there is no second time; failing is an answer."""
     waits: list[float] = []
-    outcome = collect([Fake("a", something), Fake("b", broken)], lambda: 1, waits.append)
-    assert outcome.failures == {"b": "the sensor is gone"}
-    assert outcome.samples == something()
+    collected = collect([Fake("a", something), Fake("b", broken)], lambda: 1, waits.append)
+    assert collected.failures == {"b": "the sensor is gone"}
+    assert collected.samples == something()
     assert waits == []
 
 
 def test_who_stays_silent_has_nothing_to_say() -> None:
     """No sample after two readings is no failure: there may be no such hardware."""
-    outcome = collect([Fake("a", nothing, nothing)], lambda: 1, lambda _: None)
-    assert (outcome.samples, outcome.failures) == ([], {})
+    collected = collect([Fake("a", nothing, nothing)], lambda: 1, lambda _: None)
+    assert (collected.samples, collected.failures) == ([], {})
 
 
 def test_a_stuck_collector_is_given_up() -> None:
@@ -79,10 +79,10 @@ def test_a_stuck_collector_is_given_up() -> None:
         return []
 
     some = [Fake("stuck", stuck), Fake("well", something)]
-    outcome = collect(some, lambda: 1, lambda _: None, deadline=0.05)
+    collected = collect(some, lambda: 1, lambda _: None, deadline=0.05)
     never.set()
-    assert outcome.failures == {"stuck": "no answer within 0.05 s"}
-    assert outcome.samples == something()
+    assert collected.failures == {"stuck": "no answer within 0.05 s"}
+    assert collected.samples == something()
 
 
 @pytest.fixture

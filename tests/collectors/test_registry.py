@@ -108,14 +108,14 @@ def test_no_two_samples_of_a_round_are_one() -> None:
 
 def test_the_names_of_the_catalogue() -> None:
     """Uploaded names suit PromQL and are different; counters, and only they, end in _total."""
-    uploaded = [entry.uploaded for entry in HOST.values()]
+    uploaded = [entry.prometheus_name for entry in HOST.values()]
     assert len(set(uploaded)) == len(uploaded)
     for stored, entry in HOST.items():
-        assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", entry.uploaded)
-        assert entry.uploaded.removesuffix("_celsius") == stored.replace(".", "_")
+        assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", entry.prometheus_name)
+        assert entry.prometheus_name.removesuffix("_celsius") == stored.replace(".", "_")
         assert all(re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", tag) for tag in entry.tags)
         assert not {"device_id", "__name__"} & set(entry.tags)
-        assert entry.uploaded.endswith("_total") == (entry.kind == "counter")
+        assert entry.prometheus_name.endswith("_total") == (entry.type == "counter")
         assert entry.help.endswith(".")
         assert entry.collector in COLLECTORS
 

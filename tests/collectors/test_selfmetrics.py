@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from belatwist.collectors.selfmetrics import SelfMetrics, resident_bytes
-from belatwist.metrics.catalogue import SELF, Kind
+from belatwist.metrics.catalogue import SELF, MetricType
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import REAL, Sample
 
@@ -28,7 +28,7 @@ def full() -> Telemetry:
     telemetry.metrics_failed.labels("cpu.usage")
     telemetry.collection_duration.labels("cpu.usage").observe(0.02)
     for stored, entry in SELF.items():
-        if entry.kind is Kind.GAUGE and not stored.startswith("collector."):
+        if entry.type is MetricType.GAUGE and not stored.startswith("collector."):
             telemetry.watch(stored, lambda: 5)
     return telemetry
 
@@ -38,7 +38,7 @@ def test_everything_is_collected() -> None:
     found = collect(full())
     expected = {}
     for stored, entry in SELF.items():
-        if entry.kind is Kind.HISTOGRAM:
+        if entry.type is MetricType.HISTOGRAM:
             expected[f"{stored}_bucket"] = {*entry.tags, "le"}
             expected[f"{stored}_sum"] = expected[f"{stored}_count"] = set(entry.tags)
         else:

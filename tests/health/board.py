@@ -8,7 +8,7 @@ import pytest
 
 from belatwist import config
 from belatwist.collectors.registry import COLLECTORS, build
-from belatwist.metrics.catalogue import SELF, Kind
+from belatwist.metrics.catalogue import SELF, MetricType
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from tests.fixture_trees import NOW_MS, procfs, sysfs
@@ -33,7 +33,7 @@ def told() -> Telemetry:
         telemetry.metrics_failed.labels(name).inc()
         telemetry.collection_duration.labels(name).observe(0.004)
     for stored, entry in SELF.items():
-        if entry.kind is Kind.GAUGE:
+        if entry.type is MetricType.GAUGE:
             telemetry.watch(stored, lambda: 5.0)
     return telemetry
 

@@ -100,9 +100,11 @@ def test_metrics(tmp_path: Path) -> None:
             text = answer.read().decode()
         assert service.stop() == 0
     names = set(re.findall(r"^([a-z]\w*?)(?:_bucket|_sum|_count)?[{ ]", text, re.MULTILINE))
-    host = {entry.uploaded for entry in HOST.values() if entry.collector in device_metrics()}
+    host = {entry.prometheus_name for entry in HOST.values() if entry.collector in device_metrics()}
     own = {
-        entry.uploaded for stored, entry in SELF.items() if not stored.startswith("storage.wal_")
+        entry.prometheus_name
+        for stored, entry in SELF.items()
+        if not stored.startswith("storage.wal_")
     }
     assert host | own <= names
     assert re.search(r"^memory_total_bytes \d", text, re.MULTILINE)

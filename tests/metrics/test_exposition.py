@@ -107,7 +107,7 @@ def drawn(draw: st.DrawFn) -> list[Sample]:
 def test_whatever_the_tags_hold_the_text_is_whole(samples: list[Sample]) -> None:
     """Each series is read back, once, with its labels and its value."""
     assert values(text(samples)) == {
-        (HOST[one.series.name].uploaded, one.series.tags): one.value for one in samples
+        (HOST[one.series.name].prometheus_name, one.series.tags): one.value for one in samples
     }
 
 
@@ -123,13 +123,13 @@ def test_a_board_gives_the_whole_catalogue() -> None:
     written = text([*collected(), measured("network.interfaces_dropped_total", 3)])
     found = {family.name: family for family in text_string_to_metric_families(written)}
     for entry in HOST.values():
-        name = entry.uploaded.removesuffix("_total")
+        name = entry.prometheus_name.removesuffix("_total")
         family = found.pop(name)
-        assert (family.type, family.documentation) == (entry.kind, entry.help)
+        assert (family.type, family.documentation) == (entry.type, entry.help)
         for one in family.samples:
             assert one.labels.keys() == set(entry.tags)
-            assert one.name == entry.uploaded
-    own = {entry.uploaded.removesuffix("_total") for entry in SELF.values()}
+            assert one.name == entry.prometheus_name
+    own = {entry.prometheus_name.removesuffix("_total") for entry in SELF.values()}
     assert found.keys() <= own
 
 

@@ -14,7 +14,9 @@ METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
-@pytest.mark.parametrize(("stored", "uploaded"), [(k, v.uploaded) for k, v in CATALOGUE.items()])
+@pytest.mark.parametrize(
+    ("stored", "uploaded"), [(k, v.prometheus_name) for k, v in CATALOGUE.items()]
+)
 def test_catalogue(stored: str, uploaded: str) -> None:
     """Every metric of the catalogue is uploaded under the name that the catalogue says."""
     assert metric_name(stored) == uploaded

@@ -11,7 +11,7 @@ from belatwist.collectors import Collector
 from belatwist.errors import ParseError
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.scheduler.service import PATIENCE, CollectorScheduler, Job
+from belatwist.scheduler.service import SLOW_AFTER, CollectorScheduler, Job
 from tests.log_events import Captured
 
 
@@ -284,10 +284,10 @@ class SchedulerTests(SynchronousTestCase):
             self.scheduler((first, 10.0), (stuck, 10.0), (last, 10.0))
             hang.run_until_stuck(self.threads.kept.pop())
             self.threads.keep = False
-            self.clock.advance(PATIENCE)
+            self.clock.advance(SLOW_AFTER)
             self.assertEqual([self.names(tick) for tick in self.ticks], [["first"], ["last"]])
             self.assertEqual(log.texts(LogLevel.error), [])
-            self.clock.advance(5.0 - PATIENCE)
+            self.clock.advance(5.0 - SLOW_AFTER)
         (event,) = [e for e in log.events if e.get("log_level") is LogLevel.error]
         self.assertEqual(
             (event["collector"], event["error"], event["error_type"]),
@@ -305,7 +305,7 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler((slow, 1.0), (last, 1.0))
         hang.run_until_stuck(self.threads.kept.pop())
         self.threads.keep = False
-        self.clock.pump([PATIENCE] * 16)
+        self.clock.pump([SLOW_AFTER] * 16)
         self.assertEqual([self.names(tick) for tick in self.ticks], [["last"]] * 5)
         stamps = [tick[0].timestamp_ms - round(self.start * 1000) for tick in self.ticks]
         self.assertEqual(stamps, [250, 1000, 2000, 3000, 4000])
@@ -342,8 +342,8 @@ class SchedulerTests(SynchronousTestCase):
         self.clock.advance(1.0)
         hang.run_until_stuck(self.threads.kept.pop())
         self.threads.keep = False
-        self.clock.advance(PATIENCE)
-        self.clock.advance(5.0 - PATIENCE)
+        self.clock.advance(SLOW_AFTER)
+        self.clock.advance(5.0 - SLOW_AFTER)
         return hang
 
     def test_a_collector_that_comes_back_is_run_again(self) -> None:
@@ -355,8 +355,8 @@ class SchedulerTests(SynchronousTestCase):
         self.scheduler((stuck, 10.0))
         hang.run_until_stuck(self.threads.kept.pop())
         self.threads.keep = False
-        self.clock.advance(PATIENCE)
-        self.clock.advance(5.0 - PATIENCE)
+        self.clock.advance(SLOW_AFTER)
+        self.clock.advance(5.0 - SLOW_AFTER)
         self.clock.advance(5.0)
         self.assertEqual(self.ticks, [])
         stuck.collect = works  # type: ignore[method-assign]

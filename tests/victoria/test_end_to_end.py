@@ -120,7 +120,7 @@ def test_intervals_are_kept(world: World) -> None:
 def test_this_machine_gives_its_part_of_the_catalogue(world: World) -> None:
     """Every metric of the catalogue is there but for hardware that this machine lacks."""
     found = {dict(key)["__name__"] for key in world.server.export(HOST_DEVICE)}
-    missing = {metric.uploaded for metric in HOST.values()} - found
+    missing = {metric.prometheus_name for metric in HOST.values()} - found
     missing -= {"network_interfaces_dropped_total"}  # Only where there are too many.
     if not list(Path("/sys/class/thermal").glob("thermal_zone*")):
         missing -= {"cpu_temperature_celsius", "thermal_zone_temp_celsius"}
@@ -132,13 +132,13 @@ def test_this_machine_gives_its_part_of_the_catalogue(world: World) -> None:
 def test_the_board_gives_the_rest(world: World) -> None:
     """On the device's own files everything is there; a CPU's usage needs files that change."""
     found = {dict(key)["__name__"] for key in world.server.export(BOARD_DEVICE)}
-    missing = {metric.uploaded for metric in HOST.values()} - found
+    missing = {metric.prometheus_name for metric in HOST.values()} - found
     assert missing <= {"network_interfaces_dropped_total", "cpu_usage_percent"}
 
 
 def test_tags_are_labels(world: World) -> None:
     """Each series has its device and the tags of the catalogue, and no others."""
-    tags = {metric.uploaded: set(metric.tags) for metric in CATALOGUE.values()}
+    tags = {metric.prometheus_name: set(metric.tags) for metric in CATALOGUE.values()}
     for name, own in list(tags.items()):
         tags |= {f"{name}_bucket": {*own, "le"}, f"{name}_sum": own, f"{name}_count": own}
     for device in (HOST_DEVICE, BOARD_DEVICE):

@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.web import http
 from twisted.web.iweb import IRequest
 
-from belatwist.metrics.catalogue import CATALOGUE, Kind
+from belatwist.metrics.catalogue import CATALOGUE, MetricType
 from belatwist.model import REAL, Sample
 from belatwist.store.sql.ranges import SERIES, Grid, Line, Scan, Stored, all_series, series_named
 from belatwist.web.gzip import Packing, packed
@@ -254,7 +254,7 @@ def is_counter(name: str) -> bool:
     """
     entry = CATALOGUE.get(name)
     if entry is not None:
-        return entry.kind is Kind.COUNTER
+        return entry.type is MetricType.COUNTER
     return name.endswith(("_total", "_bucket", "_sum", "_count"))
 
 

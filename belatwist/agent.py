@@ -16,7 +16,7 @@ from belatwist.errors import BelaError
 from belatwist.runtime.listener import Listener
 from belatwist.runtime.lockfile import ProcessLock
 from belatwist.runtime.sd_notify import Notifier
-from belatwist.runtime.watchdog import Answering
+from belatwist.runtime.watchdog import ResponsivenessCheck
 from belatwist.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Agent(MultiService):
         self._failed = failed
         self._starting: Deferred[None] | None = None
         self._locked = True
-        self._lock_watch = LoopingCall(self._look_at_lock)
+        self._lock_watch = LoopingCall(self._check_lock)
         self._lock_watch.clock = reactor
         for service in (*listeners, *services):
             service.setServiceParent(self)
@@ -118,7 +118,7 @@ class Agent(MultiService):
         self._lock_watch.start(LOCK_EVERY, now=False)
         self._notifier.ready()
 
-    def _look_at_lock(self) -> None:
+    def _check_lock(self) -> None:
         held = self._lock.held()
         if held is not self._locked:
             self._locked = held
@@ -133,14 +133,14 @@ class Agent(MultiService):
     @contextmanager
     def _extending(self) -> Iterator[None]:
         """While the database takes its time to be opened or closed, ask systemd for more."""
-        answering = Answering(
+        database_check = ResponsivenessCheck(
             self._store.ping, reactor=self._reactor, limit=EXTENSION, progress=self._store.progress
         )
 
         def extend() -> None:
             if self._store.opening is not None:
                 self._notifier.status(f"the database {self._store.opening}")
-            if answering() is None:
+            if database_check() is None:
                 self._notifier.extend(EXTENSION)
 
         extending = LoopingCall(extend)

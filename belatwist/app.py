@@ -14,7 +14,7 @@ from belatwist.clock.timekeeper import Timekeeper
 from belatwist.collectors import registry
 from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Config, Health, Storage, read_token
-from belatwist.health.builder import Parts
+from belatwist.health.builder import AgentParts
 from belatwist.health.status import judge, summary
 from belatwist.metrics.exposition import exposition
 from belatwist.metrics.telemetry import Telemetry
@@ -22,7 +22,7 @@ from belatwist.procfs.reader import Reader
 from belatwist.runtime.listener import Listener
 from belatwist.runtime.lockfile import ProcessLock
 from belatwist.runtime.sd_notify import Notifier
-from belatwist.runtime.watchdog import Answering, Lately, Watchdog
+from belatwist.runtime.watchdog import RecencyCheck, ResponsivenessCheck, Watchdog
 from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.buffer import Intake
 from belatwist.store.checkpointer import Checkpointer
@@ -120,7 +120,7 @@ def build(
         delivering=config.remote.enabled,
     )
     lock = ProcessLock(Path(f"{path}.lock"))
-    parts = Parts(
+    parts = AgentParts(
         device_id=config.device.id,
         session_id=session_id,
         started=reactor.seconds(),
@@ -138,9 +138,9 @@ def build(
         progress=delivery.progress if config.remote.enabled else None,
         timekeeper=timekeeper,
     )
-    _watch(telemetry, store, checkpointer, timekeeper)
+    _register_gauges(telemetry, store, checkpointer, timekeeper)
     if config.health.enabled:
-        listeners = [_health(config.health, parts, reactor), *listeners]
+        listeners = [_health_listener(config.health, parts, reactor), *listeners]
     watchdog = _watchdog(config.health, parts, notifier)
     uploads = [lookout, uploader] if config.remote.enabled else []
     return Agent(
@@ -156,7 +156,7 @@ def build(
     )
 
 
-def _watch(
+def _register_gauges(
     telemetry: Telemetry, store: SQLiteStore, checkpointer: Checkpointer, timekeeper: Timekeeper
 ) -> None:
     """Have the gauges read where their values are kept anyway."""
@@ -176,14 +176,14 @@ def _watch(
     telemetry.watch("time.skew_ms", lambda: timekeeper.skew)
 
 
-def _ended(parts: Parts) -> Iterator[tuple[float | None, float]]:
+def _last_runs(parts: AgentParts) -> Iterator[tuple[float | None, float]]:
     """Give when each collector has ended, and its interval; not the agent's own: it cannot hang."""
     for job in parts.scheduler.jobs:
         if job.collector.name in parts.collectors:
             yield job.ended_at, job.interval
 
 
-def _health(health: Health, parts: Parts, reactor: Any) -> Listener:
+def _health_listener(health: Health, parts: AgentParts, reactor: Any) -> Listener:
     # Klein is several megabytes: only who wants the endpoint pays for it.
     from belatwist.web.endpoints import Endpoint, site
     from belatwist.web.page.resource import Page
@@ -196,13 +196,13 @@ def _health(health: Health, parts: Parts, reactor: Any) -> Listener:
     return Listener(reactor, health.host, health.port, site(endpoint, reactor), "health")
 
 
-def _watchdog(health: Health, parts: Parts, notifier: Notifier) -> Watchdog:
+def _watchdog(health: Health, parts: AgentParts, notifier: Notifier) -> Watchdog:
     """Make what tells systemd that the agent is alive."""
     reactor, store = parts.reactor, parts.store
-    patience = 0.75 * (notifier.watchdog or 0.0)
+    limit = 0.75 * (notifier.watchdog or 0.0)
     checks: list[Callable[[], str | None]] = [
-        Answering(store.ping, reactor=reactor, limit=patience, progress=store.progress),
-        Lately(lambda: _ended(parts), reactor=reactor, least=patience),
+        ResponsivenessCheck(store.ping, reactor=reactor, limit=limit, progress=store.progress),
+        RecencyCheck(lambda: _last_runs(parts), reactor=reactor, minimum=limit),
     ]
 
     def status() -> str:

@@ -15,7 +15,13 @@ from belatwist import config
 from belatwist.errors import ConfigError
 from belatwist.log.events import Event
 from belatwist.log.output import LogOutput
-from belatwist.runtime.process import Root, ServiceOptions, fail, prepare, refuse
+from belatwist.runtime.process import (
+    ServiceOptions,
+    ServiceRoot,
+    configure_process,
+    exit_with,
+    fail,
+)
 
 if TYPE_CHECKING:
     from belatwist.runtime.listener import Listener
@@ -65,16 +71,16 @@ def makeService(options: Options) -> IService:
             max_bytes=logging.max_size_mb << 20,
         )
     except ConfigError as error:
-        refuse(f"bela: {error}")
+        exit_with(f"bela: {error}")
     except OSError as error:
         passes = error.errno in {errno.ENOSPC, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE}
-        refuse(
+        exit_with(
             f"bela: {path}: logging.output: {logging.output}: {error.strerror}",
-            for_good=not passes,
+            permanent=not passes,
         )
     from twisted.internet import reactor
 
-    prepare(reactor, on_hangup=output.reopen)
+    configure_process(reactor, on_hangup=output.reopen)
     from belatwist import app
     from belatwist.clock.sources import Clocks
     from belatwist.runtime.sd_notify import Notifier
@@ -96,8 +102,8 @@ def makeService(options: Options) -> IService:
             listeners=[] if where is None else [_receiver(reactor, *where)],
         )
     except ConfigError as error:
-        refuse(f"bela: {path}: {error}")
-    return Root(output, agent)
+        exit_with(f"bela: {path}: {error}")
+    return ServiceRoot(output, agent)
 
 
 def _receiver_address(url: str) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from twisted.internet.task import react
 from twisted.logger import globalLogBeginner
 
 from belatwist.log.output import LogOutput
-from belatwist.runtime.process import prepare
+from belatwist.runtime.process import configure_process
 
 
 def main(name: str, arguments: str) -> None:
@@ -30,7 +30,7 @@ def main(name: str, arguments: str) -> None:
         print(json.dumps(await function(reactor, *positional, **named)))
 
     def begin(reactor: Any) -> "Deferred[None]":
-        prepare(reactor, on_hangup=output.reopen)
+        configure_process(reactor, on_hangup=output.reopen)
         return Deferred.fromCoroutine(run(reactor))
 
     react(begin)

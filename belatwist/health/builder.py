@@ -32,7 +32,7 @@ Totals = dict[tuple[str, Labels], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class AgentParts:
     """The parts of an agent that have something to say.
 
     :ivar started: when the agent was made, on the reactor's clock.

@@ -22,14 +22,14 @@ from werkzeug.exceptions import HTTPException
 
 from belatwist.receiver.bounds import LIMITS, MAX_BODIES_BYTES, Body, Budget, UploadRequest
 from belatwist.receiver.memory import Memory
-from belatwist.receiver.parse import Line, Reader, Step, read_import, read_metrics
+from belatwist.receiver.parse import BodyParser, Line, Step, read_import, read_metrics
 from belatwist.receiver.unpack import BadBodyError, TooLargeError, UnknownEncodingError, quote
-from belatwist.web.site import BoundedRequest, BoundedSite, answer, error_body, no_route
+from belatwist.web.site import BoundedRequest, BoundedSite, error_body, no_route, respond
 
-MAX_DESCRIBED = 1000
+MAX_LOGGED_SERIES = 1000
 """Most series of a request that are logged one by one."""
 
-_DESCRIBED_PER_STEP = 50
+_LOGGED_PER_STEP = 50
 
 _PAGE = b"""belatwist receiver, for quick local testing
 
@@ -41,7 +41,7 @@ GET  /health          counts
 
 
 @dataclass(slots=True)
-class _Described:
+class _LoggedSeries:
     """What is logged of one series of a request: its labels, quoted and cut, and its samples."""
 
     series: str
@@ -56,10 +56,10 @@ class _Upload:
 
     :ivar number: which request it is, counted from 1.
     :ivar device: who sent it, quoted for the log.
-    :ivar described: the first series, by the hash of their labels, which may be much longer.
+    :ivar logged: the first series, by the hash of their labels, which may be much longer.
     """
 
-    read: Reader
+    read: BodyParser
     number: int
     device: str
     body: bytes
@@ -67,22 +67,22 @@ class _Upload:
     samples: int = 0
     series: int = 0
     unpacked_bytes: int = 0
-    described: dict[int, _Described] = field(default_factory=dict)
+    logged: dict[int, _LoggedSeries] = field(default_factory=dict)
 
     def steps(self) -> Iterator[Step]:
         return self.read(self.body, self.encoding)
 
-    def describe(self, line: Line) -> None:
+    def note(self, line: Line) -> None:
         key = hash(line.labels)
-        described = self.described.get(key)
-        if described is None:
-            if len(self.described) == MAX_DESCRIBED:
+        logged = self.logged.get(key)
+        if logged is None:
+            if len(self.logged) == MAX_LOGGED_SERIES:
                 return
             labels = ", ".join(f"{name}={value}" for name, value in line.labels)
-            described = self.described[key] = _Described(quote(labels, 500))
-        described.samples += len(line.values)
-        described.last_value = line.values[-1]
-        described.last_timestamp_ms = line.timestamps[-1]
+            logged = self.logged[key] = _LoggedSeries(quote(labels, 500))
+        logged.samples += len(line.values)
+        logged.last_value = line.values[-1]
+        logged.last_timestamp_ms = line.timestamps[-1]
 
 
 class Receiver:
@@ -120,7 +120,7 @@ class Receiver:
     @app.route("/", methods=["GET"])
     def index(self, request: IRequest) -> bytes:
         """Say which addresses there are."""
-        return answer(request, http.OK, _PAGE, b"text/plain; charset=utf-8")
+        return respond(request, http.OK, _PAGE, b"text/plain; charset=utf-8")
 
     @app.route("/health", methods=["GET"])
     def health(self, request: IRequest) -> bytes:
@@ -134,14 +134,14 @@ class Receiver:
             "rejected_requests": self._rejected_requests,
             "uptime_seconds": round(self._clock.seconds() - self._started, 3),
         }
-        return answer(request, http.OK, msgspec.json.encode(status))
+        return respond(request, http.OK, msgspec.json.encode(status))
 
     @app.route("/api/v1/series", methods=["GET"])
     def series(self, request: IRequest) -> bytes:
         """Describe the series held, least recently updated first."""
         names = request.args.get(b"name")
         name = names[0].decode("utf-8", "replace") if names else None
-        return answer(request, http.OK, msgspec.json.encode(list(self.memory.series(name))))
+        return respond(request, http.OK, msgspec.json.encode(list(self.memory.series(name))))
 
     @app.route("/api/v1/import", methods=["POST"])
     async def import_lines(self, request: IRequest) -> bytes:
@@ -155,7 +155,7 @@ class Receiver:
         """Take the older format. Its Go client wants ``success`` in the answer."""
         upload = await self._take(request, read_metrics)
         counts = {"accepted": upload.samples, "received": upload.samples, "success": True}
-        return answer(request, http.OK, msgspec.json.encode(counts))
+        return respond(request, http.OK, msgspec.json.encode(counts))
 
     @app.handle_errors(BadBodyError)
     def bad_body(self, request: IRequest, failure: Failure) -> bytes:
@@ -166,14 +166,14 @@ class Receiver:
         if isinstance(error, UnknownEncodingError):
             request.setHeader(b"Accept-Encoding", b"gzip")
         more = {} if error.line is None else {"line": error.line}
-        return answer(request, error.status, error_body(error.reason, **more))
+        return respond(request, error.status, error_body(error.reason, **more))
 
     @app.handle_errors(HTTPException)
     def no_route(self, request: IRequest, failure: Failure) -> bytes:
         """Say that there is no such address, or that it takes other methods."""
         return no_route(request, failure)
 
-    def _take(self, request: IRequest, read: Reader) -> Deferred[_Upload]:
+    def _take(self, request: IRequest, read: BodyParser) -> Deferred[_Upload]:
         """Check a body and keep its samples.
 
         When the client goes away meanwhile, the work is completed all the same: the samples came.
@@ -210,9 +210,9 @@ class Receiver:
                     upload.samples += len(line.values)
                     upload.series += self.memory.add(line, upload.number)
                     if self._verbose:
-                        upload.describe(line)
+                        upload.note(line)
                 yield
-            yield from self._describe(upload)
+            yield from self._log_series(upload)
         self._samples += upload.samples
         self._log.info(
             "received {samples} samples of {series} series from {device}"
@@ -224,19 +224,19 @@ class Receiver:
             raw_bytes=upload.unpacked_bytes,
         )
 
-    def _describe(self, upload: _Upload) -> Iterator[None]:
-        for number, described in enumerate(upload.described.values(), 1):
+    def _log_series(self, upload: _Upload) -> Iterator[None]:
+        for number, logged in enumerate(upload.logged.values(), 1):
             self._log.info(
                 "{series}: {samples} samples, the last {value} at {timestamp}",
-                series=described.series,
-                samples=described.samples,
-                value=described.last_value,
-                timestamp=described.last_timestamp_ms,
+                series=logged.series,
+                samples=logged.samples,
+                value=logged.last_value,
+                timestamp=logged.last_timestamp_ms,
             )
-            if number % _DESCRIBED_PER_STEP == 0:
+            if number % _LOGGED_PER_STEP == 0:
                 yield
-        if len(upload.described) == MAX_DESCRIBED < upload.series:
-            self._log.info("and {more} more series", more=upload.series - MAX_DESCRIBED)
+        if len(upload.logged) == MAX_LOGGED_SERIES < upload.series:
+            self._log.info("and {more} more series", more=upload.series - MAX_LOGGED_SERIES)
 
     def _reject(self, reason: str, device: str) -> None:
         self._rejected_requests += 1

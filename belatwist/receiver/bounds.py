@@ -96,7 +96,7 @@ class UploadRequest(BoundedRequest):
             reason = "too many bodies at the same time"
             retry_after = {b"Retry-After": [b"%d" % RETRY_AFTER_SECONDS]}
             self.refuse(http.SERVICE_UNAVAILABLE, reason, retry_after)
-            self._let_go(reason)
+            self._discard(reason)
 
     def take_body(self) -> Body:
         """Hand over the complete body to a caller that closes it.
@@ -109,8 +109,8 @@ class UploadRequest(BoundedRequest):
     def _refuse_length(self) -> None:
         reason = f"the body is longer than {MAX_BODY_BYTES} bytes"
         self.refuse(http.REQUEST_ENTITY_TOO_LARGE, reason)
-        self._let_go(reason)
+        self._discard(reason)
 
-    def _let_go(self, reason: str) -> None:
+    def _discard(self, reason: str) -> None:
         self._body.close()
         self._on_refused(reason)

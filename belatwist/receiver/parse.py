@@ -66,7 +66,7 @@ class Step(NamedTuple):
     unpacked_bytes: int
 
 
-class Reader(Protocol):
+class BodyParser(Protocol):
     """A format: :func:`read_import` or :func:`read_metrics`."""
 
     def __call__(self, body: bytes, encoding: str) -> Iterator[Step]:

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from belatwist.errors import StartError
 from belatwist.log.output import LogOutput
 from belatwist.runtime.listener import Listener
-from belatwist.runtime.process import Root, ServiceOptions, fail, prepare
+from belatwist.runtime.process import ServiceOptions, ServiceRoot, configure_process, fail
 
 
 def _port(text: str) -> int:
@@ -32,7 +32,7 @@ class Options(ServiceOptions):
     optFlags = (("verbose", "v", "Log every series of every request."),)
 
 
-class _Started(Service):
+class _ListenerService(Service):
     """Opens the port when the service starts."""
 
     def __init__(self, listener: Listener, reactor: Any) -> None:
@@ -56,11 +56,11 @@ def makeService(options: Options) -> IService:
     output = LogOutput("info", "console", "stdout")
     from twisted.internet import reactor
 
-    prepare(reactor, on_hangup=output.reopen)
+    configure_process(reactor, on_hangup=output.reopen)
     from belatwist.receiver.app import Receiver, site
 
     receiver = Receiver(reactor, verbose=bool(options["verbose"]))
     listener = Listener(
         reactor, options["host"], options["port"], site(receiver, reactor), "receiver"
     )
-    return Root(output, _Started(listener, reactor))
+    return ServiceRoot(output, _ListenerService(listener, reactor))

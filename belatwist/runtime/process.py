@@ -43,7 +43,7 @@ class ServiceOptions(usage.Options):
             raise SystemExit(f"{error} (--help explains the options)") from error
 
 
-class Root(MultiService):
+class ServiceRoot(MultiService):
     """The root of a service tree, which brings the log observer along.
 
     :param observer: twistd logs through it, from its first line on.
@@ -62,17 +62,17 @@ class Root(MultiService):
         super().setServiceParent(parent)
 
 
-def refuse(reason: str, *, for_good: bool = True) -> NoReturn:
+def exit_with(reason: str, *, permanent: bool = True) -> NoReturn:
     """End before anything has begun: one line on stderr.
 
-    :param for_good: whether trying again would come to the same. Then the exit status is 78
+    :param permanent: whether trying again would come to the same. Then the exit status is 78
         (``EX_CONFIG`` of sysexits.h), which tells a supervisor so; otherwise 1.
     """
     sys.stderr.write(f"{reason}\n")
-    raise SystemExit(os.EX_CONFIG if for_good else 1)
+    raise SystemExit(os.EX_CONFIG if permanent else 1)
 
 
-def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
+def configure_process(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
     """Make the reactor's timers monotonic, and signals do what they should.
 
     SIGINT and SIGTERM end the process in order, with exit status 0.
@@ -83,7 +83,7 @@ def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
     :param on_hangup: called on SIGHUP, whose default would end the process.
     """
     reactor.seconds = time.monotonic
-    _tell_stacks()
+    _dump_stacks_on_abort()
     # What the service writes is for its user and group: the database, its lock, the log.
     os.umask(0o027)
 
@@ -94,10 +94,10 @@ def prepare(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
     signal.signal(signal.SIGHUP, hangup)
     # After Twisted's own handlers, which would have the process die of the signal.
     reactor.callWhenRunning(_handle_signals, reactor)
-    reactor.callWhenRunning(_spare_the_imported)
+    reactor.callWhenRunning(_freeze_gc)
 
 
-def _tell_stacks() -> None:
+def _dump_stacks_on_abort() -> None:
     """Have SIGABRT, with which systemd's watchdog ends a process that hangs, tell where it hung.
 
     The main thread's stack comes from the signal's handler itself, whatever that thread is in;
@@ -119,7 +119,7 @@ def _tell_stacks() -> None:
     faulthandler.enable(stream, all_threads=False)
 
 
-def _spare_the_imported() -> None:
+def _freeze_gc() -> None:
     """Take what is there by now, which stays, out of the garbage collector's rounds.
 
     A full round over it holds the whole process up for about 16 ms on a fast machine, and comes

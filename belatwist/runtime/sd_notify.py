@@ -36,7 +36,7 @@ class Notifier:
             self._address = f"\0{self._address[1:]}"
         self._status = ""
         self._failures = 0
-        self._owes_ready = False
+        self._ready_pending = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Notifier":
@@ -54,16 +54,16 @@ class Notifier:
 
     def ready(self) -> None:
         """Say that the start is complete; where that fails, before whatever is said next."""
-        self._owes_ready = self.enabled
-        self._pay()
+        self._ready_pending = self.enabled
+        self._flush_ready()
 
-    def _pay(self) -> None:
-        if self._owes_ready and self._send("READY=1"):
-            self._owes_ready = False
+    def _flush_ready(self) -> None:
+        if self._ready_pending and self._send("READY=1"):
+            self._ready_pending = False
 
-    def alive(self) -> bool:
+    def ping(self) -> bool:
         """Say that all is well; returns whether that could be said."""
-        self._pay()
+        self._flush_ready()
         return self._send("WATCHDOG=1")
 
     def status(self, text: str) -> None:
@@ -71,7 +71,7 @@ class Notifier:
 
         :param text: made one line of at most 300 characters.
         """
-        self._pay()
+        self._flush_ready()
         line = one_line(text[: 2 * _MAX_STATUS])[:_MAX_STATUS]
         if line != self._status and self._send(f"STATUS={line}"):
             self._status = line

@@ -18,92 +18,84 @@ STATUS_EVERY = 30.0
 _SHORTEST_TURN = 0.05
 
 
-class Answering:
-    """A check that somebody still answers, whatever the answer: who says no is alive.
+class ResponsivenessCheck:
+    """Checks that the database still responds; an error response also counts.
 
-    Each call puts the question again, if the one before was answered.
+    Each call starts a new request if the one before has been answered.
 
-    A good limit is three quarters of the watchdog's interval: who hangs is noticed at the second
-    ping, so that systemd acts within two intervals; an answer that takes less than one and a half
-    is waited for.
-
-    :param ask: puts the question.
-    :param limit: seconds after which a question that is not answered tells of a fault.
-    :param progress: tells when a long piece of work last gave a sign of life, on the reactor's
-        clock; ``None`` when nothing of the kind is under way. Who works does not hang.
-    :param who: what is asked, for the text.
+    :param ping: starts a request.
+    :param limit: seconds after which an unanswered request is a fault. Three quarters of the
+        watchdog's interval are a good choice: the second ping after a hang is withheld, so that
+        systemd acts within two intervals, and an answer within one and a half is in time.
+    :param progress: returns when long work last reported progress, on the reactor's clock; ``None``
+        when no such work is under way. A database that makes progress does not hang.
     """
 
     def __init__(
         self,
-        ask: "Callable[[], Deferred[Any]]",
+        ping: "Callable[[], Deferred[Any]]",
         *,
         reactor: "IReactorTime",
         limit: float,
         progress: Callable[[], float | None],
-        who: str = "the database",
     ) -> None:
-        self._ask = ask
+        self._ping = ping
         self._reactor = reactor
         self._limit = limit
         self._progress = progress
-        self._who = who
         self._asked: float | None = None
 
     def __call__(self) -> str | None:
-        """Return why it is not well, ``None`` when it is."""
+        """Return the fault; ``None`` when there is none."""
         now = self._reactor.seconds()
         if self._asked is None:
             self._asked = now
-            maybeDeferred(self._ask).addBoth(self._answered)
+            maybeDeferred(self._ping).addBoth(self._answered)
             return None
         silent = now - max(self._asked, self._progress() or 0.0)
         if silent <= self._limit:
             return None
-        return f"{self._who} has not answered for {silent:.0f} s"
+        return f"the database has not answered for {silent:.0f} s"
 
     def _answered(self, _: object) -> None:
         self._asked = None
 
 
-class Lately:
-    """A check that at least one of several things goes on, each at an interval of its own.
+class RecencyCheck:
+    """Checks that at least one collector has run recently.
 
-    Something is given three of its intervals, and no less than ``least``, since it last happened or
-    since this was first asked.
+    Each collector has three of its intervals, and no less than ``minimum``, since its last run or
+    since the first call.
 
-    :param last: gives of each thing when it last happened, on the reactor's clock (``None`` when
-        not yet), and its interval in seconds.
-    :param least: seconds; three quarters of the watchdog's interval are a good choice.
-    :param what: what should go on, for the text.
+    :param last_runs: yields, of each collector, when its last run ended on the reactor's clock
+        (``None`` before the first), and its interval in seconds.
+    :param minimum: seconds; three quarters of the watchdog's interval are a good choice.
     """
 
     def __init__(
         self,
-        last: Callable[[], Iterable[tuple[float | None, float]]],
+        last_runs: Callable[[], Iterable[tuple[float | None, float]]],
         *,
         reactor: "IReactorTime",
-        least: float,
-        what: str = "collection",
+        minimum: float,
     ) -> None:
-        self._last = last
+        self._last_runs = last_runs
         self._reactor = reactor
-        self._least = least
-        self._what = what
+        self._minimum = minimum
         self._began: float | None = None
 
     def __call__(self) -> str | None:
-        """Return why it is not well, ``None`` when it is; nothing at all is well."""
+        """Return the fault; ``None`` when there is none, or no collector."""
         now = self._reactor.seconds()
         if self._began is None:
             self._began = now
         shortest = None
-        for at, interval in self._last():
-            ago = now - max(self._began, at or 0.0)
-            if ago <= max(3 * interval, self._least):
+        for ended_at, interval in self._last_runs():
+            ago = now - max(self._began, ended_at or 0.0)
+            if ago <= max(3 * interval, self._minimum):
                 return None
             shortest = ago if shortest is None else min(ago, shortest)
-        return None if shortest is None else f"{self._what} has not run for {shortest:.0f} s"
+        return None if shortest is None else f"collection has not run for {shortest:.0f} s"
 
 
 class Watchdog(Service):
@@ -163,13 +155,13 @@ class Watchdog(Service):
         interval = self._notifier.watchdog
         if interval is not None:
             delay = max(interval / 2 if self._ping() else interval / 20, _SHORTEST_TURN)
-        self._tell_status()
+        self._send_status()
         self._timer = self._reactor.callLater(delay, self._turn)
 
     def _ping(self) -> bool:
         """Give a sign of life if all is well; returns whether one was given."""
         now = self._reactor.seconds()
-        reasons = [reason for check in self._checks if (reason := _ask(check)) is not None]
+        reasons = [reason for check in self._checks if (reason := _reason(check)) is not None]
         if reasons:
             say = self.log.debug if self._withheld else self.log.error
             if not self._withheld:
@@ -181,9 +173,9 @@ class Watchdog(Service):
             seconds = round(now - self._withheld_since, 1)
             self.log.info("Watchdog pings resumed", withheld=self._withheld, seconds=seconds)
             self._withheld = 0
-        return self._notifier.alive()
+        return self._notifier.ping()
 
-    def _tell_status(self) -> None:
+    def _send_status(self) -> None:
         try:
             text = self._status()
         except Exception:  # noqa: BLE001 - a status that cannot be told must not end the pings
@@ -195,7 +187,7 @@ class Watchdog(Service):
             self._notifier.status(text)
 
 
-def _ask(check: Callable[[], str | None]) -> str | None:
+def _reason(check: Callable[[], str | None]) -> str | None:
     try:
         return check()
     except Exception as error:  # noqa: BLE001 - the next turn must come

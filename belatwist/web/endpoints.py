@@ -19,9 +19,9 @@ from belatwist.health.snapshot import Snapshot
 from belatwist.health.status import Status, judge
 from belatwist.metrics.exposition import CONTENT_TYPE
 from belatwist.web.access import Access, GuardedRequest
-from belatwist.web.gzip import packed
+from belatwist.web.gzip import gzip_body
 from belatwist.web.page.resource import Page
-from belatwist.web.site import BoundedSite, Limits, answer, no_route
+from belatwist.web.site import BoundedSite, Limits, no_route, respond
 
 LIMITS = Limits(connections=16, idle=10, request=15)
 
@@ -55,7 +55,7 @@ class Endpoint:
         ):
             self.app.route(path, methods=["GET"])(view)
         if page is not None:
-            self._show(page)
+            self._add_page(page)
         self.app.handle_errors(HTTPException)(no_route)
 
     def status(self, request: IRequest) -> bytes:
@@ -64,22 +64,22 @@ class Endpoint:
         verdict = judge(snapshot, self._health)
         failed = verdict.status is Status.ERROR
         code = http.SERVICE_UNAVAILABLE if failed else http.OK
-        return answer(request, code, packed(request, document(snapshot, verdict)))
+        return respond(request, code, gzip_body(request, document(snapshot, verdict)))
 
     def live(self, request: IRequest) -> bytes:
         """Say that the process is there: always 200."""
-        return answer(request, http.OK, b'{"live":true}')
+        return respond(request, http.OK, b'{"live":true}')
 
     def ready(self, request: IRequest) -> bytes:
         """Say whether all is well: 200 for ok, 503 for anything else."""
         verdict = judge(self._snapshot(), self._health)
         ready = verdict.status is Status.OK
         code = http.OK if ready else http.SERVICE_UNAVAILABLE
-        return answer(request, code, readiness(verdict))
+        return respond(request, code, readiness(verdict))
 
     def metrics(self, request: IRequest) -> bytes:
         """Give the latest value of everything, as Prometheus text."""
-        return answer(request, http.OK, self._metrics(), CONTENT_TYPE.encode())
+        return respond(request, http.OK, self._metrics(), CONTENT_TYPE.encode())
 
     def access(self) -> Access:
         """Return who may ask."""
@@ -89,7 +89,7 @@ class Endpoint:
         names = health.host, *health.allowed_hosts
         return Access(names, f"{health.path}/live".encode(), logins)
 
-    def _show(self, page: Page) -> None:
+    def _add_page(self, page: Page) -> None:
         """Add the addresses of the page."""
 
         def index(request: IRequest) -> bytes:
@@ -109,7 +109,7 @@ class Endpoint:
             # 200 whatever the status: that is for checks, and a browser would log an error.
             snapshot = self._snapshot()
             body = page.now(document(snapshot, judge(snapshot, self._health)))
-            return answer(request, http.OK, packed(request, body))
+            return respond(request, http.OK, gzip_body(request, body))
 
         for path, view in (("/", index), ("/api/v1/now", now), *page.routes()):
             self.app.route(path, methods=["GET"])(view)

@@ -6,15 +6,15 @@ from typing import Any
 
 from twisted.web.iweb import IRequest
 
-_WORTH_PACKING = 500
-PACKED_AT_ONCE = 64 * 1024
+_MIN_BYTES = 500
+GZIP_CHUNK = 64 * 1024
 """How many bytes are compressed in one turn of the reactor; some 3 ms on a desktop's core."""
 
 # RFC 9110, section 12.5.3; a quality of 0 means "not that".
 _GZIP = re.compile(rb"(?i)(?:^|,)\s*gzip\s*(?:$|,|;\s*q=(?:1|0?\.0*[1-9]))")
 
 
-class Packing:
+class GzipEncoder:
     """Compresses a body with gzip, if the client takes that and it is worth while.
 
     A large body takes a while: this is done a piece at a time, so that others have their turn.
@@ -24,10 +24,10 @@ class Packing:
         self._request = request
         self._body = body
         self._at = 0
-        self._packed: list[bytes] = []
+        self._compressed: list[bytes] = []
         self._compressor: Any = None
         accepted = request.getHeader(b"Accept-Encoding") or b""
-        if len(body) >= _WORTH_PACKING and _GZIP.search(accepted):
+        if len(body) >= _MIN_BYTES and _GZIP.search(accepted):
             # 31 is the largest window and a gzip header (zlib.h, deflateInit2).
             self._compressor = zlib.compressobj(wbits=31)
 
@@ -38,9 +38,9 @@ class Packing:
         """
         if self._compressor is None:
             return False
-        piece = self._body[self._at : self._at + PACKED_AT_ONCE]
+        piece = self._body[self._at : self._at + GZIP_CHUNK]
         self._at += len(piece)
-        self._packed.append(self._compressor.compress(piece))
+        self._compressed.append(self._compressor.compress(piece))
         return self._at < len(self._body)
 
     def result(self) -> bytes:
@@ -49,12 +49,12 @@ class Packing:
         if self._compressor is None:
             return self._body
         self._request.setHeader(b"Content-Encoding", b"gzip")
-        return b"".join((*self._packed, self._compressor.flush()))
+        return b"".join((*self._compressed, self._compressor.flush()))
 
 
-def packed(request: IRequest, body: bytes) -> bytes:
-    """Compress a body at once; see :class:`Packing`."""
-    packing = Packing(request, body)
-    while packing.advance():
+def gzip_body(request: IRequest, body: bytes) -> bytes:
+    """Compress a body at once; see :class:`GzipEncoder`."""
+    encoder = GzipEncoder(request, body)
+    while encoder.advance():
         pass
-    return packing.result()
+    return encoder.result()

@@ -50,7 +50,7 @@ class Limits:
     request: float
 
 
-def answer(request: IRequest, status: int, body: bytes, content_type: bytes = JSON) -> bytes:
+def respond(request: IRequest, status: int, body: bytes, content_type: bytes = JSON) -> bytes:
     """Set the head of an answer.
 
     :return: the body, for a route to return.
@@ -75,8 +75,8 @@ def no_route(request: IRequest, failure: Failure) -> bytes:
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
         request.setHeader(b"Allow", allowed.encode())
-        return answer(request, http.NOT_ALLOWED, error_body(f"only {allowed} here"))
-    return answer(request, http.NOT_FOUND, error_body("no such address"))
+        return respond(request, http.NOT_ALLOWED, error_body(f"only {allowed} here"))
+    return respond(request, http.NOT_FOUND, error_body("no such address"))
 
 
 class BoundedRequest(Request):
@@ -179,7 +179,7 @@ class BoundedRequest(Request):
 
     def finish_with(self, status: int, reason: str) -> None:
         """Answer with an error."""
-        self.write(answer(self, status, error_body(reason)))
+        self.write(respond(self, status, error_body(reason)))
         self.finish()
 
 

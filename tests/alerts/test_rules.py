@@ -19,7 +19,7 @@ import yaml
 from belatwist.metrics.catalogue import CATALOGUE
 from tests.alerts.cases import CASES, HOUR, OVER, TROUBLE, Case
 from tests.alerts.simulated_devices import samples, send
-from tests.health.board import program
+from tests.health.scraping import program
 from tests.process import TIMEOUT, free_port
 from tests.victoria.server import VictoriaMetrics
 

@@ -20,7 +20,7 @@ from belatwist.health.snapshot import (
 )
 from belatwist.health.status import judge
 
-WELL = Snapshot(
+HEALTHY = Snapshot(
     version="0.1.0",
     device_id="box-1",
     now_ms=1_767_268_800_000,
@@ -76,7 +76,7 @@ def shown(snapshot: Snapshot) -> list[str]:
 
 def test_all_is_well() -> None:
     """Everything is there, in words, ages and sizes."""
-    assert shown(WELL) == [
+    assert shown(HEALTHY) == [
         "OK - all is well",
         "",
         "box-1, belatwist 0.1.0, up 3 h 4 min, process 1234, session 5b1c",
@@ -102,12 +102,12 @@ def test_all_is_well() -> None:
 def test_all_is_not_well() -> None:
     """The worst reason is on the first line, the others follow; errors stand where they belong."""
     snapshot = replace(
-        WELL,
-        collectors=WELL.collectors
+        HEALTHY,
+        collectors=HEALTHY.collectors
         | {"cpu.usage": CollectorState(True, 90.0, 4_400, 2, "no answer within 5 s")},
-        uploader=replace(WELL.uploader, error="connection refused", overdue=95.0, age=None),
+        uploader=replace(HEALTHY.uploader, error="connection refused", overdue=95.0, age=None),
         storage=replace(
-            WELL.storage,
+            HEALTHY.storage,
             error="database or disk is full",
             waiting=80,
             replaced_as="/var/lib/belabox-metrics/metrics.db.corrupt-1",
@@ -135,7 +135,7 @@ def test_all_is_not_well() -> None:
 
 def test_without_uploads() -> None:
     """Where the configuration wants none it is still said how many samples wait for them."""
-    lines = shown(replace(WELL, uploader=replace(WELL.uploader, enabled=False)))
+    lines = shown(replace(HEALTHY, uploader=replace(HEALTHY.uploader, enabled=False)))
     at = lines.index("uploads    off")
     assert lines[at + 1 : at + 3] == [
         "  samples  25 pending",
@@ -146,7 +146,7 @@ def test_without_uploads() -> None:
 @pytest.mark.parametrize("enabled", [True, False])
 def test_while_the_database_is_being_opened(enabled: bool) -> None:
     """What nobody has counted yet is unknown, and neither 0 nor never."""
-    told = json.loads(document(WELL, judge(WELL, HEALTH)))
+    told = json.loads(document(HEALTHY, judge(HEALTHY, HEALTH)))
     told["uploader"] |= {"enabled": enabled, "pending_metrics": None}
     told["storage"] |= {
         "opening": "is being migrated",
@@ -168,7 +168,7 @@ def test_while_the_database_is_being_opened(enabled: bool) -> None:
 
 def test_an_empty_database() -> None:
     """It has no oldest sample, which is known."""
-    lines = shown(replace(WELL, storage=replace(WELL.storage, oldest_ms=None)))
+    lines = shown(replace(HEALTHY, storage=replace(HEALTHY.storage, oldest_ms=None)))
     assert "  size      12.3 MiB, log 1.0 MiB; no samples" in lines
 
 
@@ -184,7 +184,7 @@ _VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=9,
 )
-_NAMES = st.sampled_from(list(json.loads(document(WELL, judge(WELL, HEALTH)))))
+_NAMES = st.sampled_from(list(json.loads(document(HEALTHY, judge(HEALTHY, HEALTH)))))
 _INNER = st.sampled_from(
     ["status", "last_collection", "last_error", "lock", "skew_ms", "local", "enabled", "pid"]
 )

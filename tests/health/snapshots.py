@@ -1,4 +1,4 @@
-"""Snapshots of an agent: one that is well, and the same with something else about it."""
+"""Snapshots of an agent: a healthy one, and variants of it."""
 
 from dataclasses import replace
 from typing import Any
@@ -22,7 +22,7 @@ GOOD = CollectorState(failing=False, age=2.5, collected=40, failed=0, error=None
 BAD = CollectorState(failing=True, age=65.0, collected=40, failed=3, error="no such sensor")
 NEW = CollectorState(failing=None, age=None, collected=0, failed=0, error=None)
 
-WELL = Snapshot(
+HEALTHY = Snapshot(
     version="0.4.0",
     device_id="belabox-001",
     now_ms=NOW_MS,
@@ -65,7 +65,7 @@ WELL = Snapshot(
 )
 
 
-def but(
+def healthy_but(
     *,
     collectors: dict[str, CollectorState] | None = None,
     uploader: dict[str, Any] | None = None,
@@ -73,12 +73,12 @@ def but(
     time: dict[str, Any] | None = None,
     **whole: Any,
 ) -> Snapshot:
-    """Change the agent that is well: its collectors, and fields of its parts or of the whole."""
+    """Return the healthy snapshot with other collectors, or other fields of its parts or itself."""
     return replace(
-        WELL,
-        collectors=WELL.collectors if collectors is None else collectors,
-        uploader=replace(WELL.uploader, **(uploader or {})),
-        storage=replace(WELL.storage, **(storage or {})),
-        time=replace(WELL.time, **(time or {})),
+        HEALTHY,
+        collectors=HEALTHY.collectors if collectors is None else collectors,
+        uploader=replace(HEALTHY.uploader, **(uploader or {})),
+        storage=replace(HEALTHY.storage, **(storage or {})),
+        time=replace(HEALTHY.time, **(time or {})),
         **whole,
     )

@@ -11,7 +11,7 @@ import pytest
 from belatwist.health.document import document, readiness
 from belatwist.health.snapshot import Snapshot
 from belatwist.health.status import judge
-from tests.health.snapshots import BAD, GOOD, HEALTH, NEW, WELL, but
+from tests.health.snapshots import BAD, GOOD, HEALTH, HEALTHY, NEW, healthy_but
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "health.md"
 
@@ -104,7 +104,7 @@ GOLDEN = {
 
 def test_the_whole_document() -> None:
     """Every member, in order; an age becomes the time at which it was, in UTC."""
-    snapshot = but(
+    snapshot = healthy_but(
         collectors={"cpu.usage": GOOD, "cpu.temperature": BAD, "disk.io": NEW},
         uploader={"overdue": 95.0, "age": 95.05, "error": "connection refused", "retrying": 50},
         storage={
@@ -140,7 +140,7 @@ SPECIFIED = {
 
 def test_what_others_rely_on() -> None:
     """The members that dashboards and checks were written for have their names and places."""
-    found = read(WELL)
+    found = read(HEALTHY)
     assert found.keys() >= {"status", "version", "uptime_seconds", "timestamp", *SPECIFIED}
     for name, members in SPECIFIED.items():
         part = found[name]["cpu.usage"] if name == "collectors" else found[name]
@@ -150,7 +150,7 @@ def test_what_others_rely_on() -> None:
 def test_never_is_null() -> None:
     """What has not happened yet has no time, and what is not known no value."""
     found = read(
-        but(
+        healthy_but(
             collectors={"a": NEW},
             uploader={"age": None},
             storage={"oldest_ms": None},
@@ -168,10 +168,10 @@ def test_never_is_null() -> None:
 
 def test_nothing_is_overdue_while_nothing_waits() -> None:
     """The age that is judged is that of a backlog; without one, or without uploads, it is 0."""
-    assert read(but(uploader={"overdue": 95.26}))["uploader"]["overdue_seconds"] == 95.3
+    assert read(healthy_but(uploader={"overdue": 95.26}))["uploader"]["overdue_seconds"] == 95.3
     for snapshot in (
-        but(uploader={"overdue": 95.26}, storage={"pending": 0}),
-        but(uploader={"overdue": 95.26, "enabled": False}),
+        healthy_but(uploader={"overdue": 95.26}, storage={"pending": 0}),
+        healthy_but(uploader={"overdue": 95.26, "enabled": False}),
     ):
         assert read(snapshot)["uploader"]["overdue_seconds"] == 0.0
 
@@ -179,12 +179,15 @@ def test_nothing_is_overdue_while_nothing_waits() -> None:
 @pytest.mark.parametrize("unix_ms", [-(10**15), 10**15, 2**63 - 1, -(2**63)])
 def test_impossible_times_are_null(unix_ms: int) -> None:
     """A time that no calendar has does not keep the rest from being told."""
-    assert read(but(storage={"oldest_ms": unix_ms}))["storage"]["oldest_metric_timestamp"] is None
+    assert (
+        read(healthy_but(storage={"oldest_ms": unix_ms}))["storage"]["oldest_metric_timestamp"]
+        is None
+    )
 
 
 def test_a_clock_in_1970() -> None:
     """A box without a clock tells its times as they are."""
-    found = read(but(now_ms=5, uploader={"age": 1.0}))
+    found = read(healthy_but(now_ms=5, uploader={"age": 1.0}))
     assert found["timestamp"] == "1970-01-01T00:00:00.005Z"
     assert found["uploader"]["last_upload"] == "1969-12-31T23:59:59.005Z"
 
@@ -194,7 +197,7 @@ def test_every_text_is_harmless() -> None:
     evil = "\x1b[31m\n\udcff\u202e" + "x" * 10_000
     bad = type(BAD)(failing=True, age=None, collected=0, failed=1, error=evil)
     encoded = document(
-        snapshot := but(
+        snapshot := healthy_but(
             device_id=evil,
             collectors={"a": bad},
             uploader={"endpoint": evil, "error": evil, "overdue": 1e6},
@@ -217,7 +220,7 @@ def test_every_text_is_harmless() -> None:
 
 def test_nothing_of_a_snapshot_is_left_out() -> None:
     """Each of its fields, changed, changes the document."""
-    everything = but(
+    everything = healthy_but(
         collectors={"a": BAD},
         uploader={"error": "e"},
         storage={"error": "e", "replaced_as": "r", "replaced_age": 1.0} | {"dropped_age": 1.0},
@@ -250,12 +253,12 @@ def test_nothing_of_a_snapshot_is_left_out() -> None:
 
 def test_readiness() -> None:
     """It says whether, and if not why."""
-    assert json.loads(readiness(judge(WELL, HEALTH))) == {
+    assert json.loads(readiness(judge(HEALTHY, HEALTH))) == {
         "ready": True,
         "status": "ok",
         "reasons": [],
     }
-    assert json.loads(readiness(judge(but(storage={"error": "full"}), HEALTH))) == {
+    assert json.loads(readiness(judge(healthy_but(storage={"error": "full"}), HEALTH))) == {
         "ready": False,
         "status": "error",
         "reasons": ["storage: samples cannot be stored: full"],

@@ -13,8 +13,8 @@ from twisted.internet.threads import deferToThread
 
 from belatwist.metrics.exposition import exposition
 from belatwist.web.endpoints import Endpoint, site
-from tests.health.board import collected, program, told
-from tests.health.snapshots import HEALTH, WELL
+from tests.health.scraping import collected, filled_telemetry, program
+from tests.health.snapshots import HEALTH, HEALTHY
 from tests.process import TIMEOUT, free_port
 from tests.victoria.server import VictoriaMetrics
 
@@ -89,8 +89,8 @@ def named(text: str) -> dict[Key, float]:
 @pytest_twisted.ensureDeferred
 async def test_what_is_scraped_is_what_is_served(tmp_path: Path) -> None:
     """Every series of the endpoint is on the server, with its labels and value, and no other."""
-    text = exposition(told().registry, collected())
-    endpoint = Endpoint(lambda: WELL, HEALTH, lambda: text)
+    text = exposition(filled_telemetry().registry, collected())
+    endpoint = Endpoint(lambda: HEALTHY, HEALTH, lambda: text)
     expected = named(text.decode())
     port = reactor.listenTCP(0, site(endpoint, reactor), interface="127.0.0.1")
     target = port.getHost().port

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from belatwist.config import Health, Threshold
 from belatwist.health.snapshot import CollectorState, Snapshot
 from belatwist.health.status import MAX_REASON, MAX_REASONS, Status, judge, printable
-from tests.health.snapshots import BAD, GOOD, HEALTH, NEW, WELL, but
+from tests.health.snapshots import BAD, GOOD, HEALTH, HEALTHY, NEW, healthy_but
 from tests.strategies import anything
 
 OK, DEGRADED, ERROR = Status
@@ -18,14 +18,14 @@ OK, DEGRADED, ERROR = Status
 @pytest.mark.parametrize(
     "snapshot",
     [
-        WELL,
-        but(collectors={}),
-        but(collectors={"a": NEW, "b": NEW}),
-        but(uploader={"age": None}),
-        but(uploader={"error": "connection refused", "failures": 9, "retrying": 50}),
-        but(storage={"waiting": 80, "pruned": 10**6, "wal_bytes": 2**30}),
-        but(time={"skew_ms": 10**9, "ntp_synced": False, "good": False, "steps": 99}),
-        but(time={"skew_ms": None, "skew_age": None, "ntp_synced": None}),
+        HEALTHY,
+        healthy_but(collectors={}),
+        healthy_but(collectors={"a": NEW, "b": NEW}),
+        healthy_but(uploader={"age": None}),
+        healthy_but(uploader={"error": "connection refused", "failures": 9, "retrying": 50}),
+        healthy_but(storage={"waiting": 80, "pruned": 10**6, "wal_bytes": 2**30}),
+        healthy_but(time={"skew_ms": 10**9, "ntp_synced": False, "good": False, "steps": 99}),
+        healthy_but(time={"skew_ms": None, "skew_age": None, "ntp_synced": None}),
     ],
     ids=[
         "well",
@@ -78,7 +78,7 @@ def test_around_the_thresholds(
     overdue: float, pending: int, status: Status, reasons: list[str]
 ) -> None:
     """A limit itself is no fault, anything above is; an age counts only with something pending."""
-    snapshot = but(uploader={"overdue": overdue}, storage={"pending": pending})
+    snapshot = healthy_but(uploader={"overdue": overdue}, storage={"pending": pending})
     verdict = judge(snapshot, HEALTH)
     assert (verdict.status, list(verdict.reasons)) == (status, reasons)
     assert (verdict.uploader, verdict.storage) == (status, OK)
@@ -98,14 +98,14 @@ def test_the_thresholds_are_the_configured_ones() -> None:
         (50.1, 20, DEGRADED),
         (50.1, 21, ERROR),
     ):
-        snapshot = but(uploader={"overdue": overdue}, storage={"pending": pending})
+        snapshot = healthy_but(uploader={"overdue": overdue}, storage={"pending": pending})
         assert judge(snapshot, health).status is status, (overdue, pending)
 
 
 def test_uploads_switched_off_are_no_fault() -> None:
     """Nothing about uploads is judged then, what is pending neither."""
     uploader = {"enabled": False, "overdue": 1e6, "halted": True, "error": "old"}
-    verdict = judge(but(uploader=uploader, storage={"pending": 10**9}), HEALTH)
+    verdict = judge(healthy_but(uploader=uploader, storage={"pending": 10**9}), HEALTH)
     assert (verdict.status, verdict.reasons, verdict.uploader) == (OK, (), OK)
 
 
@@ -149,7 +149,7 @@ def test_the_cause_is_told_once(
     uploader: dict[str, Any], pending: int, status: Status, reasons: list[str]
 ) -> None:
     """Why the last try failed ends the sentence; a server's refusal counts at once."""
-    verdict = judge(but(uploader=uploader, storage={"pending": pending}), HEALTH)
+    verdict = judge(healthy_but(uploader=uploader, storage={"pending": pending}), HEALTH)
     assert (verdict.status, list(verdict.reasons)) == (status, reasons)
 
 
@@ -190,7 +190,7 @@ def test_the_cause_is_told_once(
 )
 def test_the_storage(storage: dict[str, Any], status: Status, reason: str) -> None:
     """Samples that cannot be stored are an error; the rest is for someone to look at."""
-    verdict = judge(but(storage=storage), HEALTH)
+    verdict = judge(healthy_but(storage=storage), HEALTH)
     assert (verdict.status, verdict.storage, verdict.uploader) == (status, status, OK)
     assert len(verdict.reasons) == (status is not OK)
     for line in verdict.reasons:
@@ -219,7 +219,7 @@ def test_the_collectors(
     collectors: dict[str, CollectorState], status: Status, reasons: list[str]
 ) -> None:
     """One that fails degrades, all of them are an error; one that has not run yet is neither."""
-    verdict = judge(but(collectors=collectors), HEALTH)
+    verdict = judge(healthy_but(collectors=collectors), HEALTH)
     assert (verdict.status, list(verdict.reasons)) == (status, reasons)
     assert verdict.collectors == {
         name: ERROR if state.failing else OK for name, state in collectors.items()
@@ -229,7 +229,7 @@ def test_the_collectors(
 def test_the_most_severe_comes_first() -> None:
     """Whatever component it is about."""
     verdict = judge(
-        but(
+        healthy_but(
             collectors={"a": GOOD, "b": BAD},
             uploader={"overdue": 700.0},
             storage={"pending": 20000, "wal_blocked": True},
@@ -247,7 +247,7 @@ def test_the_most_severe_comes_first() -> None:
 def test_reasons_are_bounded() -> None:
     """In number and in length, the most severe being kept."""
     bad = CollectorState(failing=True, age=None, collected=0, failed=1, error="x" * 10_000)
-    verdict = judge(but(collectors={f"c{n}": bad for n in range(100)}), HEALTH)
+    verdict = judge(healthy_but(collectors={f"c{n}": bad for n in range(100)}), HEALTH)
     assert len(verdict.reasons) == MAX_REASONS
     assert verdict.reasons[0] == "collectors: all are failing"
     assert {len(reason) for reason in verdict.reasons[1:]} == {MAX_REASON}
@@ -297,7 +297,7 @@ collector_states = st.builds(
 def snapshots(draw: st.DrawFn) -> Snapshot:
     """Draw agents in every condition, often at the thresholds."""
     pending = st.sampled_from([0, 1, 4999, 5000, 5001, 9999, 10000, 10001])
-    return but(
+    return healthy_but(
         collectors=draw(st.dictionaries(st.sampled_from("abc"), collector_states)),
         uploader={
             "enabled": draw(st.booleans()),

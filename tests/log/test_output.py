@@ -303,7 +303,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import fail
 from twisted.python import log
 from belatwist.log.output import FromStdlib, LogOutput
-from belatwist.runtime.process import Root, prepare
+from belatwist.runtime.process import ServiceRoot, configure_process
 
 output = LogOutput("info", {form!r}, {output!r}, max_bytes={max_bytes!r})
 
@@ -319,9 +319,9 @@ class Noisy(Service):
         {body}
         os.write(1, b"ran\\n")
 
-prepare(reactor, on_hangup=hung_up)
+configure_process(reactor, on_hangup=hung_up)
 application = Application("noisy")
-Root(output, Noisy()).setServiceParent(application)
+ServiceRoot(output, Noisy()).setServiceParent(application)
 """
 
 

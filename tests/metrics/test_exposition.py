@@ -13,7 +13,7 @@ from belatwist.metrics.exposition import exposition
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series, sample
 from tests.fixture_trees import NOW_MS
-from tests.health.board import collected, program, told
+from tests.health.scraping import collected, filled_telemetry, program
 from tests.strategies import numbers, texts
 
 DEVICE = "belabox-001"
@@ -149,7 +149,7 @@ def test_promtool_takes_it() -> None:
     """Prometheus' own tool reads it, and objects to nothing but milliseconds in four names."""
     check = subprocess.run(
         [program("promtool", "prometheus"), "check", "metrics"],
-        input=exposition(told().registry, collected()),
+        input=exposition(filled_telemetry().registry, collected()),
         capture_output=True,
         check=False,
     )

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.receiver.app import MAX_DESCRIBED
+from belatwist.receiver.app import MAX_LOGGED_SERIES
 from belatwist.receiver.bounds import (
     LIMITS,
     MAX_BODIES_BYTES,
@@ -248,14 +248,14 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_one_line_is_logged_per_request(self) -> None:
         """It says how much came from whom; there is no access log beside it."""
-        packed = gzip.compress(b"\n".join([GOOD, GOOD, GOOD.replace(b'"a"', b'"b"')]))
+        compressed = gzip.compress(b"\n".join([GOOD, GOOD, GOOD.replace(b'"a"', b'"b"')]))
         self.wire.post(
-            b"/api/v1/import", packed, b"Content-Encoding: gzip", b"X-Device-ID: belabox-001"
+            b"/api/v1/import", compressed, b"Content-Encoding: gzip", b"X-Device-ID: belabox-001"
         )
         self.wire.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert self.logged() == [
             "received 6 samples of 2 series from 'belabox-001'"
-            f" in {len(packed)} bytes ({3 * len(GOOD) + 2} unpacked)"
+            f" in {len(compressed)} bytes ({3 * len(GOOD) + 2} unpacked)"
         ]
         assert [str(formatEvent(e)) for e in self.events] == self.logged()
 
@@ -281,14 +281,17 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_verbose_is_bounded(self) -> None:
         """Of many series the first are described, the others counted."""
-        for series, more in ((MAX_DESCRIBED, []), (MAX_DESCRIBED + 2, ["and 2 more series"])):
+        for series, more in (
+            (MAX_LOGGED_SERIES, []),
+            (MAX_LOGGED_SERIES + 2, ["and 2 more series"]),
+        ):
             before = len(self.logged())
             self.wire = Wire(verbose=True)
             lines = [GOOD.replace(b'"0"', b'"%d"' % n) for n in range(series)]
             self.wire.post(b"/api/v1/import", b"\n".join(lines + lines))
             *described, last = self.logged()[before:]
             assert described[0].startswith("'__name__=a, core=0': 4 samples")
-            assert described[MAX_DESCRIBED:] == more
+            assert described[MAX_LOGGED_SERIES:] == more
             assert last.startswith(f"received {4 * series} samples of {series} series ")
 
     def test_nothing_from_outside_can_forge_a_log_line(self) -> None:

@@ -74,7 +74,7 @@ def test_line_ends(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\n", b"\n\n\n", b"\r\n"])
 def test_a_body_without_lines_is_no_error(body: bytes) -> None:
-    """An empty body is taken, as VictoriaMetrics takes it, packed or not."""
+    """An empty body is taken, as VictoriaMetrics takes it, compressed or not."""
     assert lines(body) == []
     assert lines(gzip.compress(body), "gzip") == []
 
@@ -222,8 +222,8 @@ def test_gzip_of_several_members_is_one_body() -> None:
     """Members follow each other as in RFC 1952; a line may cross from one to the next."""
     body = line() + b"\n" + line()
     parts = [body[at : at + 7] for at in range(0, len(body), 7)]
-    packed = b"".join(gzip.compress(part) for part in ([b"", *parts, b""]))
-    assert lines(packed, "gzip") == lines(body)
+    compressed = b"".join(gzip.compress(part) for part in ([b"", *parts, b""]))
+    assert lines(compressed, "gzip") == lines(body)
 
 
 def test_long_gzip_members_follow_each_other() -> None:
@@ -236,27 +236,27 @@ def test_long_gzip_members_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize("read", [read_import, read_metrics])
-def test_small_gzip_members_share_a_step(read: parse.Reader) -> None:
+def test_small_gzip_members_share_a_step(read: parse.BodyParser) -> None:
     """A body of many tiny members takes few steps, and not one very long one."""
     empty = gzip.compress(b"")
-    packed = empty * 10_000 + gzip.compress(b"[]" if read is read_metrics else b"")
-    assert 5 < len(list(read(packed, "gzip"))) < 20
+    compressed = empty * 10_000 + gzip.compress(b"[]" if read is read_metrics else b"")
+    assert 5 < len(list(read(compressed, "gzip"))) < 20
 
 
 def test_bad_gzip_is_refused_without_a_line_number() -> None:
     """What is no gzip, is cut short, damaged or followed by something else is a bad body."""
-    packed = gzip.compress(b"\n".join([line()] * 50))
-    damaged = packed[:-8] + bytes([packed[-8] ^ 1]) + packed[-7:]
+    compressed = gzip.compress(b"\n".join([line()] * 50))
+    damaged = compressed[:-8] + bytes([compressed[-8] ^ 1]) + compressed[-7:]
     cases = {
         b"": "cut short",
         line(): "broken",
-        packed[:5]: "cut short",
-        packed[: len(packed) // 2]: "cut short",
-        packed[:-1]: "cut short",
+        compressed[:5]: "cut short",
+        compressed[: len(compressed) // 2]: "cut short",
+        compressed[:-1]: "cut short",
         damaged: "broken",
-        packed + b"x": "cut short",
-        packed + b"garbage": "broken",
-        packed + packed[:20]: "cut short",
+        compressed + b"x": "cut short",
+        compressed + b"garbage": "broken",
+        compressed + compressed[:20]: "cut short",
     }
     for body, reason in cases.items():
         with pytest.raises(BadBodyError, match=reason) as caught:
@@ -300,7 +300,7 @@ SAMPLES = st.lists(
 
 @given(st.lists(st.tuples(METRICS, SAMPLES), max_size=10), st.booleans(), st.booleans())
 def test_a_sound_batch_comes_back(
-    batch: list[tuple[dict[str, str], list[tuple[int, float]]]], ascii_only: bool, packed: bool
+    batch: list[tuple[dict[str, str], list[tuple[int, float]]]], ascii_only: bool, compressed: bool
 ) -> None:
     """What is written in the documented format is read back exactly."""
     body = b"".join(
@@ -315,7 +315,7 @@ def test_a_sound_batch_comes_back(
         + b"\n"
         for metric, pairs in batch
     )
-    read = lines(gzip.compress(body), "gzip") if packed else lines(body)
+    read = lines(gzip.compress(body), "gzip") if compressed else lines(body)
     assert read == [
         Line(tuple(sorted(metric.items())), [t for t, _ in pairs], [v for _, v in pairs])
         for metric, pairs in batch
@@ -355,7 +355,7 @@ BODIES = st.one_of(
 )
 
 
-def refusal(body: bytes, encoding: str, read: parse.Reader) -> BadBodyError | None:
+def refusal(body: bytes, encoding: str, read: parse.BodyParser) -> BadBodyError | None:
     """Read a body to its end; return the documented error if it is refused."""
     try:
         for step in read(body, encoding):
@@ -369,11 +369,11 @@ def refusal(body: bytes, encoding: str, read: parse.Reader) -> BadBodyError | No
 @given(
     st.sampled_from([read_import, read_metrics]),
     BODIES,
-    st.sampled_from(["", "identity", "gzip", "packed", "x"]),
+    st.sampled_from(["", "identity", "gzip", "compressed", "x"]),
 )
-def test_no_body_raises_anything_else(read: parse.Reader, body: bytes, encoding: str) -> None:
+def test_no_body_raises_anything_else(read: parse.BodyParser, body: bytes, encoding: str) -> None:
     """Whatever comes, it is read or refused with the documented error, in printable words."""
-    if encoding == "packed":
+    if encoding == "compressed":
         body, encoding = gzip.compress(body), "gzip"
     error = refusal(body, encoding, read)
     assert error is None or (error.reason.isprintable() and len(error.reason) < 300)

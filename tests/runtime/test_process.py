@@ -20,7 +20,7 @@ def count():
         cycle.append(cycle)
     print(full_rounds() - before)
     reactor.stop()
-process.prepare(reactor, on_hangup=print)
+process.configure_process(reactor, on_hangup=print)
 reactor.callWhenRunning(count)
 reactor.run()
 """

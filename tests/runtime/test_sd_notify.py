@@ -20,7 +20,7 @@ class NotifierTests(SystemdTestCase):
         """Each is one datagram, as the manual page spells it."""
         notifier = self.notifier()
         notifier.ready()
-        self.assertTrue(notifier.alive())
+        self.assertTrue(notifier.ping())
         notifier.status("42 samples pending")
         notifier.extend(1.5)
         notifier.stopping()
@@ -50,7 +50,7 @@ class NotifierTests(SystemdTestCase):
             notifier = Notifier.from_environment({**environment, "WATCHDOG_USEC": "60000000"})
             self.assertEqual((notifier.enabled, notifier.watchdog), (False, None))
             notifier.ready()
-            self.assertFalse(notifier.alive())
+            self.assertFalse(notifier.ping())
             notifier.status("x")
         self.assertEqual(self.captured.events, [])
 
@@ -84,26 +84,26 @@ class NotifierTests(SystemdTestCase):
         """A systemd that is gone is a warning once, then quiet, and its return is told."""
         notifier = self.notifier()
         self.systemd.close()
-        self.assertFalse(notifier.alive())
+        self.assertFalse(notifier.ping())
         level, fields = self.event("Failed to send watchdog ping")
         self.assertEqual(level, "warn")
         self.assertEqual(fields, {"error": "[Errno 111] Connection refused", "state": "WATCHDOG=1"})
-        notifier.alive()
+        notifier.ping()
         again = self.events("Failed to send watchdog ping")[1]
         self.assertIs(again["log_level"], LogLevel.debug)
         self.systemd = Systemd(self.systemd.address)
         self.addCleanup(self.systemd.close)
-        self.assertTrue(notifier.alive())
+        self.assertTrue(notifier.ping())
         self.assertEqual(self.event("Watchdog pings can be sent again"), ("info", {"failures": 2}))
         self.systemd.close()
-        notifier.alive()
+        notifier.ping()
         last = self.events("Failed to send watchdog ping")[-1]
         self.assertIs(last["log_level"], LogLevel.warn)
 
     def test_a_full_queue_is_not_waited_for(self) -> None:
         """A systemd that does not read must not hold the reactor up."""
         notifier = self.notifier()
-        self.assertIn(False, (notifier.alive() for _ in range(100_000)))
+        self.assertIn(False, (notifier.ping() for _ in range(100_000)))
         self.assertIn(
             "temporarily unavailable", self.event("Failed to send watchdog ping")[1]["error"]
         )
@@ -149,10 +149,10 @@ class ReadyTests(SystemdTestCase):
     def test_it_is_not_lost(self) -> None:
         """When there is no room for it, it goes before whatever is said next; once."""
         notifier = self.notifier()
-        while notifier.alive():
+        while notifier.ping():
             pass
         notifier.ready()
         self.assertNotIn("READY=1", self.systemd.heard())
         notifier.status("ok")
-        notifier.alive()
+        notifier.ping()
         self.assertEqual(self.systemd.heard(), ["READY=1", "STATUS=ok", "WATCHDOG=1"])

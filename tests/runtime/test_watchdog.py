@@ -8,11 +8,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.runtime.sd_notify import Notifier
-from belatwist.runtime.watchdog import STATUS_EVERY, Answering, Lately, Watchdog
+from belatwist.runtime.watchdog import STATUS_EVERY, RecencyCheck, ResponsivenessCheck, Watchdog
 from tests.runtime.fake_systemd import Systemd, SystemdTestCase
 
 
-class AnsweringTests(SynchronousTestCase):
+class ResponsivenessCheckTests(SynchronousTestCase):
     """Whether somebody still answers."""
 
     def setUp(self) -> None:
@@ -22,9 +22,9 @@ class AnsweringTests(SynchronousTestCase):
         self.sign: float | None = None
         self.check = self.answering(self._ask)
 
-    def answering(self, ask: Callable[[], Deferred[None]]) -> Answering:
+    def answering(self, ask: Callable[[], Deferred[None]]) -> ResponsivenessCheck:
         """Make a check."""
-        return Answering(ask, reactor=self.clock, limit=45.0, progress=lambda: self.sign)
+        return ResponsivenessCheck(ask, reactor=self.clock, limit=45.0, progress=lambda: self.sign)
 
     def _ask(self) -> "Deferred[None]":
         self.asked.append(Deferred())
@@ -81,14 +81,14 @@ class AnsweringTests(SynchronousTestCase):
                 self.clock.advance(60)
 
 
-class LatelyTests(SynchronousTestCase):
+class RecencyCheckTests(SynchronousTestCase):
     """Whether something has happened lately."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
         self.things: list[tuple[float | None, float]] = []
-        self.check = Lately(lambda: self.things, reactor=self.clock, least=45.0)
+        self.check = RecencyCheck(lambda: self.things, reactor=self.clock, minimum=45.0)
 
     def test_one_thing(self) -> None:
         """It has three of its intervals from the last time, or from the first question."""
@@ -274,7 +274,7 @@ class WatchdogTests(SystemdTestCase):
         """With the limit that is advised, and whenever it hangs."""
         for hangs in range(60, 91, 5):
             clock = Clock()
-            check = Answering(
+            check = ResponsivenessCheck(
                 partial(_answer, clock, hangs), reactor=clock, limit=45.0, progress=lambda: None
             )
             watchdog = Watchdog(

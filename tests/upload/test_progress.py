@@ -13,7 +13,7 @@ from belatwist.log.throttle import CALM
 from belatwist.model import Series, sample
 from belatwist.upload.policy import Halted
 from belatwist.upload.quarantine import UNIFORM
-from tests.health.snapshots import HEALTH, WELL
+from tests.health.snapshots import HEALTH, HEALTHY
 from tests.log_events import Captured, levels, told
 from tests.upload.model import Fault
 from tests.upload.test_delivery import NOW_MS, World
@@ -215,8 +215,8 @@ class EventTests(SynchronousTestCase):
         denied = Halted(401, page)
         with mock.patch.object(self.world.server, "post", return_value=succeed(denied)):
             self.world.cycle()
-        uploader = replace(WELL.uploader, error=self.progress.error, halted=True)
-        (reason,) = judge(replace(WELL, uploader=uploader), HEALTH).reasons
+        uploader = replace(HEALTHY.uploader, error=self.progress.error, halted=True)
+        (reason,) = judge(replace(HEALTHY, uploader=uploader), HEALTH).reasons
         self.assertTrue(reason.endswith("the server wants another token"), reason)
         self.assertIn("HTTP 401: sorry", reason)
 

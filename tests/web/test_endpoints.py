@@ -12,14 +12,14 @@ from belatwist.config import Health
 from belatwist.health.snapshot import Snapshot
 from belatwist.web.endpoints import LIMITS, Endpoint, site
 from belatwist.web.site import LINGER_SECONDS
-from tests.health.snapshots import HEALTH, WELL, but
+from tests.health.snapshots import HEALTH, HEALTHY, healthy_but
 from tests.http_wire import Answer, Wire
 
 METRICS = b"# TYPE up gauge\nup 1\n"
 JSON = "application/json"
 
-DEGRADED = but(storage={"wal_blocked": True})
-FAILED = but(storage={"error": "database or disk is full"})
+DEGRADED = healthy_but(storage={"wal_blocked": True})
+FAILED = healthy_but(storage={"error": "database or disk is full"})
 
 
 class EndpointCase(SynchronousTestCase):
@@ -32,7 +32,7 @@ class EndpointCase(SynchronousTestCase):
 
     def serve(self, health: Health, metrics: Callable[[], bytes] = lambda: METRICS) -> None:
         """Start anew with another configuration."""
-        self.agent: Snapshot = WELL
+        self.agent: Snapshot = HEALTHY
         self.asked = 0
 
         def snapshot() -> Snapshot:
@@ -63,7 +63,7 @@ class AnswerTests(EndpointCase):
     def test_statuses(self) -> None:
         """200 tells that someone may look later, 503 that someone must look now."""
         for agent, health, ready in (
-            (WELL, 200, 200),
+            (HEALTHY, 200, 200),
             (DEGRADED, 200, 503),
             (FAILED, 503, 503),
         ):

@@ -21,10 +21,10 @@ from twisted.web.iweb import IRequest
 from belatwist.metrics.catalogue import CATALOGUE, MetricType
 from belatwist.model import REAL, Sample
 from belatwist.store.sql.ranges import SERIES, Grid, Line, Scan, Stored, all_series, series_named
-from belatwist.web.gzip import Packing, packed
+from belatwist.web.gzip import GzipEncoder, gzip_body
 from belatwist.web.page.index import STATIC, render
 from belatwist.web.page.query import MAX_SERIES, BadQueryError, RangeQuery, read
-from belatwist.web.site import answer, error_body
+from belatwist.web.site import error_body, respond
 
 T = TypeVar("T")
 View = Callable[..., bytes | Awaitable[bytes]]
@@ -62,7 +62,7 @@ _VERSIONED = "uplot-1"
 they have."""
 
 
-class Database(Protocol):
+class ChartSource(Protocol):
     """What is needed of the store.
 
     :ivar opening: in words, what it does before it can be used; ``None`` when it is open.
@@ -95,15 +95,15 @@ class Page:
     """Answers the page and its data.
 
     :param reactor: where an answer that takes a while lets others have their turn.
-    :param database: where the past is.
+    :param source: reads the stored samples.
     :param samples: gives the last ones of each collector.
     """
 
     def __init__(
-        self, reactor: Any, database: Database, samples: Callable[[], Iterable[Sample]]
+        self, reactor: Any, source: ChartSource, samples: Callable[[], Iterable[Sample]]
     ) -> None:
         self._reactor = reactor
-        self._database = database
+        self._source = source
         self._samples = samples
         self._queries = 0
 
@@ -115,7 +115,7 @@ class Page:
 
     def index(self, request: IRequest, *, now: bytes, **about: Any) -> bytes:
         """Give the page itself; see :func:`belatwist.web.page.index.render`."""
-        return self._page(request, render(now=now, **about), _HTML)
+        return self._static(request, render(now=now, **about), _HTML)
 
     def now(self, document: bytes) -> bytes:
         """Encode what there is to say now: the health document and the last samples."""
@@ -135,13 +135,13 @@ class Page:
         """Give a file of the page."""
         kind = _FILES.get(name)
         if kind is None:
-            return answer(request, http.NOT_FOUND, error_body("no such address"))
+            return respond(request, http.NOT_FOUND, error_body("no such address"))
         body = (STATIC / name).read_bytes()
         kept = b"max-age=31536000, immutable" if name.startswith(_VERSIONED) else b"no-cache"
         request.setHeader(b"Cache-Control", kept)
         if request.setETag(b'W/"%08x-%x"' % (zlib.crc32(body), len(body))) == http.CACHED:
             return b""
-        return self._page(request, body, kind)
+        return self._static(request, body, kind)
 
     async def series(self, request: IRequest) -> bytes:
         """List the names and tags that there are; of one ``name`` if the address says so."""
@@ -149,18 +149,18 @@ class Page:
         names = [one.decode("utf-8", "replace") for one in arguments.get(b"name", ())]
         if arguments.keys() - {b"name"} or len(names) > MAX_SERIES:
             reason = f"only the parameter name, at most {MAX_SERIES} times"
-            return answer(request, http.BAD_REQUEST, error_body(reason))
+            return respond(request, http.BAD_REQUEST, error_body(reason))
 
-        return await self._guarded(request, lambda: self._listed(names))
+        return await self._query(request, lambda: self._listed(names))
 
     async def query_range(self, request: IRequest) -> bytes:
         """Give points of some series: see ``docs/page.md``."""
         try:
             query = read(request.args)
         except BadQueryError as error:
-            return answer(request, http.BAD_REQUEST, error_body(str(error)))
+            return respond(request, http.BAD_REQUEST, error_body(str(error)))
 
-        return await self._guarded(request, lambda: self._points(query))
+        return await self._query(request, lambda: self._points(query))
 
     async def _listed(self, names: list[str]) -> bytes:
         found: dict[tuple[str, str], None] = {}
@@ -169,7 +169,7 @@ class Page:
         encoded = []
         for number, (name, tags) in enumerate(found):
             if number % 100 == 99:
-                await self._turn()
+                await self._yield()
             encoded.append(msgspec.json.encode(_described(name, tags)))
         return b'{"series":[%b]}' % b",".join(encoded)
 
@@ -180,10 +180,10 @@ class Page:
         more = bool(lines.shown)
         while more:
             # When the client has gone, Klein cancels what is waited for, and with it all of this.
-            more = await self._database.maintain(scan.advance)
+            more = await self._source.maintain(scan.advance)
         encoded = []
         for (name, tags), line in sorted(lines.shown.items(), key=lambda item: item[0]):
-            await self._turn()
+            await self._yield()
             encoded.append(_encoded(name, tags, line, query))
         head = b'"start":%d,"end":%d,"step":%d' % (query.start, query.end, query.step)
         return b'{%b,"series":[%b]}' % (head, b",".join(encoded))
@@ -205,46 +205,47 @@ class Page:
         after, more = 0, True
         while more:
             found = await (
-                self._database.maintain(series_named, names, after)
+                self._source.maintain(series_named, names, after)
                 if names
-                else self._database.maintain(all_series, after)
+                else self._source.maintain(all_series, after)
             )
             for one in found:
                 yield one
             after, more = found[-1][0] if found else after, len(found) == SERIES
 
-    async def _guarded(self, request: IRequest, function: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def _query(self, request: IRequest, function: Callable[[], Awaitable[bytes]]) -> bytes:
         """Answer with what a function gives that reads the database, unless that is busy."""
-        opening = self._database.opening
+        opening = self._source.opening
         if opening is not None:
-            return self._later(request, f"the database {opening}")
+            return self._unavailable(request, f"the database {opening}")
         if self._queries >= MAX_QUERIES:
-            return self._later(request, f"{MAX_QUERIES} others are being answered: come again")
+            reason = f"{MAX_QUERIES} other queries are being answered: try again"
+            return self._unavailable(request, reason)
         self._queries += 1
         try:
             body = await function()
-            packing = Packing(request, body)
-            while packing.advance():
-                await self._turn()
+            encoder = GzipEncoder(request, body)
+            while encoder.advance():
+                await self._yield()
         except BadQueryError as error:
-            return answer(request, http.BAD_REQUEST, error_body(str(error)))
+            return respond(request, http.BAD_REQUEST, error_body(str(error)))
         finally:
             self._queries -= 1
-        return answer(request, http.OK, packing.result())
+        return respond(request, http.OK, encoder.result())
 
-    def _turn(self) -> "Deferred[None]":
+    def _yield(self) -> "Deferred[None]":
         """Let others have their turn."""
         turn: Deferred[None] = deferLater(self._reactor, 0)
         return turn
 
-    def _later(self, request: IRequest, reason: str) -> bytes:
+    def _unavailable(self, request: IRequest, reason: str) -> bytes:
         request.setHeader(b"Retry-After", b"1")
-        return answer(request, http.SERVICE_UNAVAILABLE, error_body(reason))
+        return respond(request, http.SERVICE_UNAVAILABLE, error_body(reason))
 
-    def _page(self, request: IRequest, body: bytes, kind: bytes) -> bytes:
+    def _static(self, request: IRequest, body: bytes, kind: bytes) -> bytes:
         for name, value in HEADERS.items():
             request.setHeader(name, value)
-        return answer(request, http.OK, packed(request, body), kind)
+        return respond(request, http.OK, gzip_body(request, body), kind)
 
 
 def is_counter(name: str) -> bool:
@@ -275,10 +276,10 @@ def _encoded(name: str, tags: str, line: Line, query: RangeQuery) -> bytes:
     result = _described(name, tags)
     result["times"] = [query.start + i * query.step for i in known]
     for one in query.values:
-        result[one] = [_short(line.value(one, i)) for i in known]
+        result[one] = [_rounded(line.value(one, i)) for i in known]
     return msgspec.json.encode(result)
 
 
-def _short(value: float) -> float | None:
+def _rounded(value: float) -> float | None:
     """Round to seven digits: more of them are no information, and take room on the way."""
     return float(f"{value:.7g}") if math.isfinite(value) else None

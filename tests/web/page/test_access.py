@@ -15,7 +15,7 @@ from belatwist.config import load, read_logins
 from belatwist.errors import ConfigError
 from belatwist.web.access import Access
 from belatwist.web.endpoints import Endpoint, site
-from tests.health.snapshots import WELL
+from tests.health.snapshots import HEALTHY
 from tests.http_wire import Answer, Wire
 from tests.process import write_config
 
@@ -169,7 +169,7 @@ class GuardTests(SynchronousTestCase):
         health = {"enabled": True, "host": "127.0.0.1", "basic_auth_file": str(self.logins)}
         config = load(write_config(self.folder, health=health)).health
         self.clock = Clock()
-        self.site: Any = site(Endpoint(lambda: WELL, config, lambda: b""), self.clock)
+        self.site: Any = site(Endpoint(lambda: HEALTHY, config, lambda: b""), self.clock)
 
     def ask(self, path: str, *headers: str) -> Answer:
         """Send a request and take its answer."""
@@ -210,7 +210,7 @@ class GuardTests(SynchronousTestCase):
         """A scraper may ask by the name that it has of the device; by no other of its domain."""
         health = {"enabled": True, "allowed_hosts": ["Bela-1.Example.org."]}
         config = load(write_config(self.folder, health=health)).health
-        self.site = site(Endpoint(lambda: WELL, config, lambda: b""), self.clock)
+        self.site = site(Endpoint(lambda: HEALTHY, config, lambda: b""), self.clock)
         for name in ("bela-1.example.org:9100", "BELA-1.example.org", "127.0.0.1", "localhost"):
             assert self.ask("/metrics", f"Host: {name}")[0] == 200
         for name in ("bela-2.example.org", "example.org", "bela-1.example.org.evil.example"):

@@ -20,11 +20,11 @@ from belatwist.web.endpoints import Endpoint, site
 from belatwist.web.page import index
 from belatwist.web.page.query import MAX_SERIES
 from belatwist.web.page.resource import HEADERS, MAX_QUERIES, Page, is_counter
-from tests.health.snapshots import HEALTH, NOW_MS, WELL, but
+from tests.health.snapshots import HEALTH, HEALTHY, NOW_MS, healthy_but
 from tests.http_wire import Answer, Wire
 from tests.store.databases import LOAD, STATE, fresh, insert
 
-FAILED = but(storage={"error": "database or disk is full"})
+FAILED = healthy_but(storage={"error": "database or disk is full"})
 SENT = Series.of("network.tx_bytes_total", "box", {"interface": "usb0"})
 OTHER = Series.of("network.tx_bytes_total", "box", {"interface": "usb1"})
 RENAMED = Series.of("system.load_1m", "an-earlier-name")
@@ -72,7 +72,7 @@ class PageCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.events = self.enterContext(capturedLogs())
         self.clock = Clock()
-        self.agent: Snapshot = WELL
+        self.agent: Snapshot = HEALTHY
         self.samples: list[Sample] = []
         self.database = Held()
         self.addCleanup(self.database.connection.close)
@@ -141,7 +141,7 @@ class IndexTests(PageCase):
     def test_names_from_outside_are_texts(self) -> None:
         """Whatever a device or an interface is called, it opens no element and closes none."""
         evil = "</script><img src=x onerror=alert(1)>\"'&"
-        self.agent = but(device_id=evil, storage={"error": evil})
+        self.agent = healthy_but(device_id=evil, storage={"error": evil})
         self.samples = [sample(Series.of("cpu.temperature", evil, {"zone": evil}), 1, 1.0)]
         _, _, body = self.ask("/")
         assert b"<img" not in body
@@ -422,7 +422,7 @@ class CostTests(PageCase):
         first, second = self.query(), self.query()
         status, headers, body = self.ask(f"{RANGE}&series=system.load_1m")
         assert (status, headers["retry-after"]) == (503, "1")
-        assert json.loads(body) == {"error": "2 others are being answered: come again"}
+        assert json.loads(body) == {"error": "2 other queries are being answered: try again"}
         assert self.ask("/api/v1/series")[0] == 503
         assert self.ask("/api/v1/now")[0] == 200
         while self.database.calls:
@@ -435,7 +435,7 @@ class CostTests(PageCase):
         self.database.holding = False
         many = [Series.of("a", "box", {"n": str(n)}) for n in range(10)]
         self.store(*(sample(one, 1_000_000, 1) for one in many))
-        self.patch(web_gzip, "PACKED_AT_ONCE", 100)
+        self.patch(web_gzip, "GZIP_CHUNK", 100)
         turns = []
         later = self.clock.callLater
 

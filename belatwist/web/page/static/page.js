@@ -1,7 +1,7 @@
 // The status page: the verdict and what is so now. It starts with what came with the page itself,
 // and asks every few seconds, while somebody looks. charts.js is loaded after that.
 const EVERY_MS = 5000;
-const PATIENCE_MS = 10000;
+const FETCH_TIMEOUT_MS = 10000;
 const TREND_SECONDS = 120;
 const PAUSE_SECONDS = 60;
 
@@ -67,7 +67,7 @@ export function deviceTime() {
 const age = (time) => deviceTime() - Date.parse(time) / 1000;
 
 export async function get(path, signal = null) {
-  const signals = [AbortSignal.timeout(PATIENCE_MS), ...(signal ? [signal] : [])];
+  const signals = [AbortSignal.timeout(FETCH_TIMEOUT_MS), ...(signal ? [signal] : [])];
   // Not relative to the page: its own address may hold a password, and fetch() takes none.
   const url = new URL(path, location.origin + location.pathname);
   const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.any(signals) });

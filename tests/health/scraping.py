@@ -25,7 +25,7 @@ def collected() -> list[Sample]:
     return [one for collector, _ in pairs for one in collector.collect(NOW_MS)]
 
 
-def told() -> Telemetry:
+def filled_telemetry() -> Telemetry:
     """Make a telemetry in which every metric has a value."""
     telemetry = Telemetry()
     for name in COLLECTORS:

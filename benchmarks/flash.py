@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 
 from belatwist.clock.sources import wall_ms
-from belatwist.upload.policy import Accepted, Outcome
+from belatwist.upload.policy import Accepted, SendResult
 from benchmarks import board
 from benchmarks.harness import Plan, Row, UnavailableError, filesystem, in_worker, workspace
 from benchmarks.harness import written_bytes as written_by
@@ -103,7 +103,7 @@ class _Yes:
 
     endpoint = "nowhere"
 
-    def post(self, body: bytes) -> "Deferred[Outcome]":
+    def post(self, body: bytes) -> "Deferred[SendResult]":
         return succeed(Accepted(204))
 
     def close(self) -> "Deferred[None]":

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from belatwist.clock.sources import wall_ms
 from belatwist.config import Remote, Storage
 from belatwist.model import Series
-from belatwist.store import Outcome, Verdict
+from belatwist.store import Outcome, Settlement
 from belatwist.store.sql import queries, schema
 from belatwist.upload.jsonl import Encoder, compress
 from benchmarks import board
@@ -114,7 +114,10 @@ async def least(
                 server.request("POST", urlsplit(url).path, body, _HEADERS)
                 server.getresponse().read()
                 queries.settle(
-                    cursor, [Verdict(Outcome.ACCEPTED, rows, "floor", number, as_of=0)], start_ms, 0
+                    cursor,
+                    [Settlement(Outcome.ACCEPTED, rows, "floor", number, as_of=0)],
+                    start_ms,
+                    0,
                 )
                 connection.commit()
                 cpu += time.process_time() - began

@@ -18,7 +18,7 @@ from typing import Any
 from belatwist.collectors import Collector
 from belatwist.model import Series
 from belatwist.procfs.reader import Reader
-from belatwist.store import Outcome, Row, Verdict
+from belatwist.store import Outcome, Row, Settlement
 from belatwist.store.sql import queries, schema
 from belatwist.upload.jsonl import Encoder, compress
 from benchmarks import board
@@ -95,8 +95,8 @@ def _stored(path: Path) -> list[str]:
         state["packed"] = compress(state["body"], 6)
 
     def settle() -> None:
-        verdict = Verdict(Outcome.ACCEPTED, state["rows"], "batch", 0)
-        queries.settle(cursor, [verdict], _START_MS, 0)
+        settlement = Settlement(Outcome.ACCEPTED, state["rows"], "batch", 0)
+        queries.settle(cursor, [settlement], _START_MS, 0)
         connection.commit()
 
     steps = (fetch, encode, pack, settle)

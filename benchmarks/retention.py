@@ -9,7 +9,7 @@ from twisted.internet.task import LoopingCall, deferLater
 
 from belatwist.clock.sources import wall_ms
 from belatwist.metrics.telemetry import Telemetry
-from belatwist.store import Outcome, Verdict
+from belatwist.store import Outcome, Settlement
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sql.schema import PAGE_SIZE
@@ -52,7 +52,7 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
     stored = await fill(database, samples, start_ms=wall_ms() - samples * 200, interval=10.0)
     while database.pending:
         batch = await database.fetch(2500, wall_ms())
-        await database.settle([Verdict(Outcome.ACCEPTED, batch.rows, "", 0)], wall_ms())
+        await database.settle([Settlement(Outcome.ACCEPTED, batch.rows, "", 0)], wall_ms())
     await database.checkpoint()
     ticks = board.ticks(wall_ms(), 0.1)
     waits: list[float] = []

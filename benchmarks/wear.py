@@ -33,7 +33,7 @@ from belatwist.store.buffer import Intake
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
-from belatwist.upload.policy import Accepted, Outcome
+from belatwist.upload.policy import Accepted, SendResult
 from benchmarks import board, report
 from benchmarks.flash import loop_device
 from benchmarks.harness import Plan, Row, UnavailableError, in_worker, workspace, written_bytes
@@ -142,7 +142,7 @@ class _Yes:
 
     endpoint = "nowhere"
 
-    def post(self, body: bytes) -> "Deferred[Outcome]":
+    def post(self, body: bytes) -> "Deferred[SendResult]":
         return succeed(Accepted(204))
 
     def close(self) -> "Deferred[None]":

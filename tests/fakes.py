@@ -11,12 +11,10 @@ from twisted.python import threadpool
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series
-from belatwist.store import Batch, Position, Row, Verdict
+from belatwist.store import Batch, Key, Position, Row, Settlement
 from belatwist.store.sqlite import SQLiteStore
 
 T = TypeVar("T")
-Key = tuple[int, int]
-"""``(timestamp_ms, series_id)``: what identifies a sample in a store."""
 
 
 class InlineReactor(MemoryReactorClock):
@@ -75,11 +73,11 @@ class MemoryStore:
     It answers as the SQLite store does, down to the ids of the series, and can be told to fail or
     to hang.
 
-    :ivar verdicts: every verdict that was settled, in order.
+    :ivar settlements: every settlement that was settled, in order.
     """
 
     def __init__(self) -> None:
-        self.verdicts: list[Verdict] = []
+        self.settlements: list[Settlement] = []
         self._writes = 0
         self._ids: dict[Series, int] = {}
         self._series: dict[int, Series] = {}
@@ -124,9 +122,9 @@ class MemoryStore:
         """Read the newest pending samples, the oldest of them first."""
         return self._answer(lambda: self._fetch_newest(limit, until_ms))
 
-    def settle(self, verdicts: Sequence[Verdict], now_ms: int) -> "Deferred[None]":
-        """Record verdicts."""
-        return self._answer(lambda: self._settle(verdicts))
+    def settle(self, settlements: Sequence[Settlement], now_ms: int) -> "Deferred[None]":
+        """Record settlements."""
+        return self._answer(lambda: self._settle(settlements))
 
     def _answer(self, act: Callable[[], T]) -> "Deferred[T]":
         if self._error is not None:
@@ -165,11 +163,11 @@ class MemoryStore:
         rows = [(*key, self._values[key]) for key in newest]
         return Batch(rows, self._series, as_of=self._writes)
 
-    def _settle(self, verdicts: Sequence[Verdict]) -> None:
+    def _settle(self, settlements: Sequence[Settlement]) -> None:
         self._writes += 1
-        for verdict in verdicts:
-            self.verdicts.append(verdict)
-            for timestamp_ms, number, _ in verdict.rows:
+        for settlement in settlements:
+            self.settlements.append(settlement)
+            for timestamp_ms, number, _ in settlement.rows:
                 self._pending.pop((timestamp_ms, number), None)
 
 

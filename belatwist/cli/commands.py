@@ -203,10 +203,11 @@ def export(
     The agent may run meanwhile, or not; the database is only read. How many samples
     there were is said on stderr.
     """
-    from belatwist.cli.database import FIRST, LAST
+    from belatwist.cli.database import MAX_KEY
     from belatwist.cli.export import Span
     from belatwist.cli.export import export as run
     from belatwist.cli.tail import pattern
+    from belatwist.store import MIN_KEY
 
     if everything == (since is not None):
         raise click.UsageError("Give one of --since and --all.")
@@ -214,7 +215,9 @@ def export(
         raise click.UsageError("--until is not later than --since.")
     run(
         options.find(config, database),
-        Span(FIRST if since is None else (since, 0), LAST if until is None else (until + 1, 0)),
+        Span(
+            MIN_KEY if since is None else (since, 0), MAX_KEY if until is None else (until + 1, 0)
+        ),
         form=form,
         wanted=pattern(metric),
         to=Path(to) if to else None,

@@ -18,16 +18,14 @@ from urllib.parse import quote
 from belatwist.cli.output import reason
 from belatwist.errors import BelaError, StartError
 from belatwist.model import Series
+from belatwist.store import MIN_KEY, Key
 from belatwist.store.sql import queries, schema
 
 PAGE = 10_000
 """Rows that are read at once: about 20 ms, and a few MB."""
 
-Key = tuple[int, int]
-"""What tells a sample from others: ``(timestamp_ms, series_id)``."""
-
-FIRST: Key = (-(1 << 63), 0)
-LAST: Key = (1 << 62, 0)
+MAX_KEY: Key = (1 << 62, 0)
+"""No sample stands behind this."""
 
 SAMPLES = "samples"
 TEXTS = "texts"
@@ -100,7 +98,7 @@ class Page(NamedTuple):
     series: Mapping[int, Series]
 
 
-class Database:
+class DatabaseReader:
     """A database of the agent's.
 
     :param path: the file.
@@ -113,8 +111,8 @@ class Database:
     def page(
         self,
         table: str,
-        after: Key = FIRST,
-        before: Key = LAST,
+        after: Key = MIN_KEY,
+        before: Key = MAX_KEY,
         *,
         newest: bool = False,
         limit: int | None = None,
@@ -144,7 +142,7 @@ class Database:
             raise DatabaseError(f"{self._name}: is damaged: {error}") from error
         return Page(rows, series)
 
-    def pages(self, table: str, after: Key = FIRST, before: Key = LAST) -> Iterator[Page]:
+    def pages(self, table: str, after: Key = MIN_KEY, before: Key = MAX_KEY) -> Iterator[Page]:
         """Read all pages between two keys, in order.
 
         :raises DatabaseError: when it cannot be read.

@@ -16,9 +16,10 @@ from typing import IO, NamedTuple
 import click
 
 from belatwist.cli import output
-from belatwist.cli.database import PAGE, SAMPLES, TEXTS, Database, Key, Page, Row
+from belatwist.cli.database import PAGE, SAMPLES, TEXTS, DatabaseReader, Page, Row
 from belatwist.cli.output import Failure
 from belatwist.model import Series
+from belatwist.store import Key
 from belatwist.upload.jsonl import Encoder
 
 Wanted = Callable[[str], bool]
@@ -47,7 +48,9 @@ class Span(NamedTuple):
     before: Key
 
 
-def jsonl(database: Database, span: Span, wanted: Wanted, skipped: Counter[str]) -> Iterator[Piece]:
+def jsonl(
+    database: DatabaseReader, span: Span, wanted: Wanted, skipped: Counter[str]
+) -> Iterator[Piece]:
     """Write what VictoriaMetrics' ``/api/v1/import`` takes, one line a series and page.
 
     :param skipped: counts what it would not keep, by the reason.
@@ -70,7 +73,7 @@ def jsonl(database: Database, span: Span, wanted: Wanted, skipped: Counter[str])
 
 
 def csv_lines(
-    database: Database, span: Span, wanted: Wanted, _skipped: Counter[str]
+    database: DatabaseReader, span: Span, wanted: Wanted, _skipped: Counter[str]
 ) -> Iterator[Piece]:
     """Write comma-separated values (RFC 4180, but for line feeds alone), in order of time.
 
@@ -105,7 +108,7 @@ def csv_lines(
     yield Piece(_taken(text), count, last_ms)
 
 
-Format = Callable[[Database, Span, Wanted, Counter[str]], Iterator[Piece]]
+Format = Callable[[DatabaseReader, Span, Wanted, Counter[str]], Iterator[Piece]]
 
 FORMATS: Mapping[str, Format] = {"jsonl": jsonl, "csv": csv_lines}
 
@@ -116,7 +119,7 @@ def _chosen(page: Page, wanted: Wanted) -> list[Row]:
 
 
 def _rows(
-    database: Database, table: str, span: Span, wanted: Wanted
+    database: DatabaseReader, table: str, span: Span, wanted: Wanted
 ) -> Iterator[tuple[Row, Series]]:
     for page in database.pages(table, *span):
         for row in _chosen(page, wanted):
@@ -131,7 +134,7 @@ def _taken(text: io.StringIO) -> bytes:
 
 
 def export(
-    database: Database,
+    database: DatabaseReader,
     span: Span,
     *,
     form: str,
@@ -172,7 +175,7 @@ def export(
             output.complain(f"{count} samples skipped: {why}")
 
 
-def _limits(database: Database, span: Span) -> tuple[int, int]:
+def _limits(database: DatabaseReader, span: Span) -> tuple[int, int]:
     """Return the times of the first and of the last sample."""
     ends = [
         row.timestamp_ms

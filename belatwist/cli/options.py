@@ -13,7 +13,7 @@ import click
 from belatwist.cli import output
 
 if TYPE_CHECKING:
-    from belatwist.cli.database import Database
+    from belatwist.cli.database import DatabaseReader
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -96,19 +96,19 @@ def database(command: F) -> F:
     return config(option(command))
 
 
-def find(path: str | None, database_path: str | None) -> "Database":
+def find(path: str | None, database_path: str | None) -> "DatabaseReader":
     """Return the database that is meant.
 
     :param path: of the configuration, as given.
     :param database_path: of the database, as given.
     :raises ConfigError: when the configuration cannot be used.
     """
-    from belatwist.cli.database import Database
+    from belatwist.cli.database import DatabaseReader
 
     if path is not None and database_path is not None:
         raise click.UsageError("--config and --database exclude each other")
     if database_path is not None:
-        return Database(Path(database_path))
+        return DatabaseReader(Path(database_path))
     from belatwist.cli import load_config
 
-    return Database(Path(load_config.read(path, output.complain).storage.path))
+    return DatabaseReader(Path(load_config.read(path, output.complain).storage.path))

@@ -7,10 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 
 from belatwist.cli import output
-from belatwist.cli.database import FIRST, LAST, SAMPLES, TEXTS, Database, DatabaseError, Key, Row
+from belatwist.cli.database import (
+    MAX_KEY,
+    SAMPLES,
+    TEXTS,
+    DatabaseError,
+    DatabaseReader,
+    Row,
+)
 from belatwist.clock.sources import WallClock
 from belatwist.metrics.catalogue import CATALOGUE
 from belatwist.model import Series
+from belatwist.store import MIN_KEY, Key
 
 LATE_MS = 120_000
 """How much later than others of its time a sample may come and still be shown. What waited in the
@@ -33,7 +41,7 @@ class Follower:
     """
 
     def __init__(
-        self, database: Database, wanted: Callable[[str], bool], wall_ms: WallClock
+        self, database: DatabaseReader, wanted: Callable[[str], bool], wall_ms: WallClock
     ) -> None:
         self._database = database
         self._wanted = wanted
@@ -85,9 +93,9 @@ class Follower:
         self.new()
 
     def _backwards(self, table: str, count: int) -> Iterator[Found]:
-        before = LAST
+        before = MAX_KEY
         for _ in range(BACK):
-            page = self._database.page(table, FIRST, before, newest=True)
+            page = self._database.page(table, MIN_KEY, before, newest=True)
             for row in page.rows:
                 series = page.series[row.series_id]
                 if self._wanted(series.name):
@@ -143,7 +151,7 @@ class Lines:
 
 
 def tail(
-    database: Database,
+    database: DatabaseReader,
     *,
     wanted: Callable[[str], bool],
     count: int,

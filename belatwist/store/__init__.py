@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from belatwist.model import Sample, Series
 
-if TYPE_CHECKING:  # The pure modules name rows and verdicts, and need no Twisted for it.
+if TYPE_CHECKING:  # The pure modules name rows and settlements, and need no Twisted for it.
     from twisted.internet.defer import Deferred
 
-Row = tuple[int, int, float]
-"""A pending sample: ``(timestamp_ms, series_id, value)``. The first two are its key."""
+Key = tuple[int, int]
+"""What identifies a sample: ``(timestamp_ms, series_id)``."""
 
+MIN_KEY: Key = (-(1 << 63), 0)
+"""No sample stands before this."""
+
+Row = tuple[int, int, float]
+"""A pending sample: ``(timestamp_ms, series_id, value)``. The first two are its :data:`Key`."""
 
 Position = tuple[int, int, int]
 """Where a sample stands in the order of sending: ``(priority, timestamp_ms, series_id)``."""
@@ -45,7 +50,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Settlement:
     """What the server (or the check before it) said of some samples.
 
     :ivar rows: the samples meant.
@@ -95,6 +100,6 @@ class SampleStore(Protocol):
         """
         ...
 
-    def settle(self, verdicts: Sequence[Verdict], now_ms: int) -> "Deferred[None]":
-        """Record verdicts, each with a checkpoint, in one transaction."""
+    def settle(self, settlements: Sequence[Settlement], now_ms: int) -> "Deferred[None]":
+        """Record settlements, each with a checkpoint, in one transaction."""
         ...

@@ -15,9 +15,10 @@ from twisted.logger import Logger, LogLevel
 
 from belatwist.clock.sources import WallClock
 from belatwist.metrics.telemetry import Telemetry
+from belatwist.store import MIN_KEY, Key
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.sql import retention
-from belatwist.store.sql.retention import Ages, Deleted, Key, Mark, Size
+from belatwist.store.sql.retention import Ages, Deleted, Mark, Size
 from belatwist.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class Pruner(Service):
             await self._delete_settled(newest, why, delivered)
             await self._delete_texts(retention.EVER, why, delivered)
             await self._delete(
-                PENDING, why, retention.FIRST, undelivered, lambda _: self._store.delete_pending()
+                PENDING, why, MIN_KEY, undelivered, lambda _: self._store.delete_pending()
             )
             # Whatever is settled meanwhile must go before anything that is pending.
             if not self.running or await self._newest() == newest:
@@ -214,7 +215,7 @@ class Pruner(Service):
         await self._delete(
             TEXTS,
             why,
-            retention.FIRST,
+            MIN_KEY,
             needed,
             lambda _: self._store.maintain(retention.delete_texts, before_ms),
         )
@@ -232,7 +233,7 @@ class Pruner(Service):
         :param after: where to begin.
         :return: where it would go on; ``None`` when nothing is left.
         """
-        count, first_ms, last_ms = 0, retention.EVER, retention.FIRST[0]
+        count, first_ms, last_ms = 0, retention.EVER, MIN_KEY[0]
         try:
             while after is not None and self.running and await needed():
                 found = await step(after)
@@ -272,7 +273,7 @@ class Pruner(Service):
         sessions: set[int] = set()
         series: set[int] = set()
         for table in ("samples", "texts"):
-            after: Key | None = retention.FIRST
+            after: Key | None = MIN_KEY
             while after is not None:
                 after = await self._store.maintain(
                     retention.collect_used, table, after, sessions, series

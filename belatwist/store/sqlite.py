@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series
-from belatwist.store import Batch, Position, Row, Verdict
+from belatwist.store import Batch, Position, Row, Settlement
 from belatwist.store.database import Database
 from belatwist.store.salvage.replacement import Salvaged
 from belatwist.store.sql import eras, queries
@@ -98,15 +98,15 @@ class SQLiteStore(Database):
 
         return self._read(read)
 
-    def settle(self, verdicts: Sequence[Verdict], now_ms: int) -> "Deferred[None]":
-        """Record verdicts; see :class:`~belatwist.store.SampleStore`."""
+    def settle(self, settlements: Sequence[Settlement], now_ms: int) -> "Deferred[None]":
+        """Record settlements; see :class:`~belatwist.store.SampleStore`."""
 
         def settled(count: int) -> None:
             self.pending -= count
             self._tell_written()
 
         def work(connection: Any) -> int:
-            return self._write(connection, queries.settle, verdicts, now_ms, self._writes)
+            return self._write(connection, queries.settle, settlements, now_ms, self._writes)
 
         return self._run(work).addCallback(settled)
 

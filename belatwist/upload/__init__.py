@@ -19,7 +19,7 @@ class ImportClient(Protocol):
         """Where they go, fit for a log: without the query, which may hold a secret."""
         ...
 
-    def post(self, body: bytes) -> "Deferred[policy.Outcome]":
+    def post(self, body: bytes) -> "Deferred[policy.SendResult]":
         """Send one body. Never fails but by being cancelled: every mishap is an outcome."""
         ...
 

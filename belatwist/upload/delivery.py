@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from belatwist.metrics.telemetry import Telemetry
-from belatwist.store import Batch, Outcome, Row, SampleStore, Verdict
+from belatwist.store import Batch, Outcome, Row, SampleStore, Settlement
 from belatwist.upload import policy
 from belatwist.upload.chunks import ChunkSize, cut
 from belatwist.upload.cycle import Cycle
@@ -96,7 +96,7 @@ class Delivery:
         self._number = 0
         self._doubt = False
         self._not_before = 0.0
-        self._owed: list[Verdict] = []
+        self._owed: list[Settlement] = []
         self._stopping = False
 
     async def run(self) -> None:
@@ -249,7 +249,7 @@ class Delivery:
 
     async def _post(
         self, rows: Sequence[Row], body: bytes, cycle: Cycle, as_of: int | None = None
-    ) -> policy.Outcome | Held:
+    ) -> policy.SendResult | Held:
         """Send a body; record at once that its samples were taken, if they were.
 
         :param as_of: that of the batch which the samples are from.
@@ -273,8 +273,8 @@ class Delivery:
             if not (isinstance(outcome, Held) and self._stopping):
                 self._failed(outcome, cycle, sent.attempt)
             return outcome
-        verdict = Verdict(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks, as_of=as_of)
-        self._owed.append(verdict)
+        settlement = Settlement(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks, as_of=as_of)
+        self._owed.append(settlement)
         self.progress.accepted(cycle, len(rows), len(body), outcome, sent)
         await self._settle_owed()
         self._suspects.taken(rows)
@@ -292,8 +292,8 @@ class Delivery:
 
     async def _reject(self, rows: Sequence[Row], reason: str, batch: Batch, cycle: Cycle) -> None:
         """Mark samples as rejected: they are kept here for inspection, and not sent again."""
-        verdict = Verdict(Outcome.REJECTED, rows, cycle.batch_id, cycle.chunks, reason)
-        self._owed.append(verdict)
+        settlement = Settlement(Outcome.REJECTED, rows, cycle.batch_id, cycle.chunks, reason)
+        self._owed.append(settlement)
         self.progress.rejected(cycle, rows, batch.series, reason)
         await self._settle_owed()
 

@@ -65,7 +65,7 @@ class Held:
     reason: str
 
 
-Outcome = Accepted | Rejected | Retry | Halted
+SendResult = Accepted | Rejected | Retry | Halted
 """What a request has come to."""
 
 Failure = Rejected | Retry | Halted | Held
@@ -112,7 +112,7 @@ def classify(
     received_bytes: int,
     now: float,
     web_page: bool = False,
-) -> Outcome:
+) -> SendResult:
     """Say what an HTTP answer means.
 
     :param status: its status code.

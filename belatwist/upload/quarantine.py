@@ -7,13 +7,11 @@ all by itself, and again in a later cycle, and the server took something else in
 
 from collections.abc import Iterable, Sequence
 
-from belatwist.store import Row
+from belatwist.store import Key, Row
 
 UNIFORM = 8
 """So many samples of a series condemned in a row, and none taken, mean that it is the series that
 the server refuses: from then on its samples are asked about together."""
-
-Key = tuple[int, int]
 
 
 class _Record:

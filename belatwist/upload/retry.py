@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.upload import ImportClient
-from belatwist.upload.policy import Backoff, Held, Outcome, Retry
+from belatwist.upload.policy import Backoff, Held, Retry, SendResult
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -29,7 +29,7 @@ class Sent:
     :ivar seconds: how long its request took, 0 when none was made.
     """
 
-    outcome: Outcome | Held
+    outcome: SendResult | Held
     attempt: int
     seconds: float = 0.0
 

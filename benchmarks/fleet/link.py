@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
 from belatwist.upload.http.client import IDLE_TIMEOUT
-from belatwist.upload.policy import Outcome, Retry, classify
+from belatwist.upload.policy import Retry, SendResult, classify
 from benchmarks.fleet.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Link:
 class LinkClient:
     """A :class:`belatwist.upload.ImportClient` over a simulated link.
 
-    Outcomes are made as the real client makes them: answers by the same function, the timeout over
+    Results are made as the real client makes them: answers by the same function, the timeout over
     the whole attempt, and a connection that is kept for as long.
 
     :param now: gives Unix time in seconds.
@@ -81,11 +81,11 @@ class LinkClient:
         self._connection: tuple[int, float] | None = None  # The proxy's era, when last used.
         self._tried: Callable[[bool], None] = lambda _: None
 
-    def post(self, body: bytes) -> "Deferred[Outcome]":
+    def post(self, body: bytes) -> "Deferred[SendResult]":
         """Send a body."""
         attempt = Deferred.fromCoroutine(self._attempt(body))
 
-        def timed_out(_result: object, seconds: float) -> Outcome:
+        def timed_out(_result: object, seconds: float) -> SendResult:
             return Retry(f"no answer within {seconds:g} s", error_type="TimeoutError")
 
         return attempt.addTimeout(self._timeout, self._reactor, timed_out)
@@ -107,7 +107,7 @@ class LinkClient:
         """Do nothing: no connection is real."""
         return succeed(None)
 
-    async def _attempt(self, body: bytes) -> Outcome:
+    async def _attempt(self, body: bytes) -> SendResult:
         link, random = self._link, self._random
         kept, self._connection = self._connection, None
         if kept is None or not self._usable(*kept):

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from belatwist.metrics.catalogue import HOST
 from belatwist.metrics.names import labels, metric_name
 from belatwist.model import DEFAULT_PRIORITY, Sample, Series
-from belatwist.store import Batch, Position, Row, Verdict
+from belatwist.store import Batch, Position, Row, Settlement
 from benchmarks import board
 
 STEP = 10.0
@@ -127,10 +127,10 @@ class RecordedStore:
             return range(place, min(place + limit, end))
         return list(islice((i for i in range(place, end) if not self._settled[i]), limit))
 
-    def settle(self, verdicts: Sequence[Verdict], now_ms: int) -> "Deferred[None]":
-        """Record verdicts."""
-        for verdict in verdicts:
-            for row in verdict.rows:
+    def settle(self, settlements: Sequence[Settlement], now_ms: int) -> "Deferred[None]":
+        """Record settlements."""
+        for settlement in settlements:
+            for row in settlement.rows:
                 place = self._place(row[0], row[1])
                 self._settled_count += not self._settled[place]
                 self._settled[place] = 1

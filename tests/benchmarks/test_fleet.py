@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.model import Sample
-from belatwist.store import Batch, Outcome, Verdict
+from belatwist.store import Batch, Outcome, Settlement
 from belatwist.upload import policy
 from belatwist.upload.jsonl import Encoder, compress
 from belatwist.upload.policy import Accepted, Retry
@@ -123,7 +123,7 @@ def test_recorded_store_answers_as_the_twin(steps: list[tuple[int, int, bool]]) 
         assert found.rows == wanted.rows
         assert all(found.series[i] == wanted.series[i] for _, i, _ in found.rows)
         for one in (store, twin):
-            one.settle([Verdict(Outcome.ACCEPTED, found.rows, "batch", 0)], now_ms())
+            one.settle([Settlement(Outcome.ACCEPTED, found.rows, "batch", 0)], now_ms())
     assert store.pending == twin.pending
 
 
@@ -150,7 +150,7 @@ class LinkTests(SynchronousTestCase):
 
     def post(
         self, at: float, answer: Down = "refuses", rate: float | None = None
-    ) -> tuple[policy.Outcome, float]:
+    ) -> tuple[policy.SendResult, float]:
         """Post a body at some time; the proxy is down from 100 to 200. Returns how long it took."""
         clock = Timeline()
         proxy = Proxy(
@@ -171,7 +171,7 @@ class LinkTests(SynchronousTestCase):
         )
         clock.run_until(at)
 
-        async def timed() -> tuple[policy.Outcome, float]:
+        async def timed() -> tuple[policy.SendResult, float]:
             return await client.post(gzip.compress(BODY)), clock.seconds() - at
 
         posted = Deferred.fromCoroutine(timed())

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from belatwist.cli import database
-from belatwist.cli.database import LAST, SAMPLES, TEXTS, Database, DatabaseError
+from belatwist.cli.database import MAX_KEY, SAMPLES, TEXTS, DatabaseError, DatabaseReader
 from belatwist.model import Sample, Series
 from tests.cli.running import CHECKOUT, make, ticks
 from tests.store.databases import (
@@ -32,7 +32,7 @@ from tests.store.databases import (
 def refusal(path: Path) -> str:
     """Return why a database cannot be read."""
     with pytest.raises(DatabaseError) as caught:
-        Database(path).page(SAMPLES)
+        DatabaseReader(path).page(SAMPLES)
     text = str(caught.value)
     assert text.startswith(f"database {path}: ")
     return text.removeprefix(f"database {path}: ")
@@ -45,12 +45,12 @@ def test_rows_and_their_states(tmp_path: Path) -> None:
         one, two, _ = pending(connection)
         settle(connection, accept([one]), reject([two], "odd", 1))
         insert(connection, [Sample(STATE, 500, "connected")])
-    page = Database(path).page(SAMPLES)
+    page = DatabaseReader(path).page(SAMPLES)
     assert [row.state for row in page.rows] == ["uploaded", "rejected", "pending"]
     assert [row.value for row in page.rows] == [0.5, 1.5, 2.5]
     assert {row.session for row in page.rows} == {"s1"}
     assert set(page.series.values()) == {LOAD}
-    (text,) = Database(path).page(TEXTS).rows
+    (text,) = DatabaseReader(path).page(TEXTS).rows
     assert (text.value, text.state) == ("connected", "local")
 
 
@@ -58,12 +58,14 @@ def test_pages_are_the_whole(tmp_path: Path) -> None:
     """However small the pages, every row is in one, in order, and only between the keys."""
     other = Series.of("system.load_5m", "box")
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 10) + ticks(other, 0, 10))
-    whole = Database(path).page(SAMPLES).rows
+    whole = DatabaseReader(path).page(SAMPLES).rows
     assert len(whole) == 20
     for size in (1, 3, 19, 20, 21):
         with mock.patch.object(database, "PAGE", size):
-            found = [r for page in Database(path).pages(SAMPLES) for r in page.rows]
-            part = [r for p in Database(path).pages(SAMPLES, (2000, 1), (5000, 0)) for r in p.rows]
+            found = [r for page in DatabaseReader(path).pages(SAMPLES) for r in page.rows]
+            part = [
+                r for p in DatabaseReader(path).pages(SAMPLES, (2000, 1), (5000, 0)) for r in p.rows
+            ]
         assert found == whole
         assert part == [row for row in whole if (2000, 1) < row.key < (5000, 0)]
 
@@ -71,7 +73,7 @@ def test_pages_are_the_whole(tmp_path: Path) -> None:
 def test_the_newest_come_first_on_demand(tmp_path: Path) -> None:
     """Reading backwards goes from the end."""
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 10))
-    rows = Database(path).page(SAMPLES, newest=True, limit=2).rows
+    rows = DatabaseReader(path).page(SAMPLES, newest=True, limit=2).rows
     assert [row.timestamp_ms for row in rows] == [9000, 8000]
 
 
@@ -80,7 +82,7 @@ def test_reading_leaves_no_trace(tmp_path: Path) -> None:
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 10))
     before = path.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
-    Database(path).page(SAMPLES)
+    DatabaseReader(path).page(SAMPLES)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == before
 
@@ -90,7 +92,7 @@ def test_nobody_is_held_up(tmp_path: Path) -> None:
     path = make(tmp_path / "m.db", [])
     with closing(sqlite3.connect(path)) as agent:
         insert(agent, ticks(LOAD, 0, 5))
-        pages = Database(path).pages(SAMPLES)
+        pages = DatabaseReader(path).pages(SAMPLES)
         with mock.patch.object(database, "PAGE", 2):
             assert len(next(pages).rows) == 2
             insert(agent, ticks(LOAD, 100_000, 5))
@@ -102,7 +104,7 @@ def test_nobody_is_held_up(tmp_path: Path) -> None:
 def test_a_replaced_database_is_followed(tmp_path: Path) -> None:
     """The name counts, not the file that once had it."""
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 5))
-    found = Database(path)
+    found = DatabaseReader(path)
     assert len(found.page(SAMPLES).rows) == 5
     path.rename(tmp_path / "m.db.corrupt")
     make(path, ticks(LOAD, 0, 2))
@@ -186,10 +188,10 @@ def test_a_damaged_one(tmp_path: Path) -> None:
 UNPRIVILEGED = """
 import os, sys
 from pathlib import Path
-from belatwist.cli.database import SAMPLES, Database, DatabaseError
+from belatwist.cli.database import SAMPLES, DatabaseReader, DatabaseError
 os.seteuid(65534)
 try:
-    print(len(Database(Path(sys.argv[1])).page(SAMPLES).rows))
+    print(len(DatabaseReader(Path(sys.argv[1])).page(SAMPLES).rows))
 except DatabaseError as error:
     print(error)
 """
@@ -231,4 +233,4 @@ def test_without_permission() -> None:
 def test_the_last_key_is_behind_every_sample(tmp_path: Path) -> None:
     """Times up to the year 2248 have an id; none is left out."""
     path = make(tmp_path / "m.db", ticks(LOAD, 2**43 - 1, 1))
-    assert len(Database(path).page(SAMPLES, before=LAST).rows) == 1
+    assert len(DatabaseReader(path).page(SAMPLES, before=MAX_KEY).rows) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from belatwist.cli import tail
-from belatwist.cli.database import Database, Row
+from belatwist.cli.database import DatabaseReader, Row
 from belatwist.cli.tail import LATE_MS, Follower, pattern
 from belatwist.model import Sample, Series, sample
 from tests.cli.running import bela, make, start, ticks
@@ -31,7 +31,7 @@ class Box:
         self.now = NOON
         self.path = make(path, [])
         self.agent = sqlite3.connect(path)
-        self.follower = Follower(Database(path), pattern(glob), lambda: self.now)
+        self.follower = Follower(DatabaseReader(path), pattern(glob), lambda: self.now)
 
     def store(self, *samples: Sample) -> None:
         """Store samples as the agent does."""
@@ -135,7 +135,7 @@ def test_a_rare_metric_does_not_cost_the_whole_table(
     monkeypatch.setattr(tail, "BACK", 2)
     monkeypatch.setattr("belatwist.cli.database.PAGE", 5)
     box.store(sample(CORE, NOON - 100_000, 1), *ticks(LOAD, NOON - 20_000, 10))
-    rare = Follower(Database(box.path), pattern("cpu.*"), lambda: NOON)
+    rare = Follower(DatabaseReader(box.path), pattern("cpu.*"), lambda: NOON)
     assert rare.last(1) == []
 
 
@@ -159,7 +159,7 @@ def test_trouble_is_waited_out(box: Box, capsys: pytest.CaptureFixture[str]) -> 
         return turn is not None
 
     tail.tail(
-        Database(box.path),
+        DatabaseReader(box.path),
         wanted=pattern(None),
         count=0,
         interval=1,

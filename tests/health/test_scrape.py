@@ -36,7 +36,7 @@ scrape_configs:
 
 INSERTED = 'vm_rows_inserted_total{type="promremotewrite"}'
 
-Key = tuple[tuple[str, str], ...]
+FamilyKey = tuple[tuple[str, str], ...]
 
 
 class Vmagent:
@@ -77,7 +77,7 @@ async def wait_for_rows(server: VictoriaMetrics, count: int) -> None:
         await deferLater(reactor, 0.05)
 
 
-def named(text: str) -> dict[Key, float]:
+def named(text: str) -> dict[FamilyKey, float]:
     """Read the endpoint's text: values by sorted labels, the name among them."""
     return {
         tuple(sorted({"__name__": one.name, **one.labels}.items())): one.value

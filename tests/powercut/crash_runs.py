@@ -93,7 +93,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CutResult:
     """What a cut has cost.
 
     :ivar image: the disk as the cut has left it.
@@ -159,7 +159,7 @@ class Life:
             for point in _points(one.request.points)
         }
 
-    def cuts(self, random: Random, count: int) -> Iterator[Verdict]:
+    def cuts(self, random: Random, count: int) -> Iterator[CutResult]:
         """Cut the power so many times, from the opening of the database on, and see what is left.
 
         Half of the cuts come at any time, half right after a write.
@@ -174,13 +174,13 @@ class Life:
                 self._recording.cut(image, moment, fate, random)
                 yield self._judge(image, moment, fate)
 
-    def revive(self, verdict: Verdict) -> int:
+    def revive(self, result: CutResult) -> int:
         """Start the service on what a cut has left, and check that it goes on.
 
         :return: how many samples were sent again.
         """
         first = len(self._proxy.seen)
-        with disk.mounted(verdict.image, self._options) as place:
+        with disk.mounted(result.image, self._options) as place:
             with self._service(place) as service:
                 while service.expect_event("collected")["stored"] == 0:
                     pass
@@ -200,21 +200,21 @@ class Life:
         assert all(one.taken for one in self._proxy.seen[first:])
         # In this life nothing is sent twice; what is pending is sent, and nothing else.
         assert len(sent) == len(set(sent))
-        marked = found.settled - verdict.found.settled
+        marked = found.settled - result.found.settled
         assert len(sent) == len(marked)
         assert set(sent) <= wanted
-        assert verdict.found.values.items() <= found.values.items()
-        assert verdict.found.values.keys() <= found.settled
-        assert len(found.values) > len(verdict.found.values)
-        earlier = {point for point, at in self._sent.items() if at <= verdict.moment}
+        assert result.found.values.items() <= found.values.items()
+        assert result.found.values.keys() <= found.settled
+        assert len(found.values) > len(result.found.values)
+        earlier = {point for point, at in self._sent.items() if at <= result.moment}
         return len(earlier & set(sent))
 
-    def unacknowledged(self, verdict: Verdict) -> int:
+    def unacknowledged(self, result: CutResult) -> int:
         """Return how many samples were under way: sent, and not reported delivered."""
-        sent = sum(at <= verdict.moment for at in self._sent.values())
-        return sent - _sum(self._told.settled, verdict.moment)
+        sent = sum(at <= result.moment for at in self._sent.values())
+        return sent - _sum(self._told.settled, result.moment)
 
-    def _judge(self, image: Path, moment: int, fate: Fate) -> Verdict:
+    def _judge(self, image: Path, moment: int, fate: Fate) -> CutResult:
         """Look at a copy, so that the disk stays as it was found."""
         with self._copy(image) as other:
             with disk.mounted(other, self._options) as place:
@@ -224,7 +224,7 @@ class Life:
         assert not found.empty or moment < self._told.opened
         lost = self._told.lost(moment, len(found.values) - len(self._before.values))
         settled = len(self._before.settled) + _sum(self._told.settled, moment)
-        return Verdict(
+        return CutResult(
             image=image,
             moment=moment,
             fate=fate,

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.proxy import Proxy
 from tests.powercut import disk
-from tests.powercut.crash_runs import Life, Verdict
+from tests.powercut.crash_runs import CutResult, Life
 from tests.powercut.recording import Fate
 
 
@@ -27,14 +27,14 @@ def cut_again_and_again(
     cuts: int,
     revived: int,
     synchronous: str = "full",
-) -> list[Verdict]:
+) -> list[CutResult]:
     """Live several lives, each on the disk that some cut of the one before has left.
 
     :param seconds: how long each lasts.
     :param cuts: of each life.
     :param revived: cuts of each life after which the service is started again.
     """
-    verdicts: list[Verdict] = []
+    results: list[CutResult] = []
     resent = under_way = 0
     for number in range(lives):
         # The log is emptied never, or again and again: there is no power cut without its risk.
@@ -49,29 +49,29 @@ def cut_again_and_again(
         life.live(seconds)
         image = folder / f"left-{number}"
         chosen = random.randrange(cuts // 2, cuts)
-        for count, verdict in enumerate(life.cuts(random, cuts)):
-            verdicts.append(verdict)
+        for count, result in enumerate(life.cuts(random, cuts)):
+            results.append(result)
             if count == chosen:
-                disk.copy(verdict.image, image)
+                disk.copy(result.image, image)
             if count < revived:
-                again = life.revive(verdict)
+                again = life.revive(result)
                 if synchronous == "full":
-                    assert again <= life.unacknowledged(verdict)
+                    assert again <= life.unacknowledged(result)
                 resent += again
-                under_way += life.unacknowledged(verdict)
-    tell(verdicts)
+                under_way += life.unacknowledged(result)
+    tell(results)
     print(f"{lives * revived} starts: {resent} samples sent again, of {under_way} under way")
-    return verdicts
+    return results
 
 
-def tell(verdicts: Sequence[Verdict]) -> None:
+def tell(results: Sequence[CutResult]) -> None:
     """Print what the cuts have cost."""
-    ticks, lost = sum(one.ticks for one in verdicts), sum(one.lost for one in verdicts)
-    seconds = sorted(one.seconds for one in verdicts if one.lost)
+    ticks, lost = sum(one.ticks for one in results), sum(one.lost for one in results)
+    seconds = sorted(one.seconds for one in results if one.lost)
     print(
-        f"{len(verdicts)} cuts: {lost} of {ticks} reported ticks lost, in {len(seconds)} cuts, "
+        f"{len(results)} cuts: {lost} of {ticks} reported ticks lost, in {len(seconds)} cuts, "
         + (f"{seconds[0]:.1f} to {seconds[-1]:.1f} s of them, " if seconds else "")
-        + f"{sum(one.forgotten for one in verdicts)} deliveries forgotten"
+        + f"{sum(one.forgotten for one in results)} deliveries forgotten"
     )
 
 
@@ -98,38 +98,38 @@ def test_power_cuts(new_disk: Path, proxy: Proxy, tmp_path: Path) -> None:
     """What was reported stored is there, what was reported delivered is marked so, and the service
     goes on, sends what is pending and nothing else.
     """
-    verdicts = cut_again_and_again(
+    results = cut_again_and_again(
         tmp_path, new_disk, proxy, Random(1), lives=2, seconds=3, cuts=15, revived=2
     )
-    assert [one for one in verdicts if one.lost or one.forgotten] == []
-    assert sum(one.ticks for one in verdicts) > 50
+    assert [one for one in results if one.lost or one.forgotten] == []
+    assert sum(one.ticks for one in results) > 50
 
 
 def test_without_flushes(new_disk: Path, proxy: Proxy, tmp_path: Path) -> None:
     """With ``synchronous: normal`` ticks are lost, so these tests would notice it; the database is
     whole nevertheless, and the service goes on.
     """
-    verdicts = cut_again_and_again(
+    results = cut_again_and_again(
         tmp_path, new_disk, proxy, Random(2), lives=1, seconds=1, cuts=8, revived=1,
         synchronous="normal",
     )  # fmt: skip
-    assert [one for one in verdicts if one.lost]
+    assert [one for one in results if one.lost]
 
 
 @pytest.mark.soak
 def test_many_power_cuts(new_disk: Path, proxy: Proxy, tmp_path: Path) -> None:
     """The same with hundreds of cuts, in lives long enough for the file system's own timers."""
-    verdicts = cut_again_and_again(
+    results = cut_again_and_again(
         tmp_path, new_disk, proxy, Random(3), lives=6, seconds=40, cuts=50, revived=8
     )
-    assert [one for one in verdicts if one.lost or one.forgotten] == []
+    assert [one for one in results if one.lost or one.forgotten] == []
 
 
 @pytest.mark.soak
 def test_many_power_cuts_without_flushes(new_disk: Path, proxy: Proxy, tmp_path: Path) -> None:
     """The same with ``synchronous: normal``: ticks are lost, but no database is damaged."""
-    verdicts = cut_again_and_again(
+    results = cut_again_and_again(
         tmp_path, new_disk, proxy, Random(4), lives=2, seconds=40, cuts=50, revived=8,
         synchronous="normal",
     )  # fmt: skip
-    assert [one for one in verdicts if one.lost]
+    assert [one for one in results if one.lost]

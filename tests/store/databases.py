@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from belatwist.model import TEXT, Sample, Series, sample
-from belatwist.store import Outcome, Row, Verdict
+from belatwist.store import Outcome, Row, Settlement
 from belatwist.store.sql import queries, schema
 
 LOAD = Series.of("system.load_1m", "box")
@@ -47,20 +47,20 @@ def pending(
     return queries.fetch(connection.cursor(), limit, until_ms)
 
 
-def accept(rows: Sequence[Row], chunk_index: int = 0) -> Verdict:
+def accept(rows: Sequence[Row], chunk_index: int = 0) -> Settlement:
     """The server has taken these."""
-    return Verdict(Outcome.ACCEPTED, rows, BATCH, chunk_index)
+    return Settlement(Outcome.ACCEPTED, rows, BATCH, chunk_index)
 
 
-def reject(rows: Sequence[Row], reason: str, chunk_index: int = 0) -> Verdict:
+def reject(rows: Sequence[Row], reason: str, chunk_index: int = 0) -> Settlement:
     """The server has refused these."""
-    return Verdict(Outcome.REJECTED, rows, BATCH, chunk_index, reason)
+    return Settlement(Outcome.REJECTED, rows, BATCH, chunk_index, reason)
 
 
-def settle(connection: sqlite3.Connection, *verdicts: Verdict, now_ms: int = 5000) -> int:
+def settle(connection: sqlite3.Connection, *settlements: Settlement, now_ms: int = 5000) -> int:
     """Settle, and return how many samples are no longer pending."""
     with connection:
-        return queries.settle(connection.cursor(), verdicts, now_ms, 0)
+        return queries.settle(connection.cursor(), settlements, now_ms, 0)
 
 
 @contextmanager

@@ -136,13 +136,13 @@ class Suite(SynchronousTestCase):
         """Settling what is settled leaves every sample, and the count, as they are."""
         self.add(sample(LOAD, 1, 0), sample(LOAD, 2, 0))
         rows = self.rows()
-        for verdict in (accept(rows[:1]), accept(rows[:1]), reject(rows[:1], "no")):
-            self.successResultOf(self.store.settle([verdict], 9))
+        for settlement in (accept(rows[:1]), accept(rows[:1]), reject(rows[:1], "no")):
+            self.successResultOf(self.store.settle([settlement], 9))
             self.assertEqual(self.store.pending, 1)
             self.assertEqual(list(self.rows()), rows[1:])
 
     def test_settle_nothing(self) -> None:
-        """No verdicts change nothing."""
+        """No settlements change nothing."""
         self.add(sample(LOAD, 1, 0))
         self.successResultOf(self.store.settle([], 9))
         self.assertEqual(self.store.pending, 1)

@@ -29,13 +29,13 @@ class MemoryStoreTests(suite.Suite):
             lambda: self.memory.settle([accept([(1, 1, 1)])], 9),
         )
 
-    def test_verdicts_are_kept(self) -> None:
-        """Every verdict can be looked at afterwards, in order."""
+    def test_settlements_are_kept(self) -> None:
+        """Every settlement can be looked at afterwards, in order."""
         self.add(sample(LOAD, 1, 1))
         first, second = accept([(1, 1, 1)]), reject([(1, 1, 1)], "no", 1)
         self.successResultOf(self.memory.settle([first], 9))
         self.successResultOf(self.memory.settle([second], 9))
-        self.assertEqual(self.memory.verdicts, [first, second])
+        self.assertEqual(self.memory.settlements, [first, second])
 
     def test_fail_next(self) -> None:
         """The next call fails without any effect, whichever it is; the one after works."""
@@ -44,10 +44,10 @@ class MemoryStoreTests(suite.Suite):
             self.memory.fail_next(ZeroDivisionError("told to"))
             self.failureResultOf(call(), ZeroDivisionError)
             self.assertEqual(self.memory.pending, 1)
-            self.assertEqual(self.memory.verdicts, [])
+            self.assertEqual(self.memory.settlements, [])
         for call in self.calls():
             self.successResultOf(call())
-        self.assertEqual(len(self.memory.verdicts), 1)
+        self.assertEqual(len(self.memory.settlements), 1)
 
     def test_hold(self) -> None:
         """Held calls have no effect and no answer until they are released, in their order."""
@@ -56,12 +56,12 @@ class MemoryStoreTests(suite.Suite):
         answers = [call() for call in self.calls()]
         for answer in answers:
             self.assertNoResult(answer)
-        self.assertEqual((self.memory.pending, self.memory.verdicts), (1, []))
+        self.assertEqual((self.memory.pending, self.memory.settlements), (1, []))
         self.memory.release()
         added, batch, settled = map(self.successResultOf, answers)
         self.assertEqual((added, settled), (1, None))
         self.assertEqual(list(batch.rows), [(2, 2, 2), (1, 1, 1)])
-        self.assertEqual((self.memory.pending, len(self.memory.verdicts)), (1, 1))
+        self.assertEqual((self.memory.pending, len(self.memory.settlements)), (1, 1))
         self.successResultOf(self.memory.fetch(1, EVER))
 
     def test_a_held_call_takes_effect_though_cancelled(self) -> None:

@@ -18,11 +18,11 @@ from twisted.logger import LogLevel
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.store import pruner
+from belatwist.store import Key, pruner
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sql import retention, wal
-from belatwist.store.sql.retention import Key, Size
+from belatwist.store.sql.retention import Size
 from belatwist.store.sqlite import SQLiteStore
 from tests.fakes import inline_store
 from tests.log_events import Captured
@@ -100,8 +100,8 @@ class PrunerTests(InFolder):
     def settle(self, count: int) -> None:
         """Have the oldest samples accepted, but for one, which is rejected."""
         rows = self.successResultOf(self.store.fetch(count, EVER)).rows
-        verdicts = [*([accept(rows[:-1])] if count > 1 else []), reject(rows[-1:], "no")]
-        self.successResultOf(self.store.settle(verdicts, self.now_ms()))
+        settlements = [*([accept(rows[:-1])] if count > 1 else []), reject(rows[-1:], "no")]
+        self.successResultOf(self.store.settle(settlements, self.now_ms()))
 
     def counts(self) -> tuple[int, int]:
         """Count settled and pending samples."""

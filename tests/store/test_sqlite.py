@@ -96,8 +96,8 @@ class LifeTests(InFolder):
                 if written:
                     self.successResultOf(store.add([sample(LOAD, 9, 1)]))
                 statements.clear()
-                verdict = replace(accept(batch.rows), as_of=batch.as_of)
-                self.successResultOf(store.settle([verdict], 9))
+                settlement = replace(accept(batch.rows), as_of=batch.as_of)
+                self.successResultOf(store.settle([settlement], 9))
                 marks = sum("UPDATE samples" in one for one in statements)
                 self.assertEqual(marks, 3 if written else 1)
                 self.successResultOf(store.maintain(lambda c: c.execute("DELETE FROM samples")))
@@ -144,7 +144,7 @@ class LifeTests(InFolder):
         self.assertEqual(log.texts(LogLevel.warn), ["session s1 did not end: it is marked failed"])
 
     def test_settling_is_on_disk(self) -> None:
-        """Another program sees a verdict as soon as it is settled."""
+        """Another program sees a settlement as soon as it is settled."""
         store = self.opened(self.path)
         self.successResultOf(store.add([sample(LOAD, n, n) for n in (1, 2, 3)]))
         rows = self.successResultOf(store.fetch(10, suite.EVER)).rows
@@ -248,7 +248,7 @@ class FailingTransactionTests(InFolder):
         self.assertEqual(self.successResultOf(self.store.add([sample(LOAD, 2, 2)])), 1)
 
     def test_settling_fails(self) -> None:
-        """Verdicts that cannot be recorded leave everything pending."""
+        """Settlements that cannot be recorded leave everything pending."""
         fault(self.path, "upload_checkpoints", "NEW.chunk_index = 1")
         self.successResultOf(self.store.add([sample(LOAD, 2, 2)]))
         rows = self.successResultOf(self.store.fetch(10, suite.EVER)).rows
@@ -264,8 +264,8 @@ class FailingTransactionTests(InFolder):
         self.successResultOf(self.store.add([sample(LOAD, 3, 3)]))
         gone = self.store.maintain(lambda c: c.execute("DELETE FROM samples WHERE value = 4"))
         self.successResultOf(gone)
-        verdict = replace(accept(batch.rows), as_of=batch.as_of)
-        self.successResultOf(self.store.settle([verdict], 9))
+        settlement = replace(accept(batch.rows), as_of=batch.as_of)
+        self.successResultOf(self.store.settle([settlement], 9))
         self.assertEqual(self.successResultOf(self.store.fetch(9, suite.EVER)).rows, [(3, 1, 3)])
 
     def test_another_program_holds_the_lock(self) -> None:

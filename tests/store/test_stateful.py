@@ -289,14 +289,16 @@ class StoreMachine(RuleBasedStateMachine):
         """
         batch = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
         rows = batch.rows[::every]
-        verdict = replace(accept(rows) if good else reject(rows, "no"), as_of=batch.as_of)
+        settlement = replace(accept(rows) if good else reject(rows, "no"), as_of=batch.as_of)
         places = {number: n for n, number in self.ids.items()}
         for ms, number, value in rows:
             one = self.known.get((ms, places[number]))
             # After a step another sample may stand there: the server has not got that one.
             if one is not None and not one.outcome and one.value == value:
                 one.outcome = 1 if good else 2
-        self.do(lambda: self.store.settle([verdict, verdict] if twice else [verdict], BASE))
+        self.do(
+            lambda: self.store.settle([settlement, settlement] if twice else [settlement], BASE)
+        )
 
     @rule(step=STEPS)
     def step(self, step: int) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belatwist.model import Sample, Series
-from belatwist.store import Batch, Outcome, Row, Verdict
+from belatwist.store import Batch, Outcome, Row, Settlement
 from belatwist.store.sql import queries
 from tests import strategies
 from tests.fakes import MemoryStore
@@ -52,9 +52,9 @@ def test_the_twin_in_memory_agrees(
                 chosen = [due[n] for n in arguments if isinstance(n, int) and n < len(due)]
                 if chosen:
                     outcome = Outcome.ACCEPTED if name == "accept" else Outcome.REJECTED
-                    verdict = Verdict(outcome, chosen, BATCH, 0, None)
-                    twin.settle([verdict], 1)
-                    settle(db, verdict)
+                    settlement = Settlement(outcome, chosen, BATCH, 0, None)
+                    twin.settle([settlement], 1)
+                    settle(db, settlement)
             assert twin.pending == queries.count_pending(db.cursor())
         twin.fetch(limit, until_ms).addCallback(batch.append)
         expected: list[Row] = pending(db, limit, until_ms)

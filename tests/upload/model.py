@@ -46,7 +46,7 @@ class ModelServer:
         self.sizes: list[int] = []
         self.refuses_everything = False
 
-    def post(self, body: bytes) -> "Deferred[policy.Outcome]":
+    def post(self, body: bytes) -> "Deferred[policy.SendResult]":
         found = [(name, at) for name, at, _ in points(body)]
         assert len(found) == len(set(found)), "a point twice in one body"
         self.sizes.append(len(found))
@@ -55,7 +55,7 @@ class ModelServer:
     def close(self) -> "Deferred[None]":
         return succeed(None)
 
-    def _answer(self, found: Collection[Point], fault: Fault) -> policy.Outcome:
+    def _answer(self, found: Collection[Point], fault: Fault) -> policy.SendResult:
         match fault:
             case Fault.LOST:
                 return Retry("connection refused", error_type="ConnectionRefusedError")

@@ -21,17 +21,17 @@ class ScriptedClient:
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
-        self.outcomes: list[policy.Outcome | None] = [Accepted(204)]
-        self.waiting: list[Deferred[policy.Outcome]] = []
+        self.outcomes: list[policy.SendResult | None] = [Accepted(204)]
+        self.waiting: list[Deferred[policy.SendResult]] = []
         self.cancelled = 0
         self.closed = False
 
-    def post(self, body: bytes) -> "Deferred[policy.Outcome]":
+    def post(self, body: bytes) -> "Deferred[policy.SendResult]":
         self.bodies.append(body)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if outcome is not None:
             return succeed(outcome)
-        waiting: Deferred[policy.Outcome] = Deferred(self._cancel)
+        waiting: Deferred[policy.SendResult] = Deferred(self._cancel)
         self.waiting.append(waiting)
         return waiting
 

@@ -95,9 +95,9 @@ class World:
         batch = self.store.everything()
         return {
             (batch[row[1]].name, row[0])
-            for verdict in self.store.verdicts
-            if verdict.outcome is outcome
-            for row in verdict.rows
+            for settlement in self.store.settlements
+            if settlement.outcome is outcome
+            for row in settlement.rows
         }
 
 
@@ -218,7 +218,7 @@ class DeliveryTests(SynchronousTestCase):
             for _ in range(20):
                 world.cycle()
         self.assertEqual(world.store.pending, 50)
-        self.assertEqual(world.store.verdicts, [])
+        self.assertEqual(world.store.settlements, [])
         self.assertEqual(log.texts(LogLevel.warn), [])
         self.assertEqual(len(log.texts(LogLevel.error)), 1)
         self.assertIn("remote.url", log.texts(LogLevel.error)[0])
@@ -319,7 +319,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(world.store.pending, 0)
         self.assertEqual(set(world.server.taken.values()), {1})
 
-    def test_a_verdict_that_cannot_be_recorded(self) -> None:
+    def test_a_settlement_that_cannot_be_recorded(self) -> None:
         """The cycle ends; nothing is sent until what the server has taken is recorded.
 
         With a full disk the same samples would be sent again at each interval.

@@ -12,9 +12,9 @@ from belatwist.upload.policy import (
     Failure,
     Halted,
     Held,
-    Outcome,
     Rejected,
     Retry,
+    SendResult,
     advice,
     classify,
     parse_retry_after,
@@ -24,7 +24,7 @@ MOMENT = 784111777.0
 """1994-11-06 08:49:37 UTC, the example of RFC 9110, section 5.6.7."""
 
 
-def classified(status: int, retry_after: str | None = None, excerpt: str = "") -> Outcome:
+def classified(status: int, retry_after: str | None = None, excerpt: str = "") -> SendResult:
     """Classify an answer of 7 bytes."""
     return classify(status, retry_after=retry_after, excerpt=excerpt, received_bytes=7, now=MOMENT)
 

@@ -61,7 +61,7 @@ class EventTests(SynchronousTestCase):
 
     def batch_id(self) -> str:
         """Return the id that the last samples were recorded with."""
-        return self.world.store.verdicts[-1].batch_id
+        return self.world.store.settlements[-1].batch_id
 
     def test_a_chunk_that_is_accepted(self) -> None:
         """The first of a run is told at INFO, the others at DEBUG."""

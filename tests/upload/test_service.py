@@ -77,7 +77,7 @@ class UploaderTests(SynchronousTestCase):
 
     def accepted(self) -> int:
         """How many samples were recorded as accepted."""
-        return sum(len(v.rows) for v in self.store.verdicts if v.outcome is Outcome.ACCEPTED)
+        return sum(len(v.rows) for v in self.store.settlements if v.outcome is Outcome.ACCEPTED)
 
     def test_cycles_are_an_interval_apart(self) -> None:
         """The first comes within an interval after the start: here, at its end."""
@@ -192,8 +192,8 @@ class UploaderTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.store.add(samples(1, first=30))
         self.clock.advance(INTERVAL)
-        first, second, third = self.store.verdicts
-        self.assertEqual([v.chunk_index for v in self.store.verdicts], [0, 1, 0])
+        first, second, third = self.store.settlements
+        self.assertEqual([v.chunk_index for v in self.store.settlements], [0, 1, 0])
         self.assertEqual(first.batch_id, second.batch_id)
         self.assertNotEqual(first.batch_id, third.batch_id)
 
@@ -204,7 +204,7 @@ class UploaderTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.store.add(samples(1, first=30))
         self.clock.advance(INTERVAL)
-        self.assertEqual([v.as_of for v in self.store.verdicts], [1, 1, 4])
+        self.assertEqual([v.as_of for v in self.store.settlements], [1, 1, 4])
 
     def test_refusals_mark_nothing(self) -> None:
         """When the server is not able or not willing, nothing is marked, the next cycle tries."""
@@ -255,7 +255,7 @@ class UploaderTests(SynchronousTestCase):
         self.uploader()
         with Captured() as log:
             self.clock.advance(INTERVAL)
-        rejected = [v for v in self.store.verdicts if v.outcome is Outcome.REJECTED]
+        rejected = [v for v in self.store.settlements if v.outcome is Outcome.REJECTED]
         self.assertEqual([len(v.rows) for v in rejected], [1])
         self.assertIn("5000 bytes", str(rejected[0].reason))
         self.assertEqual(self.accepted(), 3)
@@ -343,7 +343,7 @@ class UploaderTests(SynchronousTestCase):
         self.clock.advance(GRACE)
         self.successResultOf(stopped)
         self.assertEqual(self.client.cancelled, 1)
-        self.assertEqual(self.store.verdicts, [])
+        self.assertEqual(self.store.settlements, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stop_while_the_store_answers(self) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from belatwist.model import Series
+from belatwist.store import Key
 from belatwist.store.sql.schema import ID_BASE
 
 PROBES = 20_000
@@ -58,7 +59,6 @@ SMALL = {
     "clock_eras": "number, boot_id, offset_ms, synchronised, moves_to",
 }
 
-Key = tuple[int, int]
 Identity = tuple[str, str, str, int]
 
 

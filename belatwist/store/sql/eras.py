@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from belatwist.clock.sources import STEP_MS
 from belatwist.model import PRIORITIES
+from belatwist.store import MIN_KEY, Key
 from belatwist.store.sql.queries import Cursor
-from belatwist.store.sql.retention import EVER, FIRST, Key
+from belatwist.store.sql.retention import EVER
 from belatwist.store.sql.schema import ID_BASE
 
 ROWS = 2500
@@ -177,7 +178,7 @@ def _portion(
     :param up: whether the latest go first.
     :return: the samples, and behind which one to go on; ``None`` when these are all.
     """
-    first, last = (FIRST, after or _LAST) if up else (after or FIRST, _LAST)
+    first, last = (MIN_KEY, after or _LAST) if up else (after or MIN_KEY, _LAST)
     found = []
     end = None
     for priority in PRIORITIES:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from belatwist.model import PRIORITIES, TEXT, Sample, Series
-from belatwist.store import Position, Row, Verdict
+from belatwist.store import Key, Position, Row, Settlement
 from belatwist.store.sql.schema import ID_BASE
 
 
@@ -169,43 +169,43 @@ def series_of(cursor: Cursor, ids: Iterable[int]) -> dict[int, Series]:
     return result
 
 
-def settle(cursor: Cursor, verdicts: Sequence[Verdict], now_ms: int, as_of: int) -> int:
-    """Record verdicts: a checkpoint each, and every sample meant points at it.
+def settle(cursor: Cursor, settlements: Sequence[Settlement], now_ms: int, as_of: int) -> int:
+    """Record settlements: a checkpoint each, and every sample meant points at it.
 
     :param now_ms: Unix time in milliseconds.
     :param as_of: how often the store has been written to before this.
     :return: how many samples are no longer pending.
     """
     settled = 0
-    for verdict in verdicts:
-        first, last = min(verdict.rows)[:2], max(verdict.rows)[:2]
+    for settlement in settlements:
+        first, last = min(settlement.rows)[:2], max(settlement.rows)[:2]
         cursor.execute(
             _CHECKPOINT,
             (
-                verdict.batch_id,
-                verdict.chunk_index,
+                settlement.batch_id,
+                settlement.chunk_index,
                 last[0] * ID_BASE + last[1],
                 first[0],
                 last[0],
                 now_ms,
-                len(verdict.rows),
-                int(verdict.outcome),
-                verdict.reason,
+                len(settlement.rows),
+                int(settlement.outcome),
+                settlement.reason,
             ),
         )
         checkpoint = cursor.lastrowid
-        unchanged = verdict.as_of == as_of
-        if unchanged and _are_stretch(cursor, first, last, len(verdict.rows)):
+        unchanged = settlement.as_of == as_of
+        if unchanged and _are_stretch(cursor, first, last, len(settlement.rows)):
             cursor.execute(MARK_STRETCH, (checkpoint, *first, *last))
         else:
             # By its value as well: while it was under way the clock may have been stepped, and
             # another sample of the series have come to stand in its place.
-            cursor.executemany(_MARK, [(checkpoint, *row) for row in verdict.rows])
+            cursor.executemany(_MARK, [(checkpoint, *row) for row in settlement.rows])
         settled += cursor.rowcount
     return settled
 
 
-def _are_stretch(cursor: Cursor, first: tuple[int, int], last: tuple[int, int], count: int) -> bool:
+def _are_stretch(cursor: Cursor, first: Key, last: Key, count: int) -> bool:
     """Say whether so many samples are all that there are from one to another.
 
     Those that were read are then all that stand there, if none was written since.

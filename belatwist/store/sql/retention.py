@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from belatwist.store import MIN_KEY, Key
 from belatwist.store.sql.queries import Cursor
 from belatwist.store.sql.schema import ID_BASE
 
@@ -32,12 +33,6 @@ SERIES = 10_000
 CLOCK_TRUST = 3600.0
 """For this long, in seconds, a new process does not judge by the wall clock. A device without a
 battery for its clock has had it set by then."""
-
-Key = tuple[int, int]
-"""``(timestamp_ms, series_id)``: what identifies a sample."""
-
-FIRST: Key = (-(1 << 63), 0)
-"""Before every sample."""
 
 EVER = (1 << 63) - 1
 """No sample is stamped later."""
@@ -125,7 +120,7 @@ class Ages:
         """
         while len(self._marks) > 1 and now.seconds - self._marks[1].seconds >= self._keep:
             self._marks.popleft()
-        checkpoint, before_ms = 0, FIRST[0]
+        checkpoint, before_ms = 0, MIN_KEY[0]
         cutoff_ms = now.wall_ms - round(self._keep * 1000)
         if now.seconds - self._marks[0].seconds >= self._keep:
             checkpoint = self._marks[0].checkpoint
@@ -167,10 +162,12 @@ def span(cursor: Cursor, checkpoint: int) -> tuple[Key, int]:
         "SELECT min(ifnull(first_uploaded_timestamp, ?)),"
         " max(iif(first_uploaded_timestamp IS NULL, ?, last_uploaded_timestamp))"
         " FROM upload_checkpoints WHERE id <= ?",
-        (FIRST[0], EVER, checkpoint),
+        (MIN_KEY[0], EVER, checkpoint),
     )
     first_ms, last_ms = cursor.fetchone()
-    return (FIRST if first_ms is None else (first_ms, 0)), FIRST[0] if last_ms is None else last_ms
+    return (MIN_KEY if first_ms is None else (first_ms, 0)), MIN_KEY[
+        0
+    ] if last_ms is None else last_ms
 
 
 def delete_settled(cursor: Cursor, after: Key, last_ms: int, checkpoint: int) -> Deleted:

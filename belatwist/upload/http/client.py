@@ -20,7 +20,7 @@ from belatwist.errors import BelaError
 from belatwist.text import one_line
 from belatwist.upload.http.endpoints import Endpoints
 from belatwist.upload.http.response import Answer, PlainAgent, header, without
-from belatwist.upload.policy import Outcome, Retry, classify
+from belatwist.upload.policy import Retry, SendResult, classify
 
 IDLE_TIMEOUT = 50
 """Seconds that an unused connection is kept: the server closes its side after 60."""
@@ -73,11 +73,11 @@ class HTTPImportClient:
         """The URL without its query."""
         return self._url.partition("?")[0]
 
-    def post(self, body: bytes) -> "Deferred[Outcome]":
+    def post(self, body: bytes) -> "Deferred[SendResult]":
         """Send one body; see :class:`belatwist.upload.ImportClient`."""
         attempt = Deferred.fromCoroutine(self._attempt(body))
 
-        def timed_out(_result: object, seconds: float) -> Outcome:
+        def timed_out(_result: object, seconds: float) -> SendResult:
             # The cancelled request fails in its own way, whichever stage it was in.
             return Retry(f"no answer within {seconds:g} s", error_type="TimeoutError")
 
@@ -135,7 +135,7 @@ class HTTPImportClient:
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
-    async def _attempt(self, body: bytes) -> Outcome:
+    async def _attempt(self, body: bytes) -> SendResult:
         token = ""
         try:
             token = "" if self._token is None else self._token()

@@ -7,11 +7,10 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from belatwist.store import Key
 from belatwist.store.sql import eras
 from belatwist.store.sql.eras import Place
 from tests.store.databases import fresh
-
-Key = tuple[int, int]
 
 # Close to each other, so that each stands where another one goes; a series' priority may change.
 _KEYS = st.dictionaries(

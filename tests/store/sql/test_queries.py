@@ -203,10 +203,10 @@ def test_settle_takes_a_stretch_at_once(db: sqlite3.Connection) -> None:
 
 
 def test_a_stretch_is_of_nothing_else(db: sqlite3.Connection) -> None:
-    """A verdict that comes twice in a call marks nothing that stands between its samples."""
+    """A settlement that comes twice in a call marks nothing that stands between its samples."""
     insert(db, [sample(CORE, 1, 1), sample(LOAD, 2, 2), sample(LOAD, 3, 3), sample(CORE, 4, 4)])
-    verdict = replace(accept(pending(db, 2)), as_of=0)
-    assert settle(db, verdict, verdict) == 2
+    settlement = replace(accept(pending(db, 2)), as_of=0)
+    assert settle(db, settlement, settlement) == 2
     assert states(db) == {1: 1, 2: 0, 3: 0, 4: 1}
 
 
@@ -233,7 +233,7 @@ def test_settle_looks_for_each_sample_after_a_write(db: sqlite3.Connection) -> N
 
 
 def test_settle_writes_checkpoints(db: sqlite3.Connection) -> None:
-    """A verdict's checkpoint says which chunk it was, up to which sample, when, and how many."""
+    """A settlement's checkpoint says which chunk it was, up to which sample, when, and how many."""
     fill(db, 5, [LOAD, CORE])
     rows = pending(db)
     assert [row[0] for row in rows] == [2, 4, 1, 3, 5]
@@ -249,7 +249,7 @@ def test_settle_writes_checkpoints(db: sqlite3.Connection) -> None:
 
 
 def test_settle_is_one_transaction(db: sqlite3.Connection) -> None:
-    """When one verdict cannot be recorded, none is: no mark, no checkpoint."""
+    """When one settlement cannot be recorded, none is: no mark, no checkpoint."""
     fill(db, 4)
     rows = pending(db)
     db.execute(
@@ -263,7 +263,7 @@ def test_settle_is_one_transaction(db: sqlite3.Connection) -> None:
 
 
 def test_settling_twice_changes_no_sample(db: sqlite3.Connection) -> None:
-    """The first verdict stands: a later one, the same or another, moves no sample."""
+    """The first settlement stands: a later one, the same or another, moves no sample."""
     fill(db, 3)
     rows = pending(db)[:2]
     settle(db, accept(rows, 4))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belatwist.model import Sample, Series, sample
-from belatwist.store import Row
+from belatwist.store import MIN_KEY, Key, Row
 from belatwist.store.sql import queries, retention
-from belatwist.store.sql.retention import EVER, FIRST, Ages, Deleted, Key, Mark
+from belatwist.store.sql.retention import EVER, Ages, Deleted, Mark
 from tests.store.databases import (
     CORE,
     LOAD,
@@ -113,7 +113,7 @@ def test_a_checkpoint_that_does_not_say_where(db: sqlite3.Connection) -> None:
     settle(db, accept(rows(db, 1, 7)))
     db.execute("UPDATE upload_checkpoints SET first_uploaded_timestamp = NULL,"
                " last_uploaded_timestamp = 3")  # fmt: skip
-    assert retention.span(db.cursor(), 1) == (FIRST, EVER)
+    assert retention.span(db.cursor(), 1) == (MIN_KEY, EVER)
     assert sum(d.count for d in steps(db, 1)) == 2
     retention.delete_checkpoints(db.cursor(), 1)
     assert steps(db, 1) == [Deleted()]
@@ -141,7 +141,7 @@ def test_no_statement_scans_the_table(db: sqlite3.Connection, statistics: bool) 
     first, last_ms = retention.span(cursor, 1)
     retention.delete_settled(cursor, first, last_ms, 1)
     retention.delete_pending(cursor)
-    retention.collect_used(cursor, "samples", FIRST, set(), set())
+    retention.collect_used(cursor, "samples", MIN_KEY, set(), set())
     db.set_trace_callback(None)
     about = [s for s in statements if " samples" in s]
     assert len(about) == 3 + 1 + 3 + 2
@@ -151,19 +151,19 @@ def test_no_statement_scans_the_table(db: sqlite3.Connection, statistics: bool) 
         assert not any("ORDER BY" in step for step in plan), (statement, plan)
 
 
-_verdict = st.tuples(st.booleans(), st.lists(st.integers(0, 30), min_size=1, max_size=6))
+_settlement = st.tuples(st.booleans(), st.lists(st.integers(0, 30), min_size=1, max_size=6))
 
 
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), max_size=30),
-    st.lists(_verdict, max_size=6),
+    st.lists(_settlement, max_size=6),
     st.integers(0, 6),
     st.integers(1, 4),
     st.integers(1, 6),
 )
 def test_exactly_what_was_settled_is_deleted(
     stored: list[Key],
-    verdicts: list[tuple[bool, list[int]]],
+    settlements: list[tuple[bool, list[int]]],
     checkpoint: int,
     limit: int,
     scan: int,
@@ -175,7 +175,7 @@ def test_exactly_what_was_settled_is_deleted(
         mock.patch.multiple(retention, ROWS=limit, SCAN=scan),
     ):
         insert(db, [sample(series[which], ms, 0) for ms, which in stored])
-        for accepted, chosen in verdicts:
+        for accepted, chosen in settlements:
             due = pending(db)
             if meant := [due[n] for n in chosen if n < len(due)]:
                 settle(db, accept(meant) if accepted else reject(meant, "no"))
@@ -267,7 +267,7 @@ def used(db: sqlite3.Connection) -> tuple[set[int], set[int]]:
     sessions: set[int] = set()
     series: set[int] = set()
     for table in ("samples", "texts"):
-        after: Key | None = FIRST
+        after: Key | None = MIN_KEY
         while after is not None:
             after = retention.collect_used(db.cursor(), table, after, sessions, series)
     return sessions, series

@@ -28,7 +28,7 @@ from belatwist.errors import BelaError
 from belatwist.runtime.listener import Listener
 from belatwist.upload.http import endpoints
 from belatwist.upload.http.client import HTTPImportClient, describe
-from belatwist.upload.policy import Accepted, Halted, Outcome, Rejected, Retry
+from belatwist.upload.policy import Accepted, Halted, Rejected, Retry, SendResult
 from tests.faults.certificates import Authority
 from tests.log_events import Captured
 from tests.process import free_port
@@ -129,10 +129,12 @@ def client(url: str, **options: Any) -> HTTPImportClient:
     )
 
 
-def posting(answer: Callable[[Request], Any], **options: Any) -> "Deferred[tuple[Outcome, Import]]":
+def posting(
+    answer: Callable[[Request], Any], **options: Any
+) -> "Deferred[tuple[SendResult, Import]]":
     """Post once to a server that gives an answer."""
 
-    async def run() -> tuple[Outcome, Import]:
+    async def run() -> tuple[SendResult, Import]:
         resource = Import()
         resource.answer = answer
         with listening(Site(resource)) as url:
@@ -160,7 +162,7 @@ def posting(answer: Callable[[Request], Any], **options: Any) -> "Deferred[tuple
 )
 @pytest_twisted.inlineCallbacks
 def test_answers(
-    answer: Callable[[Request], Any], expected: Outcome
+    answer: Callable[[Request], Any], expected: SendResult
 ) -> "Generator[Deferred[Any], Any, None]":
     """Each answer of a server becomes the outcome that says what to do; no redirect is followed."""
     outcome, _ = yield posting(answer)

@@ -132,17 +132,21 @@ class Twistd:
         """Wait for a line of the log that holds a text."""
         return self.log.until(lambda line: text in line, repr(text))
 
-    def expect_event(self, message: str) -> dict[str, Any]:
-        """Wait for an event of a JSON log whose message begins with a text."""
+    def expect_event(self, wanted_event: str) -> dict[str, Any]:
+        """Wait for an event of a JSON log.
+
+        :param wanted_event: its name (``upload.failed``), or the beginning of its message.
+        """
         found: dict[str, Any] = {}
 
         def wanted(line: str) -> bool:
             if line.startswith("{"):
                 found.clear()
                 found.update(json.loads(line))
-            return str(found.get("msg", "")).startswith(message)
+            message = str(found.get("msg", ""))
+            return found.get("event") == wanted_event or message.startswith(wanted_event)
 
-        self.log.until(wanted, repr(message))
+        self.log.until(wanted, repr(wanted_event))
         return found
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -1,5 +1,6 @@
 """The table of collectors and the catalogue of what they yield."""
 
+import json
 import random
 import re
 
@@ -11,7 +12,8 @@ from belatwist.collectors.registry import COLLECTORS, build
 from belatwist.errors import BelaError
 from belatwist.metrics.catalogue import HOST
 from belatwist.model import REAL, Sample
-from tests.fixture_trees import NOW_MS, Board, procfs, sysfs
+from belatwist.upload.jsonl import Encoder
+from tests.fixture_trees import FIXTURES, NOW_MS, Board, procfs, sysfs
 from tests.procfs import strategies
 
 NO_OPTIONS = config.NoOptions()
@@ -97,6 +99,33 @@ def test_the_board_yields_the_catalogue() -> None:
             assert s.timestamp_ms == NOW_MS
     found = {s.series.name for samples in reports.values() for s in samples}
     assert found == HOST.keys()
+
+
+def test_the_board_is_stored_and_uploaded_as_ever() -> None:
+    """Names, tags, priorities and values are a contract with databases and servers in the field.
+
+    A new source adds lines to the golden file, and changes none.
+    """
+    golden = (FIXTURES / "golden" / "orangepi5plus.jsonl").read_text("utf-8").splitlines()
+    reports = everything(procfs("orangepi5plus"), sysfs("orangepi5plus"), limit=5)
+    encoder = Encoder()
+    found = [
+        json.dumps(
+            {
+                "source": source,
+                "stored": s.series.name,
+                "tags": dict(s.series.tags),
+                "priority": s.series.priority,
+                "value": s.value,
+                "uploaded": encoder.encode([(s.timestamp_ms, 1, float(s.value))], {1: s.series})
+                .decode()
+                .rstrip("\n"),
+            }
+        )
+        for source, samples in reports.items()
+        for s in samples
+    ]
+    assert sorted(found) == golden
 
 
 def test_no_two_samples_of_a_round_are_one() -> None:

@@ -16,14 +16,14 @@ from pathlib import Path
 import msgspec
 
 from belatwist.collectors import Collector, registry
-from belatwist.config.schema import DEFAULT_METRICS, DiskIO
+from belatwist.config.schema import DEFAULT_METRICS, DiskIOOptions
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from benchmarks.harness import ROOT
 
 METRICS = tuple(
     msgspec.structs.replace(
-        metric, config=DiskIO(allowed_devices=r"sd[a-z]+|nvme\d+n\d+|mmcblk\d+|x?vd[a-z]+")
+        metric, config=DiskIOOptions(allowed_devices=r"sd[a-z]+|nvme\d+n\d+|mmcblk\d+|x?vd[a-z]+")
     )
     if metric.name == "disk.io"
     else metric

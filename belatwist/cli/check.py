@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from belatwist import config
-from belatwist.cli.output import Failure, complain, table
+from belatwist.cli.output import CommandError, notify, table
 from belatwist.config import format_duration
 from belatwist.errors import ConfigError
 from belatwist.text import one_line
@@ -17,21 +17,21 @@ def check(path: str) -> list[str]:
     """Judge a configuration as the agent does when it starts; its warnings go to stderr.
 
     :return: a summary in lines.
-    :raises Failure: with the line that the agent would end with.
+    :raises CommandError: with the line that the agent would end with.
     """
     try:
-        loaded = config.load(path, lambda warning: complain(str(warning)))
+        loaded = config.load(path, lambda warning: notify(str(warning)))
     except ConfigError as error:
-        raise Failure(str(error)) from None
+        raise CommandError(str(error)) from None
     logging, remote = loaded.logging, loaded.remote
     try:
         _check_log(logging.output)
         if remote.tls_ca_file is not None:
             _check_certificates(remote.tls_ca_file)
     except ConfigError as error:
-        raise Failure(f"{path}: {error}") from None
+        raise CommandError(f"{path}: {error}") from None
     except OSError as error:
-        raise Failure(f"{path}: logging.output: {logging.output}: {error.strerror}") from None
+        raise CommandError(f"{path}: logging.output: {logging.output}: {error.strerror}") from None
     return [f"{path}: ok", *table([(f"  {what}", how) for what, how in _summary(loaded)])]
 
 

@@ -13,12 +13,12 @@ import click
 
 from belatwist import __version__
 from belatwist.cli import options, output
-from belatwist.cli.exit import Check, Group
+from belatwist.cli.exit import BelaGroup, NagiosCheck
 from belatwist.errors import BelaError
 
 
 @click.group(
-    cls=Group,
+    cls=BelaGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="docs/cli.md has examples. The agent itself is started by: twistd bela",
 )
@@ -61,16 +61,16 @@ def once(config: str | None, form: str) -> None:
     from belatwist.cli import once as run
     from belatwist.clock.sources import wall_ms
 
-    loaded = load_config.read(config, output.complain)
+    loaded = load_config.read(config, output.notify)
     with run.warnings_shown():
         collected = run.collect(run.collectors(loaded), wall_ms, output.wait)
     for name, why in collected.failures.items():
-        output.complain(f"collector {name}: {why}")
+        output.notify(f"collector {name}: {why}")
     click.echo("\n".join(run.FORMATS[form](collected.samples)))
     sys.exit(1 if collected.failures else 0)
 
 
-@bela.command(cls=Check)
+@bela.command(cls=NagiosCheck)
 @options.config
 @click.option(
     "--url", type=options.Url(), help="Where to ask, if not where the configuration says."
@@ -97,7 +97,7 @@ def status(*, config: str | None, url: str | None, as_json: bool, timeout: float
         from belatwist.cli import load_config
         from belatwist.config import read_logins
 
-        health = load_config.read(config, output.complain).health
+        health = load_config.read(config, output.notify).health
         if not health.enabled:
             raise BelaError("health.enabled is false: the service does not answer; see its log")
         url = run.address(health.host, health.port, health.path)

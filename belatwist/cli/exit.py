@@ -10,47 +10,47 @@ from typing import Any
 import click
 
 from belatwist.cli import output
-from belatwist.cli.output import Failure
+from belatwist.cli.output import CommandError
 from belatwist.errors import BelaError
 
 _UNKNOWN = 3
 
 
-class Group(click.Group):
+class BelaGroup(click.Group):
     """A group whose commands end in one line, whatever goes wrong with files."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command.
 
-        :raises Failure: for what a command raises on purpose, and for errors of the system.
+        :raises CommandError: for what a command raises on purpose, and for errors of the system.
         """
         try:
             return super().invoke(ctx)
         except BelaError as error:
-            raise Failure(str(error)) from error
+            raise CommandError(str(error)) from error
         except OSError as error:
             _abandon_output()
             if error.errno == errno.EPIPE:
                 raise
-            raise Failure(_told(error)) from error
+            raise CommandError(_told(error)) from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is meant.
 
-        :raises Failure: when a stream is missing that it needs.
+        :raises CommandError: when a stream is missing that it needs.
         """
         name, command, rest = super().resolve_command(ctx, args)
         # Closed from the beginning; its number would go to the next file that is opened.
         # (Completion, which is what resilient parsing is for, opens none.)
         if (sys.stdout is None or sys.stderr is None) and not ctx.resilient_parsing:
-            kind = _UnknownError if isinstance(command, Check) else Failure
+            kind = _UnknownError if isinstance(command, NagiosCheck) else CommandError
             raise kind("stdout and stderr must be open (>/dev/null is)")
         return name, command, rest
 
 
-class Check(click.Command):
+class NagiosCheck(click.Command):
     """A command that is a check of Nagios: without a verdict its status is 3, UNKNOWN."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
@@ -73,7 +73,7 @@ class _MisuseError(click.UsageError):
             super().show(file)
 
 
-class _UnknownError(Failure):
+class _UnknownError(CommandError):
     """A check has come to no verdict: one line on stdout, where Nagios looks, and status 3."""
 
     exit_code = _UNKNOWN

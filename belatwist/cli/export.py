@@ -17,7 +17,7 @@ import click
 
 from belatwist.cli import output
 from belatwist.cli.database import PAGE, SAMPLES, TEXTS, DatabaseReader, Page, Row
-from belatwist.cli.output import Failure
+from belatwist.cli.output import CommandError
 from belatwist.model import Series
 from belatwist.store import Key
 from belatwist.upload.jsonl import Encoder
@@ -29,7 +29,7 @@ NAMES = ("time", "timestamp_ms", "metric", "tags", "value", "device", "session",
 """The columns of a CSV file."""
 
 
-class Piece(NamedTuple):
+class EncodedPage(NamedTuple):
     """A part of the output.
 
     :ivar samples: how many it holds.
@@ -50,7 +50,7 @@ class Span(NamedTuple):
 
 def jsonl(
     database: DatabaseReader, span: Span, wanted: Wanted, skipped: Counter[str]
-) -> Iterator[Piece]:
+) -> Iterator[EncodedPage]:
     """Write what VictoriaMetrics' ``/api/v1/import`` takes, one line a series and page.
 
     :param skipped: counts what it would not keep, by the reason.
@@ -67,14 +67,14 @@ def jsonl(
         good, bad = encoder.partition(numbers, page.series)
         skipped["not a number"] += len(rows) - len(numbers)
         skipped.update({why: len(some) for why, some in bad.items()})
-        yield Piece(encoder.encode(good, page.series), len(good), page.rows[-1].timestamp_ms)
+        yield EncodedPage(encoder.encode(good, page.series), len(good), page.rows[-1].timestamp_ms)
     for page in database.pages(TEXTS, *span):
         skipped["a text, which VictoriaMetrics does not store"] += len(_chosen(page, wanted))
 
 
 def csv_lines(
     database: DatabaseReader, span: Span, wanted: Wanted, _skipped: Counter[str]
-) -> Iterator[Piece]:
+) -> Iterator[EncodedPage]:
     """Write comma-separated values (RFC 4180, but for line feeds alone), in order of time.
 
     The first line names the columns; tags are JSON, and nothing is left out.
@@ -103,12 +103,12 @@ def csv_lines(
         )
         count += 1
         if count == PAGE:
-            yield Piece(_taken(text), count, at)
+            yield EncodedPage(_taken(text), count, at)
             count = 0
-    yield Piece(_taken(text), count, last_ms)
+    yield EncodedPage(_taken(text), count, last_ms)
 
 
-Format = Callable[[DatabaseReader, Span, Wanted, Counter[str]], Iterator[Piece]]
+Format = Callable[[DatabaseReader, Span, Wanted, Counter[str]], Iterator[EncodedPage]]
 
 FORMATS: Mapping[str, Format] = {"jsonl": jsonl, "csv": csv_lines}
 
@@ -148,11 +148,11 @@ def export(
     :param to: the file; ``None`` for stdout.
     :param force: whether an existing file may be replaced.
     :raises BelaError: when the database cannot be read.
-    :raises Failure: when the file cannot be written; then there is none, or the old one.
+    :raises CommandError: when the file cannot be written; then there is none, or the old one.
     """
     skipped: Counter[str] = Counter()
     first, last = _limits(database, span)
-    pieces = FORMATS[form](database, span, wanted, skipped)
+    pages = FORMATS[form](database, span, wanted, skipped)
     written = 0
     # Where the samples themselves go to the terminal, a bar would be in their way.
     silent = not sys.stderr.isatty() or (to is None and sys.stdout.isatty())
@@ -162,17 +162,17 @@ def export(
             length=max(last - first, 1), label="Exporting", file=sys.stderr, hidden=silent
         ) as bar,
     ):
-        for piece in pieces:
-            out.write(piece.data)
-            written += piece.samples
-            bar.update(max(piece.until_ms - first - bar.pos, 0))
+        for page in pages:
+            out.write(page.data)
+            written += page.samples
+            bar.update(max(page.until_ms - first - bar.pos, 0))
         bar.update(max(last - first - bar.pos, 0))
         out.flush()
     where = "" if to is None else f" to {to}"
-    output.complain(f"{written} samples exported{where}")
+    output.notify(f"{written} samples exported{where}")
     for why, count in skipped.items():
         if count:
-            output.complain(f"{count} samples skipped: {why}")
+            output.notify(f"{count} samples skipped: {why}")
 
 
 def _limits(database: DatabaseReader, span: Span) -> tuple[int, int]:
@@ -189,7 +189,7 @@ def _limits(database: DatabaseReader, span: Span) -> tuple[int, int]:
 def _destination(to: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
     """Open a file that has its name only when it is complete.
 
-    :raises Failure: when it cannot be written, or is there already and ``force`` is not given.
+    :raises CommandError: when it cannot be written, or is there already and ``force`` is not given.
     """
     if to is None:
         yield sys.stdout.buffer
@@ -205,7 +205,7 @@ def _destination(to: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
             _check_free(to, force=force)
             temporary.replace(to)
         except OSError as error:
-            raise Failure(f"{to}: cannot be written: {output.reason(error)}") from error
+            raise CommandError(f"{to}: cannot be written: {output.reason(error)}") from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -249,6 +249,6 @@ def _removed_at_signals(temporary: Path) -> Iterator[None]:
 
 def _check_free(to: Path, *, force: bool) -> None:
     if to.exists() and not to.is_file():
-        raise Failure(f"{to}: is not a regular file; without --output, samples go to stdout")
+        raise CommandError(f"{to}: is not a regular file; without --output, samples go to stdout")
     if to.exists() and not force:
-        raise Failure(f"{to}: is there already; --force replaces it")
+        raise CommandError(f"{to}: is there already; --force replaces it")

@@ -108,7 +108,7 @@ def warnings_shown() -> Iterator[None]:
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         if event.get("log_level", LogLevel.info) >= LogLevel.warn:
-            output.complain(formatEvent(event))
+            output.notify(formatEvent(event))
 
     globalLogPublisher.addObserver(observe)
     try:

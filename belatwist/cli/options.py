@@ -111,4 +111,4 @@ def find(path: str | None, database_path: str | None) -> "DatabaseReader":
         return DatabaseReader(Path(database_path))
     from belatwist.cli import load_config
 
-    return DatabaseReader(Path(load_config.read(path, output.complain).storage.path))
+    return DatabaseReader(Path(load_config.read(path, output.notify).storage.path))

@@ -11,15 +11,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STDOUT = 1
 
 
-class Failure(click.ClickException):
+class CommandError(click.ClickException):
     """A command cannot do its work: one line on stderr, exit status 1."""
 
     def show(self, file: object = None) -> None:
         """Say why, as ``twistd bela`` does."""
-        complain(self.message)
+        notify(self.message)
 
 
-def complain(text: str) -> None:
+def notify(text: str) -> None:
     """Write a line to stderr."""
     click.echo(f"bela: {printable(text)}", err=True)
 

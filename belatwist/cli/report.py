@@ -14,7 +14,7 @@ _UNKNOWN = "unknown"
 _COLOURS = {"ok": "green", "degraded": "yellow", "error": "red"}
 
 
-class Part:
+class DocumentView:
     """An object of the document."""
 
     def __init__(self, value: object) -> None:
@@ -24,9 +24,9 @@ class Part:
         """Give the names of its members."""
         return iter(self._members)
 
-    def part(self, name: str) -> "Part":
+    def view(self, name: str) -> "DocumentView":
         """Return an object within it; an empty one if there is none."""
-        return Part(self._members.get(name))
+        return DocumentView(self._members.get(name))
 
     def text(self, name: str) -> str | None:
         """Return a text; ``None`` if there is none."""
@@ -64,7 +64,7 @@ class Report:
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._all = Part(document)
+        self._all = DocumentView(document)
         self._now = _time(self._all.text("timestamp"))
 
     def lines(self) -> list[str]:
@@ -99,9 +99,9 @@ class Report:
 
     def _collectors(self) -> list[str]:
         rows = [("COLLECTOR", "STATUS", "LAST", "SAMPLES", "FAILED", "ERROR")]
-        collectors = self._all.part("collectors")
+        collectors = self._all.view("collectors")
         for name in collectors:
-            one = collectors.part(name)
+            one = collectors.view(name)
             rows.append(
                 (
                     output.printable(name),
@@ -123,10 +123,10 @@ class Report:
         ]
 
     def _uploader(self) -> Iterator[tuple[str, str]]:
-        one = self._all.part("uploader")
+        one = self._all.view("uploader")
         if one.flag("enabled") is False:
             yield "uploads", "off"
-            pending = self._all.part("storage").count("metrics_pending_upload")
+            pending = self._all.view("storage").count("metrics_pending_upload")
             yield "  samples", f"{pending} pending"
             return
         yield "uploads", f"{one.text('status') or '?'}, to {one.text('endpoint') or '?'}"
@@ -144,7 +144,7 @@ class Report:
         yield "  failures", failures if error is None else f"{failures}; now: {error}"
 
     def _storage(self) -> Iterator[tuple[str, str]]:
-        one = self._all.part("storage")
+        one = self._all.view("storage")
         yield "storage", f"{one.text('status') or '?'}, {one.text('path') or '?'}"
         sizes = f"{_size(one, 'database_size_bytes')}, log {_size(one, 'wal_size_bytes')}"
         yield "  size", f"{sizes}; {self._oldest(one)}"
@@ -161,18 +161,18 @@ class Report:
                 yield f"  {title}", text
         if (aside := one.text("replaced_as")) is not None:
             yield "  replaced", f"{self._ago(one, 'replaced_at')}; the damaged one is {aside}"
-        lock = one.part("lock")
+        lock = one.view("lock")
         held = {True: "held", False: "not held", None: "?"}[lock.flag("held")]
         yield "  lock", f"{held}, {lock.text('path') or '?'}"
 
-    def _oldest(self, storage: Part) -> str:
+    def _oldest(self, storage: DocumentView) -> str:
         if storage.text("oldest_metric_timestamp") is not None:
             return f"oldest sample {self._ago(storage, 'oldest_metric_timestamp')}"
         opened = storage.text("opening") is None
         return "no samples" if opened else f"oldest sample {_UNKNOWN}"
 
     def _clock(self) -> Iterator[tuple[str, str]]:
-        one = self._all.part("time")
+        one = self._all.view("time")
         yield "time", one.text("local") or "?"
         skew = one.number("skew_ms")
         if skew is None:
@@ -184,7 +184,7 @@ class Report:
         good = "" if one.flag("good") is not False else "; the clock is not known to be good yet"
         yield "  NTP", f"{words[synced]}, {one.count('steps')} steps{good}"
 
-    def _ago(self, part: Part, name: str) -> str:
+    def _ago(self, part: DocumentView, name: str) -> str:
         """Say how long before the document's own time something was."""
         at = _time(part.text(name))
         if at is None or self._now is None:
@@ -192,7 +192,7 @@ class Report:
         return f"{output.span((self._now - at).total_seconds())} ago"
 
 
-def _size(part: Part, name: str) -> str:
+def _size(part: DocumentView, name: str) -> str:
     value = part.number(name)
     return _UNKNOWN if value is None else output.size(value)
 

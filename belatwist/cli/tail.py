@@ -178,11 +178,11 @@ def tail(
                 found = follower.new()
             except DatabaseError as error:
                 if trouble is None:
-                    output.complain(f"{error} (waiting)")
+                    output.notify(f"{error} (waiting)")
                 trouble = str(error)
                 continue
             if trouble is not None:
-                output.complain("the database can be read again")
+                output.notify("the database can be read again")
                 trouble = None
             _show(found, line)
     except (KeyboardInterrupt, BrokenPipeError):

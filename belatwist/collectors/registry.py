@@ -14,9 +14,7 @@ from belatwist.collectors.network import NetworkTraffic
 from belatwist.collectors.srt import SrtPacketLoss
 from belatwist.collectors.thermal import CpuTemperature
 from belatwist.collectors.uptime import SystemUptime
-from belatwist.config import DiskIO as DiskIOOptions
-from belatwist.config import Metric
-from belatwist.config import NetworkTraffic as NetworkTrafficOptions
+from belatwist.config import CollectorEntry, DiskIOOptions, NetworkTrafficOptions
 from belatwist.procfs.reader import Reader
 
 
@@ -36,7 +34,7 @@ class Sources:
     rng: random.Random
 
 
-def _disk_io(metric: Metric, of: Sources) -> Collector:
+def _disk_io(metric: CollectorEntry, of: Sources) -> Collector:
     options = metric.config if isinstance(metric.config, DiskIOOptions) else DiskIOOptions()
     return DiskIO(
         of.device_id,
@@ -47,7 +45,7 @@ def _disk_io(metric: Metric, of: Sources) -> Collector:
     )
 
 
-def _network_traffic(metric: Metric, of: Sources) -> Collector:
+def _network_traffic(metric: CollectorEntry, of: Sources) -> Collector:
     options = metric.config
     if not isinstance(options, NetworkTrafficOptions):
         options = NetworkTrafficOptions()
@@ -60,7 +58,7 @@ def _network_traffic(metric: Metric, of: Sources) -> Collector:
     )
 
 
-COLLECTORS: Mapping[str, Callable[[Metric, Sources], Collector]] = MappingProxyType(
+COLLECTORS: Mapping[str, Callable[[CollectorEntry, Sources], Collector]] = MappingProxyType(
     {
         "cpu.usage": lambda _, of: CpuUsage(of.device_id, of.procfs),
         "cpu.temperature": lambda _, of: CpuTemperature(of.device_id, of.sysfs),
@@ -76,7 +74,7 @@ COLLECTORS: Mapping[str, Callable[[Metric, Sources], Collector]] = MappingProxyT
 
 
 def build(
-    metrics: Sequence[Metric],
+    metrics: Sequence[CollectorEntry],
     *,
     device_id: str,
     procfs: Reader,

@@ -16,8 +16,8 @@ from msgspec import Meta
 
 from belatwist.config.refusals import RefusalError, one_line, refuse, show
 from belatwist.config.renamed import RENAMED_KEYS, RenamedKey, Warn, ignore, rename
-from belatwist.config.schema import COLLECTORS, Config, Metric, Section
-from belatwist.config.values import DURATION, Kind, format_duration
+from belatwist.config.schema import COLLECTORS, CollectorEntry, Config, Section
+from belatwist.config.values import DURATION, ValueType, format_duration
 from belatwist.config.yamltext import join, read_yaml
 from belatwist.errors import ConfigError
 
@@ -64,7 +64,7 @@ def _section(cls: type[S], raw: object, path: str, base: S | None = None, unknow
     fields = {field.name: field for field in msgspec.structs.fields(cls)}
     for key in raw:
         if key not in fields:
-            refuse(join(path, key), "unknown key", unknown or nearest(key, list(fields)))
+            refuse(join(path, key), "unknown key", unknown or suggestion(key, list(fields)))
     values = {}
     for name, field in fields.items():
         inner = join(path, name)
@@ -79,7 +79,7 @@ def _section(cls: type[S], raw: object, path: str, base: S | None = None, unknow
     return cls(**values)
 
 
-def nearest(name: str, known: list[str]) -> str:
+def suggestion(name: str, known: list[str]) -> str:
     """Say which known name was probably meant."""
     close = difflib.get_close_matches(name[:64].lower(), known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
@@ -95,8 +95,8 @@ def _is_section(hint: object) -> bool:
 
 def _value(hint: Any, raw: object, path: str, default: object = None) -> object:
     base, marks = unwrap(hint)
-    if base is Metric:
-        return _metric(raw, path)
+    if base is CollectorEntry:
+        return _collector_entry(raw, path)
     if _is_section(base):
         return _section(base, raw, path, default if isinstance(default, base) else None)
     if get_origin(base) in (Union, UnionType):
@@ -104,7 +104,7 @@ def _value(hint: Any, raw: object, path: str, default: object = None) -> object:
         return None if raw is None else _value(Annotated[inner, *marks], raw, path)
     if get_origin(base) is tuple:
         return _tuple(hint, raw, path)
-    kind = next((mark for mark in marks if isinstance(mark, Kind)), None)
+    kind = next((mark for mark in marks if isinstance(mark, ValueType)), None)
     if kind is None:
         return _leaf(hint, raw, path, show(raw))
     try:
@@ -130,20 +130,20 @@ def _tuple(hint: Any, raw: object, path: str) -> tuple[object, ...]:
     return tuple(_value(item, one, f"{path}[{i}]") for i, one in enumerate(raw))
 
 
-def _metric(raw: object, path: str) -> Metric:
+def _collector_entry(raw: object, path: str) -> CollectorEntry:
     """Convert an entry of ``metrics``, whose ``config`` depends on its ``name``."""
     if not isinstance(raw, dict):
-        refuse(path, show(raw), "a mapping with the keys " + _names(Metric))
+        refuse(path, show(raw), "a mapping with the keys " + _names(CollectorEntry))
     name = raw.get("name", "")
     known = COLLECTORS.get(name) if isinstance(name, str) else None
     if known is None:
         shown = show(name) if "name" in raw else "missing"
-        refuse(f"{path}.name", shown, nearest(str(name), list(COLLECTORS)))
+        refuse(f"{path}.name", shown, suggestion(str(name), list(COLLECTORS)))
     unknown = "" if known.options.__struct_fields__ else f"{name} has no options"
     options = _section(known.options, raw.get("config"), f"{path}.config", None, unknown)
     plain = {key: value for key, value in raw.items() if key != "config"}
     plain.setdefault("interval", format_duration(known.interval))
-    return msgspec.structs.replace(_section(Metric, plain, path), config=options)
+    return msgspec.structs.replace(_section(CollectorEntry, plain, path), config=options)
 
 
 def _conflicts(config: Config) -> Iterator[tuple[str, object, str]]:
@@ -210,7 +210,7 @@ def allowed(hint: Any) -> str:
     base, marks = unwrap(hint)
     if get_origin(base) in (Union, UnionType):
         return f"{allowed(Annotated[get_args(base)[0], *marks])}, or null"
-    kind = next((mark for mark in marks if isinstance(mark, Kind)), None)
+    kind = next((mark for mark in marks if isinstance(mark, ValueType)), None)
     metas = [mark for mark in marks if isinstance(mark, Meta)]
     low = next((mark.ge for mark in metas if mark.ge is not None), 0)
     high = next((mark.le for mark in metas if mark.le is not None), 0)

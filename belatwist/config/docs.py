@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from belatwist.config.convert import allowed, unwrap
 from belatwist.config.renamed import RENAMED_KEYS
-from belatwist.config.schema import COLLECTORS, Config, Metric, NoOptions, Section
+from belatwist.config.schema import COLLECTORS, CollectorEntry, Config, NoOptions, Section
 from belatwist.config.values import DURATION, format_duration
 
 BEGIN = "<!-- begin: written by python -m belatwist.config.docs -->"
@@ -64,14 +64,18 @@ def _rows(cls: type[Section], path: str, base: object) -> Iterator[str]:
             continue
         meaning = "".join(m.description for m in marks if isinstance(m, Meta) and m.description)
         meaning += "".join(f" Earlier name: `{old}`." for old in EARLIER.get(name, ()))
-        what = "the collector's options" if cls is Metric and name.endswith(".config") else None
-        if cls is Metric and field.name == "name":
+        what = (
+            "the collector's options"
+            if cls is CollectorEntry and name.endswith(".config")
+            else None
+        )
+        if cls is CollectorEntry and field.name == "name":
             what = "the name of a collector"
-        shown = "" if cls is Metric and what else _default(default, marks)
+        shown = "" if cls is CollectorEntry and what else _default(default, marks)
         what = (what or allowed(field.type)).replace("|", "\\|")
         yield f"| `{name}` | {what} | {shown} | {meaning} |"
-        if get_origin(kind) is tuple and get_args(kind)[0] is Metric:
-            yield from _rows(Metric, f"{name}[].", None)
+        if get_origin(kind) is tuple and get_args(kind)[0] is CollectorEntry:
+            yield from _rows(CollectorEntry, f"{name}[].", None)
 
 
 def _default(value: Any, marks: tuple[object, ...]) -> str:

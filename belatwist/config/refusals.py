@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import NoReturn
 
-SHOWN = 80
+MAX_SHOWN = 80
 """The most characters of a value that a refusal repeats."""
 
 NOT_SHOWN = "<not shown>"
@@ -59,7 +59,7 @@ def show(value: object) -> str:
             return shorten(json.dumps(value, ensure_ascii=False))
 
 
-def shorten(text: str, limit: int = SHOWN) -> str:
+def shorten(text: str, limit: int = MAX_SHOWN) -> str:
     """Cut a text to a length, marking the cut."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 

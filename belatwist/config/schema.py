@@ -286,7 +286,7 @@ class Paths(Section, frozen=True, kw_only=True):
     sysfs: Annotated[FilePath, Meta(description="The root of sysfs.")] = "/sys"
 
 
-class DiskIO(Section, frozen=True, kw_only=True):
+class DiskIOOptions(Section, frozen=True, kw_only=True):
     """The options of ``disk.io``."""
 
     allowed_devices: Annotated[
@@ -303,7 +303,7 @@ class DiskIO(Section, frozen=True, kw_only=True):
     ] = "kernel"
 
 
-class NetworkTraffic(Section, frozen=True, kw_only=True):
+class NetworkTrafficOptions(Section, frozen=True, kw_only=True):
     """The options of ``network.traffic``."""
 
     include_ifaces: Annotated[
@@ -328,7 +328,7 @@ class NoOptions(Section, frozen=True, kw_only=True):
     """A collector without options of its own."""
 
 
-class Metric(Section, frozen=True, kw_only=True):
+class CollectorEntry(Section, frozen=True, kw_only=True):
     """One entry of ``metrics``, its ``config`` already of the collector's own type."""
 
     name: Annotated[str, Meta(description="A collector, once; see the table of collectors.")]
@@ -337,36 +337,37 @@ class Metric(Section, frozen=True, kw_only=True):
     ]
     enabled: Annotated[bool, Meta(description="Whether it runs.")] = True
     config: Annotated[
-        DiskIO | NetworkTraffic | NoOptions, Meta(description="The collector's own options.")
+        DiskIOOptions | NetworkTrafficOptions | NoOptions,
+        Meta(description="The collector's own options."),
     ] = NoOptions()
 
 
-class Known(NamedTuple):
+class KnownCollector(NamedTuple):
     """What the configuration knows of a collector."""
 
     interval: float
     """Seconds between two collections when none are given."""
-    options: type[DiskIO | NetworkTraffic | NoOptions] = NoOptions
+    options: type[DiskIOOptions | NetworkTrafficOptions | NoOptions] = NoOptions
     default: bool = True
     """Whether it runs when the file has no ``metrics`` at all."""
 
 
-COLLECTORS: Mapping[str, Known] = MappingProxyType(
+COLLECTORS: Mapping[str, KnownCollector] = MappingProxyType(
     {
-        "cpu.temperature": Known(30.0),
-        "cpu.usage": Known(10.0),
-        "memory.usage": Known(30.0),
-        "disk.io": Known(30.0, DiskIO),
-        "network.traffic": Known(10.0, NetworkTraffic),
-        "system.load": Known(30.0),
-        "system.uptime": Known(60.0),
-        "srt.packet_loss": Known(5.0, default=False),  # made-up numbers, for development
+        "cpu.temperature": KnownCollector(30.0),
+        "cpu.usage": KnownCollector(10.0),
+        "memory.usage": KnownCollector(30.0),
+        "disk.io": KnownCollector(30.0, DiskIOOptions),
+        "network.traffic": KnownCollector(10.0, NetworkTrafficOptions),
+        "system.load": KnownCollector(30.0),
+        "system.uptime": KnownCollector(60.0),
+        "srt.packet_loss": KnownCollector(5.0, default=False),  # made-up numbers, for development
     }
 )
 """Every collector that a configuration may name."""
 
 DEFAULT_METRICS = tuple(
-    Metric(name=name, interval=known.interval, config=known.options())
+    CollectorEntry(name=name, interval=known.interval, config=known.options())
     for name, known in COLLECTORS.items()
     if known.default
 )
@@ -383,7 +384,7 @@ class Config(Section, frozen=True, kw_only=True):
     monitoring: Monitoring = Monitoring()
     paths: Paths = Paths()
     metrics: Annotated[
-        tuple[Metric, ...],
+        tuple[CollectorEntry, ...],
         Meta(
             max_length=100,
             description="The collectors that run. Not given: all of the host's, at their defaults.",

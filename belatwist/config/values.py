@@ -39,7 +39,7 @@ _HEALTH_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 @dataclass(frozen=True)
-class Kind:
+class ValueType:
     """How a value that is written as text is read; stands in the value's ``Annotated`` type.
 
     :ivar allowed: what the value may be, for messages and for the documentation.
@@ -230,18 +230,20 @@ _HOST = "an IP address such as 127.0.0.1, 0.0.0.0 or ::1, or localhost"
 _NAME = "a host name such as box.example.org, without a port"
 _HEALTH = "a path such as /health, without a slash at its end, other than /metrics"
 
-DURATION = Kind(_DURATION, _read_duration)
+DURATION = ValueType(_DURATION, _read_duration)
 
 Backoff = Annotated[float, DURATION, Meta(ge=0.001, le=3600)]
 Seconds = Annotated[float, DURATION, Meta(ge=0.1, le=86400)]
 LongSeconds = Annotated[float, DURATION, Meta(ge=1, le=87600 * 3600)]
-DeviceId = Annotated[str, Kind(_DEVICE_ID, _read_device_id)]
-Url = Annotated[str, Kind(_URL, _read_url, _show_url), Meta(max_length=2048)]
-Pattern = Annotated[str, Kind(_PATTERN, _read_pattern)]
-NamePattern = Annotated[str, Kind(_PATTERN, _read_name_pattern)]
-FilePath = Annotated[str, Kind(_PATH, _read_path), Meta(max_length=4096)]
-SecretPath = Annotated[str, Kind(_PATH, _read_path, lambda _: NOT_SHOWN), Meta(max_length=4096)]
-Output = Annotated[str, Kind(_OUTPUT, _read_output), Meta(max_length=4096)]
-Host = Annotated[str, Kind(_HOST, _read_host)]
-HostName = Annotated[str, Kind(_NAME, _read_host_name)]
-HealthPath = Annotated[str, Kind(_HEALTH, _read_health_path), Meta(max_length=200)]
+DeviceId = Annotated[str, ValueType(_DEVICE_ID, _read_device_id)]
+Url = Annotated[str, ValueType(_URL, _read_url, _show_url), Meta(max_length=2048)]
+Pattern = Annotated[str, ValueType(_PATTERN, _read_pattern)]
+NamePattern = Annotated[str, ValueType(_PATTERN, _read_name_pattern)]
+FilePath = Annotated[str, ValueType(_PATH, _read_path), Meta(max_length=4096)]
+SecretPath = Annotated[
+    str, ValueType(_PATH, _read_path, lambda _: NOT_SHOWN), Meta(max_length=4096)
+]
+Output = Annotated[str, ValueType(_OUTPUT, _read_output), Meta(max_length=4096)]
+Host = Annotated[str, ValueType(_HOST, _read_host)]
+HostName = Annotated[str, ValueType(_NAME, _read_host_name)]
+HealthPath = Annotated[str, ValueType(_HEALTH, _read_health_path), Meta(max_length=200)]

@@ -73,7 +73,7 @@ def board() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def _collected() -> list[Sample]:
     """Collect from every collector, twice, so that there are deltas."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
-    metrics = [config.Metric(name=name, interval=1.0) for name in COLLECTORS]
+    metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
     pairs = build(metrics, device_id="board", procfs=proc, sysfs=sys, rng=random.Random(1))
     for collector, _ in pairs:
         collector.collect(NOW_MS - 10_000)

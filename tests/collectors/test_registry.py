@@ -21,9 +21,9 @@ NO_OPTIONS = config.NoOptions()
 
 def everything(proc: Board, sys: Board, *, limit: int = 32) -> dict[str, list[Sample]]:
     """Collect twice from every collector, so that deltas appear; give the second round."""
-    options = {"network.traffic": config.NetworkTraffic(max_interfaces=limit)}
+    options = {"network.traffic": config.NetworkTrafficOptions(max_interfaces=limit)}
     metrics = [
-        config.Metric(name=name, interval=1.0, config=options.get(name, NO_OPTIONS))
+        config.CollectorEntry(name=name, interval=1.0, config=options.get(name, NO_OPTIONS))
         for name in COLLECTORS
     ]
     pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
@@ -41,9 +41,9 @@ def test_the_table_is_what_the_configuration_knows() -> None:
 def test_only_enabled_entries_are_made_in_their_order() -> None:
     """Each with the interval of its entry."""
     metrics = [
-        config.Metric(name="system.uptime", interval=60.0),
-        config.Metric(name="cpu.usage", interval=10.0, enabled=False),
-        config.Metric(name="memory.usage", interval=30.0),
+        config.CollectorEntry(name="system.uptime", interval=60.0),
+        config.CollectorEntry(name="cpu.usage", interval=10.0, enabled=False),
+        config.CollectorEntry(name="memory.usage", interval=30.0),
     ]
     pairs = build(
         metrics, device_id="box", procfs=procfs("vm"), sysfs=sysfs("vm"), rng=random.Random(1)
@@ -55,15 +55,15 @@ def test_only_enabled_entries_are_made_in_their_order() -> None:
 def test_options_reach_their_collectors() -> None:
     """The disk's and the network's options are those of the entry."""
     metrics = [
-        config.Metric(
+        config.CollectorEntry(
             name="disk.io",
             interval=1.0,
-            config=config.DiskIO(allowed_devices="nvme0n1", sector_size="logical"),
+            config=config.DiskIOOptions(allowed_devices="nvme0n1", sector_size="logical"),
         ),
-        config.Metric(
+        config.CollectorEntry(
             name="network.traffic",
             interval=1.0,
-            config=config.NetworkTraffic(
+            config=config.NetworkTrafficOptions(
                 include_ifaces=("lo|eth.",), exclude_ifaces=("eth1",), max_interfaces=2
             ),
         ),
@@ -153,7 +153,7 @@ def test_the_names_of_the_catalogue() -> None:
 def test_a_poor_machine_is_no_error(machine: str) -> None:
     """What a machine does not have is absent, and every collector works on it."""
     proc, sys = procfs(machine), sysfs(machine)
-    metrics = [config.Metric(name=name, interval=1.0) for name in COLLECTORS]
+    metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
     pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
     names = {s.series.name for collector, _ in pairs for s in collector.collect(NOW_MS)}
     assert names <= HOST.keys()
@@ -166,7 +166,7 @@ def test_a_poor_machine_is_no_error(machine: str) -> None:
 def test_damage_never_breaks_a_collector(text: bytes) -> None:
     """On any text a collector raises what it announces, or yields catalogued, storable samples."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
-    metrics = [config.Metric(name=name, interval=1.0) for name in COLLECTORS]
+    metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
     pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
     for _ in range(2):
         for collector, _interval in pairs:

@@ -9,7 +9,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belatwist.config import COLLECTORS, Config, DiskIO, NetworkTraffic, NoOptions, parse
+from belatwist.config import (
+    COLLECTORS,
+    Config,
+    DiskIOOptions,
+    NetworkTrafficOptions,
+    NoOptions,
+    parse,
+)
 from belatwist.errors import ConfigError
 
 ID = "device: {id: x}\n"
@@ -276,9 +283,9 @@ def test_the_original_sample_loads_as_it_stands() -> None:
     assert config.monitoring.clock_skew_check_interval == 300.0
     options = {metric.name: metric.config for metric in config.metrics}
     assert options["cpu.usage"] == NoOptions()
-    assert options["disk.io"] == DiskIO()
+    assert options["disk.io"] == DiskIOOptions()
     network = options["network.traffic"]
-    assert isinstance(network, NetworkTraffic)
+    assert isinstance(network, NetworkTrafficOptions)
     assert network.exclude_ifaces is not None
     assert network.exclude_ifaces[-2:] == ("enx[0-9a-f]{12}", "usb.*")
     assert [m.name for m in config.metrics if m.interval == 5.0] == ["srt.packet_loss"]
@@ -294,7 +301,7 @@ def test_an_empty_section_has_its_defaults() -> None:
     assert config.remote == parse(ID, "f").remote
     assert config.health.error_threshold.pending_metrics == 20000
     assert config.health.error_threshold.upload_age_seconds == 600
-    assert config.metrics[0].config == DiskIO()
+    assert config.metrics[0].config == DiskIOOptions()
     assert config.metrics[0].interval == 30.0
 
 
@@ -302,7 +309,7 @@ def test_no_exclusions_differ_from_the_default_exclusions() -> None:
     """An empty exclude_ifaces excludes nothing; an absent one leaves it to the collector."""
     text = ID + "metrics: [{name: network.traffic, config: {exclude_ifaces: %s}}]"
     given = [parse(text % value, "f").metrics[0].config for value in ("[]", "null", "[a]")]
-    excluded = [c.exclude_ifaces for c in given if isinstance(c, NetworkTraffic)]
+    excluded = [c.exclude_ifaces for c in given if isinstance(c, NetworkTrafficOptions)]
     assert excluded == [(), None, ("a",)]
 
 

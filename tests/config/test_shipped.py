@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from belatwist.collectors import registry
-from belatwist.config import COLLECTORS, Config, DiskIO, load
+from belatwist.config import COLLECTORS, Config, DiskIOOptions, load
 from belatwist.config.docs import replaced
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_the_development_file_stays_in_the_checkout(
     assert config.remote.url == "http://127.0.0.1:9090/api/v1/import"
     assert all(metric.enabled and metric.interval <= 5 for metric in config.metrics)
     assert {metric.name for metric in config.metrics} == set(COLLECTORS)
-    disks = next(m.config for m in config.metrics if isinstance(m.config, DiskIO))
+    disks = next(m.config for m in config.metrics if isinstance(m.config, DiskIOOptions))
     assert "vd[a-z]+" in disks.allowed_devices
 
 

@@ -17,7 +17,7 @@ from tests.fixture_trees import NOW_MS, procfs, sysfs
 def collected() -> list[Sample]:
     """Collect from every collector, twice, so that there are deltas."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
-    metrics = [config.Metric(name=name, interval=1.0) for name in COLLECTORS]
+    metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
     pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
     for collector, _ in pairs:
         collector.collect(NOW_MS - 10_000)

@@ -30,7 +30,7 @@ from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload.delivery import Delivery
 from belatwist.upload.http.client import HTTPImportClient
-from belatwist.upload.http.reconnect import Lookout
+from belatwist.upload.http.reconnect import ReconnectProbe
 from belatwist.upload.policy import Backoff
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import Uploader
@@ -103,14 +103,14 @@ def build(
         interval=config.remote.upload_interval,
         random=random.SystemRandom().random,
     )
-    lookout = Lookout(
-        client.knock,
+    reconnect_probe = ReconnectProbe(
+        client.probe,
         reactor=reactor,
-        every=config.remote.reconnect_interval,
+        interval=config.remote.reconnect_interval,
         random=random.SystemRandom().random,
         returned=uploader.hurry,
     )
-    client.watch(lookout.tried)
+    client.watch(reconnect_probe.connection_attempted)
     pruner, checkpointer = _maintenance(
         config.storage,
         store,
@@ -142,7 +142,7 @@ def build(
     if config.health.enabled:
         listeners = [_health_listener(config.health, parts, reactor), *listeners]
     watchdog = _watchdog(config.health, parts, notifier)
-    uploads = [lookout, uploader] if config.remote.enabled else []
+    uploads = [reconnect_probe, uploader] if config.remote.enabled else []
     return Agent(
         session_id=session_id,
         lock=lock,

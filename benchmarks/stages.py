@@ -121,7 +121,7 @@ class _GoodClock:
     def __init__(self, now_ms: Any) -> None:
         self.now_ms = now_ms
 
-    async def doubt(self) -> None:
+    async def hold_reason(self) -> None:
         """Nothing is wrong with it."""
 
 

@@ -181,7 +181,7 @@ class Report:
             yield "  skew", f"{skew:+.0f} ms, measured {self._ago(one, 'skew_measured')}"
         synced = one.flag("ntp_synced")
         words = {True: "synchronised", False: "not synchronised", None: "not known"}
-        good = "" if one.flag("good") is not False else "; the clock is not known to be good yet"
+        good = "" if one.flag("trusted") is not False else "; the clock is not known to be good yet"
         yield "  NTP", f"{words[synced]}, {one.count('steps')} steps{good}"
 
     def _ago(self, part: DocumentView, name: str) -> str:

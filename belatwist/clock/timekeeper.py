@@ -54,7 +54,7 @@ class Timekeeper(Service):
     :ivar skew: the last comparison in milliseconds, positive when our clock is ahead; ``None``
         before there was one, and after a step.
     :ivar skew_at: when that was, in seconds on the reactor's clock; ``None`` when there is none.
-    :ivar good: whether the clock is known to be good.
+    :ivar trusted: whether the clock is known to be good.
     """
 
     log = Logger()
@@ -88,9 +88,9 @@ class Timekeeper(Service):
         self.steps = 0
         self.skew: int | None = None
         self.skew_at: float | None = None
-        self.good = False
+        self.trusted = False
         self._offset_ms = 0
-        self._doubtful_since = 0.0
+        self._untrusted_since = 0.0
         self._told_hold = False
         self._trouble = Trouble(reactor.seconds)
         self._error = ""
@@ -105,7 +105,7 @@ class Timekeeper(Service):
         """Begin to watch. The store learns of this boot's clock before anything is stored."""
         super().startService()
         _, self._offset_ms = self._clocks.read()
-        self._doubtful_since = self._reactor.seconds()
+        self._untrusted_since = self._reactor.seconds()
         Deferred.fromCoroutine(self._enter())
         if self._date_of is not None:
             self._loop.start(self._interval)
@@ -123,21 +123,21 @@ class Timekeeper(Service):
         step, self._offset_ms = offset - self._offset_ms, offset
         if abs(step) >= STEP_MS:
             self._stepped(offset, step)
-        if not self.good:
+        if not self.trusted:
             self._ask_kernel()
         return wall
 
-    async def doubt(self) -> str | None:
+    async def hold_reason(self) -> str | None:
         """Say why samples should not be sent yet; ``None`` when nothing speaks against it."""
         self.now_ms()
         if self._noting:
             return "the store has not taken note of its state yet"
         age = self._reactor.seconds() - self._compared_at
-        if not self.good and (age >= COMPARE_AGAIN or self._joining is not None):
+        if not self.trusted and (age >= COMPARE_AGAIN or self._joining is not None):
             await self._compare()
-        if self.good:
+        if self.trusted:
             return None
-        waited = self._reactor.seconds() - self._doubtful_since
+        waited = self._reactor.seconds() - self._untrusted_since
         if waited < self._hold or abs(self.skew or 0) > HOPELESS_MS:
             return self._reason()
         if not self._told_hold:
@@ -172,27 +172,27 @@ class Timekeeper(Service):
         if steps != self.steps:
             return  # It says nothing of the clock as it is by now.
         if good:
-            self._trust("this boot's clock was found good before")
+            self._mark_trusted("this boot's clock was found good before")
         else:
             self._ask_kernel()
 
     def _ask_kernel(self) -> None:
         # Two days off, whoever is right: the server would drop samples, and say that it has them.
         if abs(self.skew or 0) <= HOPELESS_MS and self._clocks.synchronised():
-            self._trust("the kernel keeps it synchronised")
+            self._mark_trusted("the kernel keeps it synchronised")
 
-    def _trust(self, why: str) -> None:
-        if self.good:
+    def _mark_trusted(self, why: str) -> None:
+        if self.trusted:
             return
-        self.good = True
+        self.trusted = True
         self._told_hold = False
         self.log.info("the clock is known to be good: {why}", why=why)
         self._store.trust_clock().addErrback(self._not_noted)
 
-    def _distrust(self) -> None:
+    def _mark_untrusted(self) -> None:
         """Take back that the clock is good: what vouched for it may have been wrong itself."""
-        self.good = False
-        self._doubtful_since = self._reactor.seconds()
+        self.trusted = False
+        self._untrusted_since = self._reactor.seconds()
         self.log.warn("the clock is no longer known to be good: {reason}", reason=self._reason())
         # A new era: what is stored from now on moves when the clock is put right.
         Deferred.fromCoroutine(self._note_step(self._offset_ms, 0))
@@ -200,8 +200,8 @@ class Timekeeper(Service):
     def _stepped(self, offset_ms: int, step_ms: int) -> None:
         self.steps += 1
         self._telemetry.clock_steps.inc()
-        self._doubtful_since = self._reactor.seconds()
-        self.good = False
+        self._untrusted_since = self._reactor.seconds()
+        self.trusted = False
         self.skew = self.skew_at = None
         self._skewed = None
         self._compared_at = -math.inf
@@ -318,7 +318,7 @@ class Timekeeper(Service):
             fields["threshold_ms"] = self._limit_ms
             self.log.emit(level, "Large clock skew detected", **fields)
             hopeless = abs(skew) > HOPELESS_MS
-            if self.good and (hopeless or not self._clocks.synchronised()):
-                self._distrust()
+            if self.trusted and (hopeless or not self._clocks.synchronised()):
+                self._mark_untrusted()
         else:
-            self._trust(f"it agrees with the server's within {self._limit_ms / 1000:g} s")
+            self._mark_trusted(f"it agrees with the server's within {self._limit_ms / 1000:g} s")

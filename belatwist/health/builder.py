@@ -100,7 +100,7 @@ class AgentParts:
             partial=_count(totals, "uploader_partial_success_total"),
             retrying=0 if progress is None else progress.retrying,
             error=None if progress is None else progress.error,
-            halted=progress is not None and progress.halted,
+            misconfigured=progress is not None and progress.misconfigured,
         )
 
     def _storage(self, now: float, totals: Totals) -> StorageState:
@@ -133,7 +133,7 @@ class AgentParts:
             skew_ms=timekeeper.skew,
             skew_age=_since(timekeeper.skew_at, now),
             ntp_synced=self.clocks.synchronised(),
-            good=timekeeper.good,
+            trusted=timekeeper.trusted,
             steps=timekeeper.steps,
         )
 

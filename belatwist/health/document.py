@@ -87,7 +87,7 @@ def _uploader(
         "endpoint": _text(state.endpoint),
         "last_upload": _ago(state.age, now_ms),
         "last_error": _text(state.error),
-        "halted": state.halted,
+        "misconfigured": state.misconfigured,
         "overdue_seconds": round(state.overdue, 1) if state.enabled and pending else 0.0,
         "metrics_uploaded": state.uploaded,
         "metrics_rejected": state.rejected,
@@ -125,7 +125,7 @@ def _clock(state: TimeState, now_ms: int) -> dict[str, Any]:
         "skew_ms": state.skew_ms,
         "skew_measured": _ago(state.skew_age, now_ms),
         "ntp_synced": state.ntp_synced,
-        "good": state.good,
+        "trusted": state.trusted,
         "steps": state.steps,
     }
 

@@ -39,7 +39,7 @@ class UploaderState:
     :ivar partial: batches accepted in part in this run.
     :ivar retrying: samples of the request that waits for its next try.
     :ivar error: why the last try failed; ``None`` when it did not.
-    :ivar halted: whether the server's answer says that the configuration is wrong.
+    :ivar misconfigured: whether the server's answer says that the configuration is wrong.
     """
 
     enabled: bool
@@ -52,7 +52,7 @@ class UploaderState:
     partial: int
     retrying: int
     error: str | None
-    halted: bool
+    misconfigured: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +103,14 @@ class TimeState:
     :ivar skew_ms: how far it was ahead of the server's when last compared; ``None`` before that.
     :ivar skew_age: seconds since then.
     :ivar ntp_synced: what the kernel says; ``None`` where it does not say.
-    :ivar good: whether it is known to be good.
+    :ivar trusted: whether it is known to be good.
     :ivar steps: how often it was stepped in this run.
     """
 
     skew_ms: int | None
     skew_age: float | None
     ntp_synced: bool | None
-    good: bool
+    trusted: bool
     steps: int
 
 

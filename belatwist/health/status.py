@@ -137,7 +137,7 @@ def _uploader(uploader: UploaderState, pending: int, thresholds: Health) -> Iter
         return
     degraded, error = thresholds.degraded_threshold, thresholds.error_threshold
     cause = "" if uploader.error is None else f": {uploader.error}"
-    if uploader.halted:
+    if uploader.misconfigured:
         reason = "the server's answer says that the configuration is wrong"
         yield Status.DEGRADED, f"uploader: {reason}{cause}"
         cause = ""

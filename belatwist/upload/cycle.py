@@ -17,9 +17,9 @@ class Cycle:
     :ivar samples: samples that were accepted.
     :ivar bytes: of the accepted bodies, as they went over the wire.
     :ivar rejected: samples that were marked as rejected.
-    :ivar untaken: whether there were samples that the server has not taken, or would not take.
+    :ivar incomplete: whether there were samples that the server has not taken, or would not take.
     :ivar newest_at: seconds on the reactor's clock when the newest samples last went first.
-    :ivar aside: samples of suspected series, by series: they wait for the others.
+    :ivar quarantined: samples of suspected series, by series: they wait for the others.
     :ivar steps: the clock's steps when the samples in hand were read.
     """
 
@@ -30,7 +30,7 @@ class Cycle:
     samples: int = 0
     bytes: int = 0
     rejected: int = 0
-    untaken: bool = False
+    incomplete: bool = False
     newest_at: float = 0.0
-    aside: dict[int, list[Row]] = field(default_factory=dict)
+    quarantined: dict[int, list[Row]] = field(default_factory=dict)
     steps: int = 0

@@ -11,18 +11,18 @@ from belatwist.upload import policy
 from belatwist.upload.chunks import ChunkSize, cut
 from belatwist.upload.cycle import Cycle
 from belatwist.upload.jsonl import MAX_AHEAD_MS, Encoder, compress
-from belatwist.upload.policy import Accepted, Failure, Held, Rejected, Retry
+from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Rejected, Retry
 from belatwist.upload.progress import Progress
-from belatwist.upload.quarantine import Suspects
+from belatwist.upload.quarantine import Quarantine
 from belatwist.upload.retry import RetryChain
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-QUESTIONS = 20
+MAX_SINGLE_RETRIES = 20
 """Suspected samples that are asked about one by one in a cycle, at most: each is a request."""
 
-PROBES = 100
+CANARY_CANDIDATES = 100
 """A probe is one of so many of the newest samples, picked at random."""
 
 
@@ -38,7 +38,7 @@ class ClockState(Protocol):
         """Return Unix time in milliseconds; takes note of a step."""
         ...
 
-    async def doubt(self) -> str | None:
+    async def hold_reason(self) -> str | None:
         """Say why samples should not be sent now: their times may be wrong."""
         ...
 
@@ -48,7 +48,9 @@ class _Result(Enum):
 
     DONE = "go on"
     ENDED = "the server takes nothing more now"
-    DOUBT = "a sample was refused by itself, and the server has taken nothing yet in this cycle"
+    INCONCLUSIVE = (
+        "a sample was refused by itself, and the server has taken nothing yet in this cycle"
+    )
 
 
 class Delivery:
@@ -92,11 +94,11 @@ class Delivery:
         self._random = random
         self._encoder = Encoder()
         self._size = ChunkSize(chunk_size, batch_size)
-        self._suspects = Suspects()
+        self._quarantine = Quarantine()
         self._number = 0
-        self._doubt = False
+        self._canary_first = False
         self._not_before = 0.0
-        self._owed: list[Settlement] = []
+        self._unrecorded: list[Settlement] = []
         self._stopping = False
 
     async def run(self) -> None:
@@ -107,14 +109,14 @@ class Delivery:
         self.progress.look()
         if self._reactor.seconds() < self._not_before:
             return
-        await self._settle_owed()
+        await self._settle()
         self._number += 1
         began = self._reactor.seconds()
         cycle = Cycle(self._number, began, newest_at=began)
-        if self._store.pending and (reason := await self._clock_doubt()) is not None:
-            self._failed(Held(reason), cycle)
+        if self._store.pending and (reason := await self._hold_reason()) is not None:
+            self._failed(OnHold(reason), cycle)
             return
-        if not self._doubt or await self._probe(cycle):
+        if not self._canary_first or await self._send_canary(cycle):
             await self._drain(cycle)
         self.progress.ended(cycle)
 
@@ -127,13 +129,13 @@ class Delivery:
         self._stopping = True
         self._chain.stop()
 
-    async def _settle_owed(self) -> None:
+    async def _settle(self) -> None:
         """Record what the server has taken. While the store cannot, nothing more is sent: it would
         be the same samples again.
         """
-        if self._owed:
-            await self._store.settle(self._owed, self._clock.now_ms())
-            self._owed = []
+        if self._unrecorded:
+            await self._store.settle(self._unrecorded, self._clock.now_ms())
+            self._unrecorded = []
 
     async def _drain(self, cycle: Cycle) -> None:
         """Send all that is pending, in order; then ask about what was set aside."""
@@ -142,17 +144,17 @@ class Delivery:
             until_ms = self._until_ms(cycle)
             batch = await self._store.fetch(self._batch_size, until_ms, after)
             result = await self._send(batch, cycle)
-            if result is _Result.DOUBT:
+            if result is _Result.INCONCLUSIVE:
                 # Is it the sample, or would the server refuse anything?
-                if not await self._probe(cycle):
+                if not await self._send_canary(cycle):
                     return
                 after = None
-                cycle.aside.clear()
+                cycle.quarantined.clear()
                 continue
             if result is _Result.ENDED:
                 return
             if len(batch.rows) < self._batch_size:
-                await self._ask(batch, cycle)
+                await self._retry_quarantined(batch, cycle)
                 return
             after = batch.last
             if not await self._send_newest(cycle):
@@ -175,7 +177,9 @@ class Delivery:
         rows, unsendable = self._encoder.partition(batch.rows, batch.series)
         for reason, bad in unsendable.items():
             await self._reject(bad, reason, batch, cycle)
-        rows = self._suspects.set_aside(rows, cycle.aside if in_order else {}, self._batch_size)
+        rows = self._quarantine.divert(
+            rows, cycle.quarantined if in_order else {}, self._batch_size
+        )
         while rows and not self._stopping:
             chunk, body = cut(rows, self._size.samples, lambda part: self._build(part, batch))
             result = await self._deliver(chunk, body, batch, cycle)
@@ -202,41 +206,41 @@ class Delivery:
                 halves = part[middle:], part[:middle]
                 parts.extend((half, self._build(half, batch)) for half in halves)
             elif not cycle.chunks:
-                return _Result.DOUBT
+                return _Result.INCONCLUSIVE
             else:
                 await self._refused(part, outcome, batch, cycle)
         return _Result.DONE
 
-    async def _probe(self, cycle: Cycle) -> bool:
+    async def _send_canary(self, cycle: Cycle) -> bool:
         """Send one sample, to learn whether the server takes anything at all.
 
         It is picked at random, so that one bad series cannot make the server look bad for ever.
 
         :return: whether it was taken.
         """
-        batch = await self._store.fetch_newest(PROBES, self._until_ms(cycle))
+        batch = await self._store.fetch_newest(CANARY_CANDIDATES, self._until_ms(cycle))
         rows, _ = self._encoder.partition(batch.rows, batch.series)
-        unsuspected = [row for row in rows if not self._suspects.watches(row[1])]
+        unsuspected = [row for row in rows if not self._quarantine.contains(row[1])]
         if not unsuspected or self._stopping:
             return False
         one = [unsuspected[int(self._random() * len(unsuspected)) % len(unsuspected)]]
         outcome = await self._post(one, self._build(one, batch), cycle)
-        self._doubt = isinstance(outcome, Rejected)
+        self._canary_first = isinstance(outcome, Rejected)
         if isinstance(outcome, Rejected):
             self._failed(outcome, cycle)
         return isinstance(outcome, Accepted)
 
-    async def _ask(self, batch: Batch, cycle: Cycle) -> None:
+    async def _retry_quarantined(self, batch: Batch, cycle: Cycle) -> None:
         """Ask about the samples of suspected series, now that the server has taken others.
 
         Each by itself; or all of a series, once it is clear that it is the series that is refused.
         """
         questions = 0
-        for series_id, rows in cycle.aside.items():
-            if self._suspects.uniform(series_id):
+        for series_id, rows in cycle.quarantined.items():
+            if self._quarantine.rejects_whole_series(series_id):
                 portions: list[Sequence[Row]] = [rows]
             else:
-                portions = [[row] for row in rows[: QUESTIONS - questions]]
+                portions = [[row] for row in rows[: MAX_SINGLE_RETRIES - questions]]
                 questions += len(portions)
             for portion in portions:
                 if self._stopping or not cycle.chunks:
@@ -249,14 +253,14 @@ class Delivery:
 
     async def _post(
         self, rows: Sequence[Row], body: bytes, cycle: Cycle, as_of: int | None = None
-    ) -> policy.SendResult | Held:
+    ) -> policy.SendResult | OnHold:
         """Send a body; record at once that its samples were taken, if they were.
 
         :param as_of: that of the batch which the samples are from.
         """
 
         async def check() -> str | None:
-            if (reason := await self._clock_doubt()) is not None:
+            if (reason := await self._hold_reason()) is not None:
                 return reason
             stepped = self._clock.steps != cycle.steps
             return "the clock was stepped, and the samples moved" if stepped else None
@@ -270,14 +274,14 @@ class Delivery:
         if isinstance(outcome, Rejected):
             return outcome
         if not isinstance(outcome, Accepted):
-            if not (isinstance(outcome, Held) and self._stopping):
+            if not (isinstance(outcome, OnHold) and self._stopping):
                 self._failed(outcome, cycle, sent.attempt)
             return outcome
         settlement = Settlement(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks, as_of=as_of)
-        self._owed.append(settlement)
+        self._unrecorded.append(settlement)
         self.progress.accepted(cycle, len(rows), len(body), outcome, sent)
-        await self._settle_owed()
-        self._suspects.taken(rows)
+        await self._settle()
+        self._quarantine.accepted(rows)
         self._size.accepted()
         return outcome
 
@@ -286,26 +290,26 @@ class Delivery:
     ) -> None:
         """Record a refusal of one series' samples alone; condemn those refused before."""
         self.progress.refused(cycle)
-        condemned = self._suspects.refused(rows, cycle.number)
-        if condemned:
-            await self._reject(condemned, f"refused twice: {outcome.reason}", batch, cycle)
+        rejected = self._quarantine.refused(rows, cycle.number)
+        if rejected:
+            await self._reject(rejected, f"refused twice: {outcome.reason}", batch, cycle)
 
     async def _reject(self, rows: Sequence[Row], reason: str, batch: Batch, cycle: Cycle) -> None:
         """Mark samples as rejected: they are kept here for inspection, and not sent again."""
         settlement = Settlement(Outcome.REJECTED, rows, cycle.batch_id, cycle.chunks, reason)
-        self._owed.append(settlement)
+        self._unrecorded.append(settlement)
         self.progress.rejected(cycle, rows, batch.series, reason)
-        await self._settle_owed()
+        await self._settle()
 
-    def _failed(self, failure: Failure, cycle: Cycle, attempt: int = 1) -> None:
+    def _failed(self, failure: NotAccepted, cycle: Cycle, attempt: int = 1) -> None:
         """The cycle ends: everything else stays pending for the next one, which begins small."""
         self._size.failed()
         if isinstance(failure, Retry):
             self._not_before = self._reactor.seconds() + failure.after
         self.progress.failed(cycle, failure, attempt)
 
-    async def _clock_doubt(self) -> str | None:
-        reason = await self._clock.doubt()
+    async def _hold_reason(self) -> str | None:
+        reason = await self._clock.hold_reason()
         return None if reason is None else f"the clock is not known to be good: {reason}"
 
     def _build(self, rows: Sequence[Row], batch: Batch) -> bytes:

@@ -46,7 +46,7 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Halted:
+class Misconfigured:
     """The configuration is wrong (401, 403, 404, a redirect): no sample is at fault."""
 
     error_type: ClassVar[str] = HTTP_STATUS
@@ -56,19 +56,19 @@ class Halted:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class OnHold:
     """Nothing was sent, because something here speaks against it."""
 
-    error_type: ClassVar[str] = "Held"
+    error_type: ClassVar[str] = "OnHold"
     status: ClassVar[None] = None
 
     reason: str
 
 
-SendResult = Accepted | Rejected | Retry | Halted
+SendResult = Accepted | Rejected | Retry | Misconfigured
 """What a request has come to."""
 
-Failure = Rejected | Retry | Halted | Held
+NotAccepted = Rejected | Retry | Misconfigured | OnHold
 """What can keep samples here."""
 
 
@@ -132,16 +132,16 @@ def classify(
         return Rejected(status, reason)
     if status in {408, 429} or status >= 500:
         return Retry(reason, status, parse_retry_after(retry_after, now))
-    return Halted(status, reason)
+    return Misconfigured(status, reason)
 
 
-def advice(failure: Failure) -> str | None:
+def advice(failure: NotAccepted) -> str | None:
     """Say what to check in the configuration when a server does not take samples.
 
     :param failure: a refusal is taken for one of everything that is sent.
     :return: ``None`` where the configuration is not to blame.
     """
-    if isinstance(failure, Retry | Held):
+    if isinstance(failure, Retry | OnHold):
         return None
     if failure.status in {401, 403}:
         return "remote.auth_token_file: the server wants another token"

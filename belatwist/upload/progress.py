@@ -11,9 +11,8 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series
 from belatwist.store import Row, SampleStore
 from belatwist.text import one_line
-from belatwist.upload import policy
 from belatwist.upload.cycle import Cycle
-from belatwist.upload.policy import Accepted, Held, Retry, advice
+from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Retry, advice
 from belatwist.upload.retry import Sent
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Progress:
     :param endpoint: where bodies go, without anything secret.
     :ivar last_upload_at: when the server last took samples; ``None`` when it did not yet.
     :ivar caught_up_at: when nothing was pending last, or uploads were started.
-    :ivar halted: whether the server's last answer says that the configuration is wrong.
+    :ivar misconfigured: whether the server's last answer says that the configuration is wrong.
     :ivar retrying: samples of the body that is being tried again, 0 when none is.
     """
 
@@ -55,7 +54,7 @@ class Progress:
         self._endpoint = endpoint
         self.last_upload_at: float | None = None
         self.caught_up_at = reactor.seconds()
-        self.halted = False
+        self.misconfigured = False
         self.retrying = 0
         self._quiet = False
         self._error: str | None = None
@@ -129,16 +128,16 @@ class Progress:
             count=count,
         )
 
-    def failed(self, cycle: Cycle, failure: policy.Failure, attempt: int) -> None:
+    def failed(self, cycle: Cycle, failure: NotAccepted, attempt: int) -> None:
         """The cycle ends: everything else stays pending for the next one.
 
         :param failure: a refusal is one of everything that is sent.
         :param attempt: which try that was, or would have been.
         """
-        cycle.untaken = True
+        cycle.incomplete = True
         check = advice(failure)
         text = "upload failed, {pending} samples wait: {error}"
-        if isinstance(failure, Held):
+        if isinstance(failure, OnHold):
             text = "uploads wait, and {pending} samples with them: {error}"
         self._failed(
             cycle,
@@ -153,7 +152,7 @@ class Progress:
 
     def refused(self, cycle: Cycle) -> None:
         """The server has refused samples all by themselves; they will be asked about again."""
-        cycle.untaken = True
+        cycle.incomplete = True
 
     def rejected(
         self, cycle: Cycle, rows: Sequence[Row], series: Mapping[int, Series], reason: str
@@ -162,7 +161,7 @@ class Progress:
 
         :param rows: samples of any series; each series is told of once, loudly.
         """
-        cycle.untaken = True
+        cycle.incomplete = True
         cycle.rejected += len(rows)
         self._telemetry.metrics_rejected.inc(len(rows))
         counts: dict[Series, int] = {}
@@ -184,7 +183,7 @@ class Progress:
     def ended(self, cycle: Cycle) -> None:
         """A cycle has come to its end."""
         self.look()
-        if cycle.samples and cycle.untaken:
+        if cycle.samples and cycle.incomplete:
             self._telemetry.partial_success.inc()
         if cycle.samples or cycle.rejected:
             self.log.info(
@@ -229,7 +228,7 @@ class Progress:
     def _failed(
         self,
         cycle: Cycle,
-        failure: policy.Failure,
+        failure: NotAccepted,
         level: "NamedConstant",
         text: str,
         *,
@@ -238,13 +237,13 @@ class Progress:
     ) -> None:
         """Tell of a failure, loudly when it is the first of its kind, quietly while it goes on."""
         check = advice(failure)
-        self.halted = check is not None
+        self.misconfigured = check is not None
         self._error = failure.reason
         if check:
             # What a server says may be long, and health shows only the beginning.
             said = failure.reason[:_MOST_SAID].rstrip()
             self._error = f"{said}; check {check}"
-        if isinstance(failure, Held):
+        if isinstance(failure, OnHold):
             loud, level = self._hold.fails(), LogLevel.info
         else:
             self._telemetry.upload_failures.inc()
@@ -267,7 +266,7 @@ class Progress:
     def _works(self) -> None:
         """Tell that failures, or the waiting for the clock, are over, if there was anything."""
         self._error = None
-        self.halted = False
+        self.misconfigured = False
         held, over = self._hold.works(), self._trouble.works()
         if over is not None:
             self._told.clear()

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.upload import ImportClient
-from belatwist.upload.policy import Backoff, Held, Retry, SendResult
+from belatwist.upload.policy import Backoff, OnHold, Retry, SendResult
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -24,12 +24,12 @@ Retrying = Callable[[Retry, int, float], None]
 class Sent:
     """How a chain has ended.
 
-    :ivar outcome: the last try's; :class:`Held` when that try was not made.
+    :ivar outcome: the last try's; :class:`OnHold` when that try was not made.
     :ivar attempt: which try it was, from 1.
     :ivar seconds: how long its request took, 0 when none was made.
     """
 
-    outcome: SendResult | Held
+    outcome: SendResult | OnHold
     attempt: int
     seconds: float = 0.0
 
@@ -67,12 +67,12 @@ class RetryChain:
 
         :param check: asked before each try; what it says ends the chain.
         :return: the last try's outcome: :class:`Retry` when the tries were used up,
-            :class:`Held` when ``check`` spoke against another one, or the chain was stopped.
+            :class:`OnHold` when ``check`` spoke against another one, or the chain was stopped.
         """
         attempt = 1
         while True:
             if (reason := await check()) is not None:
-                return Sent(Held(reason), attempt)
+                return Sent(OnHold(reason), attempt)
             began = self._reactor.seconds()
             outcome = await self._client.post(body)
             seconds = self._reactor.seconds() - began
@@ -90,7 +90,7 @@ class RetryChain:
                 await pause
             except CancelledError:
                 timer.cancel()
-                return Sent(Held("stopping"), attempt)
+                return Sent(OnHold("stopping"), attempt)
             finally:
                 self._pause = self._timer = None
 

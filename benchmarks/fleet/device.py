@@ -16,7 +16,7 @@ from belatwist.store import Batch, Row, SampleStore
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload import ImportClient
 from belatwist.upload.delivery import Delivery
-from belatwist.upload.http.reconnect import Lookout
+from belatwist.upload.http.reconnect import ReconnectProbe
 from belatwist.upload.policy import Backoff
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import Uploader
@@ -50,7 +50,7 @@ class Device:
     start: float
     store: SampleStore
     uploader: Uploader
-    lookout: Lookout
+    reconnect_probe: ReconnectProbe
 
     def oldest_ms(self) -> int | None:
         """Return the time of the oldest sample that waits to be sent; ``None`` if none does."""
@@ -60,7 +60,7 @@ class Device:
 
     def stop(self, now_ms: int) -> None:
         """Stop the uploader, and close the store if it is on a disk."""
-        self.lookout.stopService()
+        self.reconnect_probe.stopService()
         self.uploader.stopService()
         if isinstance(self.store, SQLiteStore):
             Deferred.fromCoroutine(self.store.close(now_ms))
@@ -74,7 +74,7 @@ class _GoodClock:
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self.now_ms = now_ms
 
-    async def doubt(self) -> None:
+    async def hold_reason(self) -> None:
         """Nothing is wrong with it."""
 
 
@@ -128,22 +128,22 @@ def uploader(
     )
 
 
-def lookout(
+def reconnect_probe(
     client: LinkClient,
     uploader: Uploader,
     *,
     reactor: "IReactorTime",
     random: Callable[[], float],
-) -> Lookout:
+) -> ReconnectProbe:
     """Make what looks out for the server and has the uploader go on, as the agent does."""
-    made = Lookout(
-        client.knock,
+    made = ReconnectProbe(
+        client.probe,
         reactor=reactor,
-        every=Remote().reconnect_interval,
+        interval=Remote().reconnect_interval,
         random=random,
         returned=uploader.hurry,
     )
-    client.watch(made.tried)
+    client.watch(made.connection_attempted)
     return made
 
 

@@ -79,7 +79,7 @@ class LinkClient:
         self._timeout = timeout
         self._now = now
         self._connection: tuple[int, float] | None = None  # The proxy's era, when last used.
-        self._tried: Callable[[bool], None] = lambda _: None
+        self._attempted: Callable[[bool], None] = lambda _: None
 
     def post(self, body: bytes) -> "Deferred[SendResult]":
         """Send a body."""
@@ -90,15 +90,15 @@ class LinkClient:
 
         return attempt.addTimeout(self._timeout, self._reactor, timed_out)
 
-    def watch(self, tried: Callable[[bool], None]) -> None:
+    def watch(self, attempted: Callable[[bool], None]) -> None:
         """Have something told of each attempt to connect whether it stood."""
-        self._tried = tried
+        self._attempted = attempted
 
-    def knock(self) -> "Deferred[None]":
+    def probe(self) -> "Deferred[None]":
         """Make a connection and drop it; fails when there is none."""
-        return Deferred.fromCoroutine(self._knock())
+        return Deferred.fromCoroutine(self._probe())
 
-    async def _knock(self) -> None:
+    async def _probe(self) -> None:
         await self._pass(self._link.round_trip)
         if not self._proxy.connect():
             raise ConnectionRefusedError
@@ -112,9 +112,9 @@ class LinkClient:
         kept, self._connection = self._connection, None
         if kept is None or not self._usable(*kept):
             await self._pass(link.round_trip)
-            stood = self._proxy.connect()
-            self._tried(stood)
-            if not stood:
+            succeeded = self._proxy.connect()
+            self._attempted(succeeded)
+            if not succeeded:
                 return Retry("ConnectionRefusedError", error_type="ConnectionRefusedError")
             await self._pass(link.round_trip * (_HANDSHAKES - 1))
         # A break is as likely on the way there as on the way back, when the server has it already.

@@ -180,13 +180,13 @@ def _device(
         now_ms=now_ms,
         first=Random(f"{seed} {name} offset").random() if scenario.offset else 1.0,
     )
-    spread = Random(f"{seed} {name} lookout").random
-    lookout = device.lookout(
+    spread = Random(f"{seed} {name} reconnect_probe").random
+    reconnect_probe = device.reconnect_probe(
         client, uploader, reactor=clock, random=(lambda: 0.0) if scenario.jitter == 0.0 else spread
     )
-    for service in (lookout, uploader):
+    for service in (reconnect_probe, uploader):
         clock.callLater(start, service.startService)
-    return Device(name, start, store, uploader, lookout)
+    return Device(name, start, store, uploader, reconnect_probe)
 
 
 def _drain(fleet: list[Device], scenario: Scenario, clock: Timeline) -> list[float]:

@@ -26,7 +26,8 @@ class Scenario:
     :ivar phase: seconds after the beginning of the first device's upload interval at which the
         proxy goes down, and comes back. A chain of tries begins at 0, and goes on after about 5 and
         20 seconds.
-    :ivar jitter: of the retries; ``None`` for the default. With 0 the lookout has none either.
+    :ivar jitter: of the retries; ``None`` for the default. With 0 the
+        reconnect probe has none either.
     :ivar answer: what the proxy does while it is down.
     :ivar spread_asked: whether a ``Retry-After`` is jittered as well, which is a proposal.
     :ivar rate: samples that the proxy lets through in a second, for each device of the fleet;

@@ -42,7 +42,7 @@ HEALTHY = Snapshot(
         partial=1,
         retrying=0,
         error=None,
-        halted=False,
+        misconfigured=False,
     ),
     storage=StorageState(
         opening=None,
@@ -62,7 +62,7 @@ HEALTHY = Snapshot(
         lock="/var/lib/belabox-metrics/metrics.db.lock",
         locked=True,
     ),
-    time=TimeState(skew_ms=12, skew_age=60.0, ntp_synced=True, good=True, steps=0),
+    time=TimeState(skew_ms=12, skew_age=60.0, ntp_synced=True, trusted=True, steps=0),
 )
 
 HEALTH = Health()
@@ -114,7 +114,7 @@ def test_all_is_not_well() -> None:
             replaced_age=30.0,
             locked=False,
         ),
-        time=TimeState(skew_ms=None, skew_age=None, ntp_synced=False, good=False, steps=2),
+        time=TimeState(skew_ms=None, skew_age=None, ntp_synced=False, trusted=False, steps=2),
     )
     lines = shown(snapshot)
     assert lines[0].startswith("ERROR - storage: samples cannot be stored")

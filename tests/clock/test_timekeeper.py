@@ -137,13 +137,13 @@ class TimekeeperTests(SynchronousTestCase):
     def test_a_clock_that_was_good_and_is_not(self) -> None:
         """What vouched for it was wrong: what is stored from then on waits, and moves."""
         self.run_keeper()
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
         first = self.collect()
         # The server, or what answered for it, has another clock now.
         self.server = succeed(formatdate(self.wall() // 1000 + 3 * 86400, usegmt=True))
         self.reactor.advance(300)
-        self.assertFalse(self.keeper.good)
-        self.assertIn("differs from the server's", str(self.doubt()))
+        self.assertFalse(self.keeper.trusted)
+        self.assertIn("differs from the server's", str(self.hold_reason()))
         second = self.collect()
         self.wrong_ms = 3 * 86_400_000
         self.collect()
@@ -155,14 +155,14 @@ class TimekeeperTests(SynchronousTestCase):
         self.server = succeed(formatdate(self.wall() // 1000 + 3 * 86400, usegmt=True))
         self.run_keeper()
         self.keeper.now_ms()
-        self.assertFalse(self.keeper.good)
-        self.assertIn("differs from the server's", str(self.doubt()))
+        self.assertFalse(self.keeper.trusted)
+        self.assertIn("differs from the server's", str(self.hold_reason()))
 
     def test_a_comparison_that_is_under_way_is_waited_for(self) -> None:
         """The first upload may come right after the start: the server is asked once, for both."""
         self.server = Deferred()
         self.run_keeper()
-        doubt = Deferred.fromCoroutine(self.keeper.doubt())
+        doubt = Deferred.fromCoroutine(self.keeper.hold_reason())
         self.assertNoResult(doubt)
         self.server.callback(formatdate(self.wall() // 1000, usegmt=True))
         self.assertIsNone(self.successResultOf(doubt))
@@ -187,9 +187,9 @@ class TimekeeperTests(SynchronousTestCase):
         """Return the times of what is pending."""
         return [row[0] for row in self.successResultOf(self.store.fetch(1000, 2**60)).rows]
 
-    def doubt(self) -> str | None:
+    def hold_reason(self) -> str | None:
         """Ask whether to send."""
-        return self.successResultOf(Deferred.fromCoroutine(self.keeper.doubt()))
+        return self.successResultOf(Deferred.fromCoroutine(self.keeper.hold_reason()))
 
     def test_a_synchronised_kernel_is_trusted(self) -> None:
         """Nothing is held, and nothing is moved afterwards."""
@@ -197,7 +197,7 @@ class TimekeeperTests(SynchronousTestCase):
         self.server = fail(BelaError("refused"))
         self.run_keeper()
         happened = self.collect()
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
         self.wrong_ms = HOUR_MS
         self.collect()
         self.assertEqual(self.stamps()[0], happened)
@@ -205,8 +205,8 @@ class TimekeeperTests(SynchronousTestCase):
     def test_agreement_with_the_server_is_trusted(self) -> None:
         """Where nobody keeps the clock, the server's will do."""
         self.run_keeper()
-        self.assertIsNone(self.doubt())
-        self.assertTrue(self.keeper.good)
+        self.assertIsNone(self.hold_reason())
+        self.assertTrue(self.keeper.trusted)
         self.assertLess(abs(self.keeper.skew or 0), 1000)
 
     def test_put_right_by_a_step(self) -> None:
@@ -219,25 +219,25 @@ class TimekeeperTests(SynchronousTestCase):
                 self.start()
                 self.run_keeper()
                 happened = [self.collect() for _ in range(20)]
-                self.assertIn("differs", str(self.doubt()))
+                self.assertIn("differs", str(self.hold_reason()))
                 self.wrong_ms = 0
                 happened += [self.collect() for _ in range(20)]
                 self.assertEqual(self.stamps(), happened)
-                self.assertIsNone(self.doubt())
+                self.assertIsNone(self.hold_reason())
                 self.assertEqual(self.keeper.steps, 1)
 
     def test_stepped_away_and_back(self) -> None:
         """A good clock that jumps: what was stamped before stays, what came after comes back."""
         self.run_keeper()
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
         happened = [self.collect() for _ in range(5)]
         self.wrong_ms = -2 * HOUR_MS
         happened += [self.collect() for _ in range(5)]
-        self.assertIn("differs", str(self.doubt()))
+        self.assertIn("differs", str(self.hold_reason()))
         self.wrong_ms = 0
         happened += [self.collect() for _ in range(5)]
         self.assertEqual(self.stamps(), happened)
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
         self.assertEqual(self.keeper.steps, 2)
 
     def test_a_slow_drift_is_no_step(self) -> None:
@@ -262,7 +262,7 @@ class TimekeeperTests(SynchronousTestCase):
         self.start()
         self.run_keeper()
         self.assertEqual(self.stamps(), happened)
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
 
     def test_an_earlier_boot_is_left_alone(self) -> None:
         """After a reboot nothing is known of how wrong the clock was: its samples stay."""
@@ -281,12 +281,12 @@ class TimekeeperTests(SynchronousTestCase):
     def test_a_restart_remembers_a_good_clock(self) -> None:
         """Within the same boot and without a step, samples need not wait for the server again."""
         self.run_keeper()
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
         self.stop()
         self.start()
         self.server = fail(BelaError("no route"))
         self.run_keeper()
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
 
     def test_after_a_while_samples_are_sent_all_the_same(self) -> None:
         """Nobody ever vouches for the clock: the wait is bounded, and said once."""
@@ -294,15 +294,15 @@ class TimekeeperTests(SynchronousTestCase):
         self.run_keeper()
         self.reactor.advance(1)
         self.server = fail(BelaError("no route"))
-        self.assertIn("could not be compared with the server's: no route", str(self.doubt()))
+        self.assertIn("could not be compared with the server's: no route", str(self.hold_reason()))
         self.reactor.advance(601)
         self.reactor.advance(1)
         with Captured() as log:
             self.server = fail(BelaError("no route"))
-            self.assertIsNone(self.doubt())
+            self.assertIsNone(self.hold_reason())
             self.reactor.advance(1)
             self.server = fail(BelaError("no route"))
-            self.assertIsNone(self.doubt())
+            self.assertIsNone(self.hold_reason())
         held = [t for t in log.texts(LogLevel.warn) if "all the same" in t]
         self.assertEqual(len(held), 1)
 
@@ -311,13 +311,13 @@ class TimekeeperTests(SynchronousTestCase):
         self.wrong_ms = 10_000
         self.run_keeper()
         self.reactor.advance(10)
-        self.doubt()
+        self.hold_reason()
         asked = self.asked
         for _ in range(10):
-            self.doubt()
+            self.hold_reason()
         self.assertEqual(self.asked, asked)
         self.wrong_ms = 0
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
         self.assertEqual(self.asked, asked + 1)
 
     def test_a_hopeless_clock_is_waited_for(self) -> None:
@@ -325,10 +325,10 @@ class TimekeeperTests(SynchronousTestCase):
         self.wrong_ms = 50 * 365 * 24 * HOUR_MS
         self.run_keeper()
         self.reactor.advance(10_000)
-        self.assertIn("differs", str(self.doubt()))
+        self.assertIn("differs", str(self.hold_reason()))
         self.wrong_ms = 0
         self.keeper.now_ms()
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
 
     def test_a_small_difference(self) -> None:
         """The first comparison is told, with both URLs; what follows is for those who debug."""
@@ -441,13 +441,13 @@ class TimekeeperTests(SynchronousTestCase):
             for turn in range(40):
                 self.server = None if turn % 2 else fail(BelaError("refused"))
                 self.reactor.advance(10)
-                self.doubt()
+                self.hold_reason()
             self.assertEqual(levels(log, FAILED).count("warn"), 1)
             self.assertEqual(levels(log, "the clock can be compared again").count("info"), 1)
             for _ in range(10):
                 self.server = fail(BelaError("refused"))
                 self.reactor.advance(10)
-                self.doubt()
+                self.hold_reason()
         self.assertEqual(levels(log, FAILED).count("warn"), 2)
 
     def test_a_server_without_a_clock(self) -> None:
@@ -509,7 +509,7 @@ class TimekeeperTests(SynchronousTestCase):
         self.run_keeper()
         self.assertEqual(self.asked, 1)
         for _ in range(5):
-            self.assertIsNone(self.doubt())
+            self.assertIsNone(self.hold_reason())
             self.reactor.advance(300)
         self.assertEqual(self.asked, 6)
 
@@ -527,7 +527,7 @@ class TimekeeperTests(SynchronousTestCase):
         self.intake.enter_era = lambda *_: fail(sqlite3.OperationalError("disk"))  # type: ignore[method-assign]
         self.run_keeper()
         self.assertEqual(len(self.flushLoggedErrors(sqlite3.OperationalError)), 1)
-        self.assertIsNone(self.doubt())
+        self.assertIsNone(self.hold_reason())
 
 
 @settings(deadline=None)
@@ -537,7 +537,7 @@ class TimekeeperTests(SynchronousTestCase):
 )
 def test_any_steps_before_the_first_synchronisation(steps: list[int], runs: int) -> None:
     """However often the clock jumps meanwhile, in the end everything lies where it happened."""
-    case = TimekeeperTests("doubt")
+    case = TimekeeperTests("hold_reason")
     case.setUp()
     case.server = fail(BelaError("no route"))
     case.wrong_ms = 1_000_000

@@ -41,7 +41,7 @@ HEALTHY = Snapshot(
         partial=1,
         retrying=0,
         error=None,
-        halted=False,
+        misconfigured=False,
     ),
     storage=StorageState(
         opening=None,
@@ -61,7 +61,7 @@ HEALTHY = Snapshot(
         lock="/var/lib/belabox-metrics/metrics.db.lock",
         locked=True,
     ),
-    time=TimeState(skew_ms=-40, skew_age=100.0, ntp_synced=True, good=True, steps=1),
+    time=TimeState(skew_ms=-40, skew_age=100.0, ntp_synced=True, trusted=True, steps=1),
 )
 
 

@@ -64,7 +64,7 @@ GOLDEN = {
         "endpoint": "https://metrics.example/api/v1/import",
         "last_upload": "2025-12-31T23:58:25.320Z",
         "last_error": "connection refused",
-        "halted": False,
+        "misconfigured": False,
         "overdue_seconds": 95.0,
         "metrics_uploaded": 9000,
         "metrics_rejected": 1,
@@ -96,7 +96,7 @@ GOLDEN = {
         "skew_ms": -40,
         "skew_measured": "2025-12-31T23:58:20.370Z",
         "ntp_synced": True,
-        "good": True,
+        "trusted": True,
         "steps": 1,
     },
 }

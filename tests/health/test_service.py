@@ -88,7 +88,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert RFC_3339.fullmatch(found["storage"]["oldest_metric_timestamp"])
     assert found["storage"]["lock"] == {"path": str(tmp_path / "metrics.db.lock"), "held": True}
     assert isinstance(found["time"]["skew_ms"], int)
-    assert found["time"]["good"]
+    assert found["time"]["trusted"]
 
 
 def test_metrics(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ OK, DEGRADED, ERROR = Status
         healthy_but(uploader={"age": None}),
         healthy_but(uploader={"error": "connection refused", "failures": 9, "retrying": 50}),
         healthy_but(storage={"waiting": 80, "pruned": 10**6, "wal_bytes": 2**30}),
-        healthy_but(time={"skew_ms": 10**9, "ntp_synced": False, "good": False, "steps": 99}),
+        healthy_but(time={"skew_ms": 10**9, "ntp_synced": False, "trusted": False, "steps": 99}),
         healthy_but(time={"skew_ms": None, "skew_age": None, "ntp_synced": None}),
     ],
     ids=[
@@ -104,7 +104,7 @@ def test_the_thresholds_are_the_configured_ones() -> None:
 
 def test_uploads_switched_off_are_no_fault() -> None:
     """Nothing about uploads is judged then, what is pending neither."""
-    uploader = {"enabled": False, "overdue": 1e6, "halted": True, "error": "old"}
+    uploader = {"enabled": False, "overdue": 1e6, "misconfigured": True, "error": "old"}
     verdict = judge(healthy_but(uploader=uploader, storage={"pending": 10**9}), HEALTH)
     assert (verdict.status, verdict.reasons, verdict.uploader) == (OK, (), OK)
 
@@ -125,7 +125,7 @@ def test_uploads_switched_off_are_no_fault() -> None:
             [BOTH.format(700, 20000) + ": connection refused"],
         ),
         (
-            {"halted": True, "error": "401 Unauthorized"},
+            {"misconfigured": True, "error": "401 Unauthorized"},
             0,
             DEGRADED,
             [
@@ -134,7 +134,7 @@ def test_uploads_switched_off_are_no_fault() -> None:
             ],
         ),
         (
-            {"halted": True, "overdue": 700.0, "error": "404"},
+            {"misconfigured": True, "overdue": 700.0, "error": "404"},
             20000,
             ERROR,
             [
@@ -143,7 +143,7 @@ def test_uploads_switched_off_are_no_fault() -> None:
             ],
         ),
     ],
-    ids=["late", "late and many", "halted", "halted for long"],
+    ids=["late", "late and many", "misconfigured", "misconfigured for long"],
 )
 def test_the_cause_is_told_once(
     uploader: dict[str, Any], pending: int, status: Status, reasons: list[str]
@@ -303,7 +303,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             "enabled": draw(st.booleans()),
             "overdue": draw(ages),
             "error": draw(errors),
-            "halted": draw(st.booleans()),
+            "misconfigured": draw(st.booleans()),
         },
         storage={
             "opening": draw(st.none() | st.just("is being opened")),
@@ -332,7 +332,7 @@ def broken_rules(one: Snapshot) -> list[Status]:
             any(failing),
             up.enabled and pending > 0 and up.overdue > 60,
             up.enabled and pending > 5000,
-            up.enabled and up.halted,
+            up.enabled and up.misconfigured,
             store.opening is not None,
             store.dropped_age is not None and not store.dropped_age > 3600,
             store.replaced_as is not None

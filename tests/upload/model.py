@@ -6,7 +6,7 @@ from enum import Enum
 from twisted.internet.defer import Deferred, succeed
 
 from belatwist.upload import policy
-from belatwist.upload.policy import Accepted, Halted, Rejected, Retry
+from belatwist.upload.policy import Accepted, Misconfigured, Rejected, Retry
 from tests.upload.scripted import points
 
 ASKED = 7.0
@@ -64,7 +64,7 @@ class ModelServer:
             case Fault.ASKS:
                 return Retry("HTTP 503", 503, after=ASKED)
             case Fault.DENIED:
-                return Halted(401, "HTTP 401")
+                return Misconfigured(401, "HTTP 401")
             case Fault.SLOW:
                 return Rejected(400, "HTTP 400: too slow")
         if self.refuses_everything or any(self.bad(point) for point in found):

@@ -72,6 +72,6 @@ class DeviceClock:
         """It stands still."""
         return self._now_ms
 
-    async def doubt(self) -> str | None:
+    async def hold_reason(self) -> str | None:
         """Say what the test says."""
         return self.wrong

@@ -15,9 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
 from belatwist.store import Outcome
-from belatwist.upload.delivery import QUESTIONS, Delivery
+from belatwist.upload.delivery import MAX_SINGLE_RETRIES, Delivery
 from belatwist.upload.policy import Backoff
-from belatwist.upload.quarantine import UNIFORM
+from belatwist.upload.quarantine import WHOLE_SERIES_AFTER
 from belatwist.upload.retry import RetryChain
 from tests.fakes import MemoryStore
 from tests.log_events import Captured
@@ -186,7 +186,7 @@ class DeliveryTests(SynchronousTestCase):
         """Once it is known, a cycle takes one request for the others and one for it."""
         world = World(batch_size=100, chunk_size=100)
         world.server.bad = lambda point: point[0] == "b"
-        for tick in range(2 * UNIFORM + 2):
+        for tick in range(2 * WHOLE_SERIES_AFTER + 2):
             world.collect([tick])
             world.cycle()
         requests = len(world.server.sizes)
@@ -206,7 +206,7 @@ class DeliveryTests(SynchronousTestCase):
         world.collect(range(1, 61))
         requests = len(world.server.sizes)
         world.cycle()
-        self.assertLessEqual(len(world.server.sizes) - requests, QUESTIONS + 10)
+        self.assertLessEqual(len(world.server.sizes) - requests, MAX_SINGLE_RETRIES + 10)
         self.assertEqual({name for name, _ in world.accepted()}, set(NAMES) - {"b"})
 
     def test_a_server_that_refuses_everything_costs_no_sample(self) -> None:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from belatwist.upload.policy import (
     MAX_RETRY_AFTER,
     Accepted,
-    Failure,
-    Halted,
-    Held,
+    Misconfigured,
+    NotAccepted,
+    OnHold,
     Rejected,
     Retry,
     SendResult,
@@ -54,34 +54,34 @@ def test_retry(status: int) -> None:
 )
 def test_halted(status: int) -> None:
     """A redirect or another 4xx says that the configuration is wrong, never a sample."""
-    assert classified(status, "9") == Halted(status, f"HTTP {status}")
+    assert classified(status, "9") == Misconfigured(status, f"HTTP {status}")
 
 
 def test_the_reason_quotes_the_answer() -> None:
     """What the server wrote is part of the reason."""
     assert classified(422, excerpt="bad line") == Rejected(422, "HTTP 422: bad line")
-    assert classified(404, excerpt="nothing here") == Halted(404, "HTTP 404: nothing here")
+    assert classified(404, excerpt="nothing here") == Misconfigured(404, "HTTP 404: nothing here")
     assert classified(503, excerpt="read-only") == Retry("HTTP 503: read-only", 503, 0.0)
 
 
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
-        (Halted(401, ""), "remote.auth_token_file"),
-        (Halted(403, ""), "remote.auth_token_file"),
-        (Halted(404, ""), "remote.url: the server does not take samples there"),
-        (Halted(415, ""), "remote.url: the server does not take samples there"),
-        (Halted(301, ""), "remote.url: the server redirects"),
+        (Misconfigured(401, ""), "remote.auth_token_file"),
+        (Misconfigured(403, ""), "remote.auth_token_file"),
+        (Misconfigured(404, ""), "remote.url: the server does not take samples there"),
+        (Misconfigured(415, ""), "remote.url: the server does not take samples there"),
+        (Misconfigured(301, ""), "remote.url: the server redirects"),
         (Rejected(400, ""), "remote.url and remote.auth_token_file: the server refuses"),
     ],
 )
-def test_advice(failure: Failure, words: str) -> None:
+def test_advice(failure: NotAccepted, words: str) -> None:
     """Where the configuration is to blame, it is said which key."""
     assert str(advice(failure)).startswith(words)
 
 
-@pytest.mark.parametrize("failure", [Retry("reset"), Retry("HTTP 503", 503), Held("the clock")])
-def test_no_advice(failure: Failure) -> None:
+@pytest.mark.parametrize("failure", [Retry("reset"), Retry("HTTP 503", 503), OnHold("the clock")])
+def test_no_advice(failure: NotAccepted) -> None:
     """The configuration is not to blame for what passes."""
     assert advice(failure) is None
 

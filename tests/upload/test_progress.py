@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.health.status import judge
 from belatwist.log.throttle import CALM
 from belatwist.model import Series, sample
-from belatwist.upload.policy import Halted
-from belatwist.upload.quarantine import UNIFORM
+from belatwist.upload.policy import Misconfigured
+from belatwist.upload.quarantine import WHOLE_SERIES_AFTER
 from tests.health.snapshots import HEALTH, HEALTHY
 from tests.log_events import Captured, levels, told
 from tests.upload.model import Fault
@@ -199,23 +199,23 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(fields["error_type"], "HTTPStatus")
         self.assertIn(check, log.texts(LogLevel.error)[0])
         self.assertEqual(self.progress.error, f"HTTP 401; check {check}")
-        self.assertTrue(self.progress.halted)
+        self.assertTrue(self.progress.misconfigured)
         log = self.outage(Fault.LOST, Fault.LOST)
         self.assertEqual(levels(log, FAILED), ["debug"])
-        self.assertFalse(self.progress.halted)
+        self.assertFalse(self.progress.misconfigured)
         log = self.outage(Fault.DENIED)
         self.assertEqual(levels(log, FAILED), ["debug"])
         self.outage()
-        self.assertFalse(self.progress.halted)
+        self.assertFalse(self.progress.misconfigured)
         self.assertIsNone(self.progress.error)
 
     def test_what_to_check_is_among_the_reasons_whatever_the_server_says(self) -> None:
         """A long page of the server's does not push it beyond the end of the sentence."""
         page = "HTTP 401: " + "sorry, " * 100
-        denied = Halted(401, page)
+        denied = Misconfigured(401, page)
         with mock.patch.object(self.world.server, "post", return_value=succeed(denied)):
             self.world.cycle()
-        uploader = replace(HEALTHY.uploader, error=self.progress.error, halted=True)
+        uploader = replace(HEALTHY.uploader, error=self.progress.error, misconfigured=True)
         (reason,) = judge(replace(HEALTHY, uploader=uploader), HEALTH).reasons
         self.assertTrue(reason.endswith("the server wants another token"), reason)
         self.assertIn("HTTP 401: sorry", reason)
@@ -227,7 +227,7 @@ class EventTests(SynchronousTestCase):
         ((level, fields),) = told(log, FAILED)
         self.assertEqual((level, fields["http_status"]), ("error", 400))
         self.assertIn("the server refuses whatever is sent there", str(fields["check"]))
-        self.assertTrue(self.progress.halted)
+        self.assertTrue(self.progress.misconfigured)
 
     def test_a_doubtful_clock(self) -> None:
         """Nothing is sent, which is no failure of the link, but told and known like one."""
@@ -236,10 +236,10 @@ class EventTests(SynchronousTestCase):
         ((level, fields),) = told(log, WAIT)
         reason = "the clock is not known to be good: it differs from the server's by 7200.0 s"
         self.assertEqual(level, "info")
-        self.assertEqual((fields["error"], fields["error_type"]), (reason, "Held"))
+        self.assertEqual((fields["error"], fields["error_type"]), (reason, "OnHold"))
         self.assertIsNone(fields["http_status"])
         self.assertEqual(self.progress.error, reason)
-        self.assertFalse(self.progress.halted)
+        self.assertFalse(self.progress.misconfigured)
         self.assertEqual(value(self.world, "uploader_upload_failures_total"), 0)
         self.assertEqual(levels(self.outage(), WAIT), ["debug"])
         self.world.device_clock.wrong = None
@@ -263,7 +263,7 @@ class EventTests(SynchronousTestCase):
         """Each series is told of once, with its name and tags; what follows is for debugging."""
         self.world.server.bad = lambda point: point[0] == "b"
         with Captured() as log:
-            for tick in range(2, 5 + UNIFORM):
+            for tick in range(2, 5 + WHOLE_SERIES_AFTER):
                 self.world.collect([tick])
                 self.world.cycle()
         first, *others = told(log, "{count} samples of {metric}")
@@ -444,7 +444,7 @@ class StateTests(SynchronousTestCase):
         self.world.collect([1])
         self.world.server.faults = [Fault.LOST]
         done = Deferred.fromCoroutine(self.world.delivery.run())
-        with mock.patch.object(self.world.device_clock, "doubt", side_effect=OSError):
+        with mock.patch.object(self.world.device_clock, "hold_reason", side_effect=OSError):
             self.world.clock.advance(1)
         self.failureResultOf(done, OSError)
         self.assertEqual(self.progress.retrying, 0)

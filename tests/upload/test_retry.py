@@ -11,8 +11,8 @@ from belatwist.upload.policy import (
     MAX_RETRY_AFTER,
     Accepted,
     Backoff,
-    Halted,
-    Held,
+    Misconfigured,
+    OnHold,
     Rejected,
     Retry,
 )
@@ -87,7 +87,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_final_answers_are_final(self) -> None:
         """Accepted, rejected and halted are not tried again."""
-        for outcome in (Accepted(204), Rejected(400, "bad"), Halted(401, "token")):
+        for outcome in (Accepted(204), Rejected(400, "bad"), Misconfigured(401, "token")):
             self.client.outcomes = [outcome]
             self.assertEqual(self.successResultOf(self.send()), Sent(outcome, 1))
         self.assertEqual(len(self.client.bodies), 3)
@@ -132,14 +132,14 @@ class ChainTests(SynchronousTestCase):
     def test_asked_before_each_try(self) -> None:
         """What speaks against sending ends the chain, at once and after a wait alike."""
         self.wrong = "the clock"
-        self.assertEqual(self.successResultOf(self.send()), Sent(Held("the clock"), 1))
+        self.assertEqual(self.successResultOf(self.send()), Sent(OnHold("the clock"), 1))
         self.assertEqual(self.client.bodies, [])
         self.wrong = None
         self.client.outcomes = [Retry("reset")]
         done = self.send()
         self.wrong = "the clock"
         self.clock.advance(5.0)
-        self.assertEqual(self.successResultOf(done), Sent(Held("the clock"), 2))
+        self.assertEqual(self.successResultOf(done), Sent(OnHold("the clock"), 2))
         self.assertEqual(len(self.client.bodies), 1)
 
     def test_retry_after(self) -> None:
@@ -179,7 +179,7 @@ class ChainTests(SynchronousTestCase):
         self.client.outcomes = [Retry("reset")]
         done = self.send()
         self.chain.stop()
-        self.assertEqual(self.successResultOf(done), Sent(Held("stopping"), 2))
+        self.assertEqual(self.successResultOf(done), Sent(OnHold("stopping"), 2))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(self.client.bodies), 1)
 

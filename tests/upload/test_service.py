@@ -11,7 +11,7 @@ from belatwist.model import TEXT, Sample, Series, sample
 from belatwist.store import Outcome
 from belatwist.upload.delivery import Delivery
 from belatwist.upload.jsonl import MAX_AHEAD_MS
-from belatwist.upload.policy import Accepted, Backoff, Halted, Retry
+from belatwist.upload.policy import Accepted, Backoff, Misconfigured, Retry
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import GRACE, Uploader
 from tests.fakes import MemoryStore
@@ -208,7 +208,7 @@ class UploaderTests(SynchronousTestCase):
 
     def test_refusals_mark_nothing(self) -> None:
         """When the server is not able or not willing, nothing is marked, the next cycle tries."""
-        for outcome in (Retry("HTTP 503", 503), Halted(401, "HTTP 401")):
+        for outcome in (Retry("HTTP 503", 503), Misconfigured(401, "HTTP 401")):
             with self.subTest(outcome=outcome):
                 self.setUp()
                 self.store.add(samples(50))

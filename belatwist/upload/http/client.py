@@ -19,7 +19,7 @@ from twisted.web.iweb import IResponse
 from belatwist.errors import BelaError
 from belatwist.text import one_line
 from belatwist.upload.http.endpoints import Endpoints
-from belatwist.upload.http.response import Answer, PlainAgent, header, without
+from belatwist.upload.http.response import BoundedBody, IdentityEncodingAgent, header, redact
 from belatwist.upload.policy import Retry, SendResult, classify
 
 IDLE_TIMEOUT = 50
@@ -66,7 +66,7 @@ class HTTPImportClient:
         self._pool.cachedConnectionTimeout = IDLE_TIMEOUT
         self._endpoints = Endpoints(reactor, ca_file)
         agent = Agent.usingEndpointFactory(reactor, self._endpoints, self._pool)
-        self._http = HTTPClient(PlainAgent(agent))
+        self._http = HTTPClient(IdentityEncodingAgent(agent))
 
     @property
     def endpoint(self) -> str:
@@ -99,7 +99,7 @@ class HTTPImportClient:
             nonlocal token
             token = self._token() if own and self._token else ""
             response = await self._http.get(
-                _Ready.from_text(url),
+                _PreEncodedURL.from_text(url),
                 headers=self._request_headers(token, {}),
                 allow_redirects=False,
                 unbuffered=True,
@@ -122,13 +122,13 @@ class HTTPImportClient:
         except Exception as error:
             raise BelaError(describe(error, _secrets(url, token))) from error
 
-    def knock(self) -> "Deferred[None]":
+    def probe(self) -> "Deferred[None]":
         """Connect to the server and drop the connection at once; fails when there is none."""
-        return Deferred.fromCoroutine(self._endpoints.knock(self._url))
+        return Deferred.fromCoroutine(self._endpoints.probe(self._url))
 
-    def watch(self, tried: Callable[[bool], None]) -> None:
+    def watch(self, attempted: Callable[[bool], None]) -> None:
         """Have something told of each attempt to connect to the server whether it stood."""
-        self._endpoints.watch(self._url, tried)
+        self._endpoints.watch(self._url, attempted)
 
     def close(self) -> "Deferred[None]":
         """Close the connections that are kept."""
@@ -140,7 +140,7 @@ class HTTPImportClient:
         try:
             token = "" if self._token is None else self._token()
             response = await self._http.post(
-                _Ready.from_text(self._url),
+                _PreEncodedURL.from_text(self._url),
                 data=body,
                 headers=self._request_headers(token, self._body_headers),
                 allow_redirects=False,
@@ -151,7 +151,7 @@ class HTTPImportClient:
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong on the way, the samples wait
-            kind = _leaves(error)[0]
+            kind = _root_causes(error)[0]
             return Retry(
                 describe(error, _secrets(self._url, token)),
                 error_type="TLSError" if isinstance(kind, SSL.Error) else type(kind).__name__,
@@ -167,8 +167,8 @@ class HTTPImportClient:
         )
 
     @staticmethod
-    async def _read(response: IResponse) -> Answer:
-        answer = Answer()
+    async def _read(response: IResponse) -> BoundedBody:
+        answer = BoundedBody()
         response.deliverBody(answer)
         await answer.finished
         return answer
@@ -180,13 +180,13 @@ class HTTPImportClient:
         return headers
 
 
-class _Ready(EncodedURL):
+class _PreEncodedURL(EncodedURL):
     """A URL as the configuration has it: all ASCII, with nothing left to encode.
 
     Encoding would fail on a host that is an IPv6 address.
     """
 
-    def to_uri(self) -> "_Ready":
+    def to_uri(self) -> "_PreEncodedURL":
         """Return it as it is."""
         return self
 
@@ -204,16 +204,18 @@ def describe(error: BaseException, secrets: Iterable[str] = ()) -> str:
 
     :param secrets: what must not be in it.
     """
-    return "; ".join(dict.fromkeys(_describe_one(leaf, secrets) for leaf in _leaves(error)))
+    return "; ".join(dict.fromkeys(_describe_one(leaf, secrets) for leaf in _root_causes(error)))
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
+def _root_causes(error: BaseException) -> list[BaseException]:
     # ResponseFailed has what it wraps as an attribute, others as their only argument.
     reasons = getattr(error, "reasons", None) or next(iter(error.args), None)
     if not isinstance(reasons, list):
         return [error]
     values = [reason.value for reason in reasons if isinstance(reason, Failure)]
-    return [leaf for value in values if value is not None for leaf in _leaves(value)] or [error]
+    return [leaf for value in values if value is not None for leaf in _root_causes(value)] or [
+        error
+    ]
 
 
 def _describe_one(error: BaseException, secrets: Iterable[str]) -> str:
@@ -221,7 +223,7 @@ def _describe_one(error: BaseException, secrets: Iterable[str]) -> str:
         return "the server's certificate is for another host than that of remote.url"
     if isinstance(error, SSL.Error):
         return _describe_tls(error)
-    text = without(one_line(str(error)), secrets)[:_LONGEST]
+    text = redact(one_line(str(error)), secrets)[:_LONGEST]
     if isinstance(error, BelaError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -48,13 +48,13 @@ class Endpoints:
         )
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _Remembering(endpoint, partial(self._tried, _key(uri)))
+        return _PeerTrackingEndpoint(endpoint, partial(self._attempted, _key(uri)))
 
-    def watch(self, url: str, tried: Callable[[bool], None]) -> None:
+    def watch(self, url: str, attempted: Callable[[bool], None]) -> None:
         """Have something told of each attempt to connect to a URL's server whether it stood."""
-        self._watched[_key(URI.fromBytes(url.encode()))] = tried
+        self._watched[_key(URI.fromBytes(url.encode()))] = attempted
 
-    async def knock(self, url: str) -> None:
+    async def probe(self, url: str) -> None:
         """Connect to a URL's server, without TLS, and drop the connection at once.
 
         Where it was once reached its address is used again: to look its name up costs more than to
@@ -65,7 +65,7 @@ class Endpoints:
         uri = URI.fromBytes(url.encode())
         host, port = self._peers.get(_key(uri), (uri.host, uri.port))
         endpoint = HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_TIMEOUT)
-        protocol: Any = await endpoint.connect(_Silent.forProtocol(Protocol))
+        protocol: Any = await endpoint.connect(_QuietFactory.forProtocol(Protocol))
         protocol.transport.abortConnection()
 
     def peer_of(self, url: bytes) -> str:
@@ -79,14 +79,14 @@ class Endpoints:
         host, port = peer
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def _tried(self, key: Key, peer: tuple[str, int] | None) -> None:
+    def _attempted(self, key: Key, peer: tuple[str, int] | None) -> None:
         if peer is not None:
             self._peers[key] = peer
         if key in self._watched:
             self._watched[key](peer is not None)
 
 
-class _Silent(Factory):
+class _QuietFactory(Factory):
     """One whose start and stop are not logged: there may be a knock every few seconds."""
 
     noisy = False
@@ -97,26 +97,26 @@ def _key(uri: URI) -> Key:
 
 
 @implementer(IStreamClientEndpoint)
-class _Remembering:
+class _PeerTrackingEndpoint:
     """An endpoint that tells whom its connection has reached: IP and port; ``None`` for nobody."""
 
     def __init__(
-        self, endpoint: IStreamClientEndpoint, tried: Callable[[tuple[str, int] | None], None]
+        self, endpoint: IStreamClientEndpoint, attempted: Callable[[tuple[str, int] | None], None]
     ) -> None:
         self._endpoint = endpoint
-        self._tried = tried
+        self._attempted = attempted
 
     def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[IProtocol]":
         """Connect."""
 
         def connected(protocol: Any) -> Any:
             peer = protocol.transport.getPeer()
-            self._tried((peer.host, peer.port))
+            self._attempted((peer.host, peer.port))
             return protocol
 
         def failed(failure: Failure) -> Failure:
             if not failure.check(CancelledError):
-                self._tried(None)
+                self._attempted(None)
             return failure
 
         return self._endpoint.connect(protocolFactory).addCallbacks(connected, failed)

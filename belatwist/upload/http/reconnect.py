@@ -10,84 +10,85 @@ from twisted.logger import Logger
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-VAIN = 4
+MAX_DOUBLINGS = 4
 """Returns that came to nothing, after which it takes no longer to the next attempt."""
 
 SPREAD = 0.2
 """The part of a wait by which an attempt comes sooner, at random: many devices lose the same
 server."""
 
-PATIENCE = 3.5
+PROBE_TIMEOUT = 3.5
 """Seconds that an attempt is given: three packets, where nobody answers."""
 
 
-class Lookout(Service):
+class ReconnectProbe(Service):
     """While a server cannot be connected to, tries every few seconds, and tells when it can be.
 
     The uploader's waits spare a server that answers and cannot take samples. One that cannot be
     reached is not spared by them, and to try costs a packet or two; without a network, nothing.
 
     :param connect: makes a connection to the server and drops it; fails when there is none.
-    :param every: seconds from an attempt that has failed to the next one, at most.
+    :param interval: seconds from an attempt that has failed to the next one, at most.
     :param random: gives numbers from 0 to 1.
     :param returned: called when the server can be connected to again.
     """
 
     log = Logger()
-    name = "lookout"
+    name = "reconnect_probe"
 
     def __init__(
         self,
         connect: "Callable[[], Deferred[None]]",
         *,
         reactor: "IReactorTime",
-        every: float,
+        interval: float,
         random: Callable[[], float],
         returned: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._reactor = reactor
-        self._every = every
+        self._interval = interval
         self._random = random
         self._returned = returned
         self._timer: IDelayedCall | None = None
         self._attempt: Deferred[None] | None = None
-        self._vain = 0
+        self._fruitless_reconnects = 0
 
     def stopService(self) -> None:
         """Stop looking."""
         super().stopService()
-        self._rest()
+        self._cancel_timer()
         if self._attempt is not None:
             self._attempt.cancel()
 
-    def tried(self, stood: bool) -> None:
+    def connection_attempted(self, succeeded: bool) -> None:
         """Take note of an attempt to connect, whoever made it, and of whether it stood."""
-        if stood:
-            self._vain = 0
-            self._rest()
+        if succeeded:
+            self._fruitless_reconnects = 0
+            self._cancel_timer()
         elif self.running and self._timer is None and self._attempt is None:
             # Whoever was told and then found nobody, because names cannot be looked up for
             # example, is told half as often each time.
-            wait = self._every * 2 ** min(self._vain, VAIN) * (1 - SPREAD * self._random())
-            self._timer = self._reactor.callLater(wait, self._look)
+            doublings = min(self._fruitless_reconnects, MAX_DOUBLINGS)
+            wait = self._interval * 2**doublings * (1 - SPREAD * self._random())
+            self._timer = self._reactor.callLater(wait, self._probe)
 
-    def _rest(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _probe(self) -> None:
         self._timer = None
-        self._attempt = self._connect().addTimeout(PATIENCE, self._reactor)
+        self._attempt = self._connect().addTimeout(PROBE_TIMEOUT, self._reactor)
         self._attempt.addCallbacks(self._found, self._failed)
 
     def _found(self, _: object) -> None:
         self._attempt = None
-        self._vain += 1
+        self._fruitless_reconnects += 1
         self.log.debug("the server can be reached again")
         self._returned()
 
     def _failed(self, _: object) -> None:
         self._attempt = None
-        self.tried(stood=False)
+        self.connection_attempted(succeeded=False)

@@ -21,7 +21,7 @@ _KEPT_BYTES = 8 * 1024  # More than the excerpt, so that no secret is cut in two
 _EXCERPT = 300
 
 
-class Answer(Protocol):
+class BoundedBody(Protocol):
     """Receives a body, of which it keeps the beginning.
 
     :ivar size: bytes received.
@@ -60,7 +60,7 @@ class Answer(Protocol):
         :param secrets: what must not be in it, should the server repeat it.
         """
         text = one_line(self._start.decode("utf-8", "replace"))
-        return without(text, secrets)[:_EXCERPT]
+        return redact(text, secrets)[:_EXCERPT]
 
     def _cut(self) -> None:
         transport: Any = self.transport
@@ -68,7 +68,7 @@ class Answer(Protocol):
             transport.loseConnection()
 
 
-def without(text: str, secrets: Iterable[str]) -> str:
+def redact(text: str, secrets: Iterable[str]) -> str:
     """Return a text with an ellipsis for each secret in it.
 
     :param secrets: none of them empty; one that holds another comes before it.
@@ -85,7 +85,7 @@ def header(response: IResponse, name: bytes) -> str | None:
 
 
 @implementer(IAgent)
-class PlainAgent:
+class IdentityEncodingAgent:
     """An agent for treq that neither asks for compressed answers nor lets them be unpacked.
 
     treq unpacks without a bound: two megabytes could become two thousand.

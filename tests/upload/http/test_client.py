@@ -28,7 +28,7 @@ from belatwist.errors import BelaError
 from belatwist.runtime.listener import Listener
 from belatwist.upload.http import endpoints
 from belatwist.upload.http.client import HTTPImportClient, describe
-from belatwist.upload.policy import Accepted, Halted, Rejected, Retry, SendResult
+from belatwist.upload.policy import Accepted, Misconfigured, Rejected, Retry, SendResult
 from tests.faults.certificates import Authority
 from tests.log_events import Captured
 from tests.process import free_port
@@ -153,9 +153,9 @@ def posting(
         (status(200, b"ok", Content_Type="text/plain"), Accepted(200, 2)),
         (status(400, b"cannot parse\nline"), Rejected(400, "HTTP 400: cannot parse line")),
         (status(413), Rejected(413, "HTTP 413")),
-        (status(401, b"no"), Halted(401, "HTTP 401: no")),
-        (status(404), Halted(404, "HTTP 404")),
-        (status(302, Location="http://192.0.2.1/"), Halted(302, "HTTP 302")),
+        (status(401, b"no"), Misconfigured(401, "HTTP 401: no")),
+        (status(404), Misconfigured(404, "HTTP 404")),
+        (status(302, Location="http://192.0.2.1/"), Misconfigured(302, "HTTP 302")),
         (status(429, Retry_After="7"), Retry("HTTP 429", 429, 7.0)),
         (status(503), Retry("HTTP 503", 503, 0.0)),
     ],
@@ -231,11 +231,11 @@ def test_a_knock_is_a_connection_and_no_request() -> "Generator[Deferred[Any], A
     resource = Import()
     with listening(Site(resource)) as url:
         one = client(url)
-        assert (yield one.knock()) is None
-        assert (yield client(url.replace("http:", "https:")).knock()) is None
+        assert (yield one.probe()) is None
+        assert (yield client(url.replace("http:", "https:")).probe()) is None
     assert resource.bodies == []
     with Captured() as log, pytest.raises(ConnectError):
-        yield one.knock()
+        yield one.probe()
     assert [text for text in log.texts(LogLevel.info) if "Factory" in text] == []
 
 
@@ -247,9 +247,9 @@ def test_a_knock_looks_no_name_up_again() -> "Generator[Deferred[Any], Any, None
         mock.patch.object(endpoints, "HostnameEndpoint", wraps=HostnameEndpoint) as made,
     ):
         one = client(url.replace("127.0.0.1", "localhost"))
-        yield one.knock()
+        yield one.probe()
         yield one.post(b"body")
-        yield one.knock()
+        yield one.probe()
         yield one.close()
     hosts = [call.args[1] for call in made.call_args_list]
     assert hosts == [b"localhost", b"localhost", "127.0.0.1"]
@@ -400,7 +400,7 @@ def test_a_token_that_is_repeated_is_not_told() -> "Generator[Deferred[Any], Any
     page = status(401, b"no such token: s3cret-token; really: s3cret-token")
     outcome, resource = yield posting(page, token=lambda: "s3cret-token")
     assert resource.headers[0]["authorization"] == "Bearer s3cret-token"
-    assert outcome == Halted(401, "HTTP 401: no such token: …; really: …")
+    assert outcome == Misconfigured(401, "HTTP 401: no such token: …; really: …")
 
 
 SECRETS = ("s3cret-token", "x=1&authKey=k3y%2B", "k3y%2B", "k3y+")

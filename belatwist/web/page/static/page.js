@@ -264,7 +264,7 @@ function showUploads() {
   const local = new Date(time.local);
   const today = local.toDateString() === new Date().toDateString();
   const day = today ? "" : `${local.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" })}, `;
-  tile("clock", `${day}${clock(local / 1000)} ${zone()}`, (time.good ? "" : "in doubt: ") + skew + sync);
+  tile("clock", `${day}${clock(local / 1000)} ${zone()}`, (time.trusted ? "" : "in doubt: ") + skew + sync);
 }
 
 function showAll(now) {

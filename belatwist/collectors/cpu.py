@@ -1,13 +1,68 @@
-"""How busy each core was since the last reading."""
+"""How busy each core was since the last reading.
 
+Source: ``/proc/stat``, the time that each core spent in each state
+(Documentation/filesystems/proc.rst).
+"""
+
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from twisted.logger import Logger
 
 from belatwist.collectors.skipped import SkippedLines
+from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
-from belatwist.procfs import stat
+from belatwist.procfs import text
 from belatwist.procfs.reader import Reader
+
+# Two more columns, guest and guest_nice, are already contained in user and nice.
+_CORE = re.compile(
+    (rb"cpu(0|[1-9][0-9]{0,8})" + rb" +(N)" * 8 + rb"(?: +N)*").replace(b"N", text.DIGITS)
+)
+
+
+class CoreTimes(NamedTuple):
+    """What one core has done since boot, in ticks of 1/USER_HZ (10 ms) each."""
+
+    user: int
+    nice: int
+    system: int
+    idle: int
+    iowait: int
+    irq: int
+    softirq: int
+    steal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The cores that are online.
+
+    :ivar cores: the number in a core's name (``"0"``) to its times. The kernel's aggregate line is
+        not among them: it also sums cores that are offline.
+    :ivar skipped: quotations of the lines that could not be used.
+    """
+
+    cores: Mapping[str, CoreTimes]
+    skipped: tuple[str, ...] = ()
+
+
+def parse(content: bytes) -> Stat:
+    """Parse ``/proc/stat``.
+
+    A core listed twice counts as first listed.
+
+    :raises ParseError: when no core can be read.
+    """
+    complete, unusable = text.lines(content)
+    # The aggregate line is told by its space; the other lines hold no table.
+    listed = [line for line in complete if line.startswith(b"cpu") and line[3:4] != b" "]
+    cores = text.table(_CORE, listed, CoreTimes._make, unusable)
+    if not cores:
+        raise ParseError("/proc/stat", f"no line of a core in '{text.quote(content)}'")
+    return Stat(cores, text.quote_lines(unusable))
 
 
 class CpuUsage:
@@ -26,7 +81,7 @@ class CpuUsage:
     def __init__(self, device_id: str, procfs: Reader) -> None:
         self._device_id = device_id
         self._procfs = procfs
-        self._last: Mapping[str, stat.Times] = {}
+        self._last: Mapping[str, CoreTimes] = {}
         self._series: dict[str, Series] = {}
         self._skipped = SkippedLines(self._log)
 
@@ -35,7 +90,7 @@ class CpuUsage:
 
         :raises BelaError: when it cannot be read; the next delta then spans the lost interval.
         """
-        reading = stat.parse(self._procfs.read("stat"))
+        reading = parse(self._procfs.read("stat"))
         self._skipped.report(reading.skipped)
         last, self._last = self._last, reading.cores
         samples: list[Sample] = []
@@ -62,7 +117,7 @@ class CpuUsage:
         return sample(series, now_ms, round(100 * busy / total, 2))
 
 
-def delta(before: stat.Times, after: stat.Times) -> tuple[int, int]:
+def delta(before: CoreTimes, after: CoreTimes) -> tuple[int, int]:
     """Tell what a core did between two readings.
 
     Waiting for I/O is idle time: the core is free for other work. A single column that went
@@ -73,6 +128,6 @@ def delta(before: stat.Times, after: stat.Times) -> tuple[int, int]:
     """
     if sum(after) < sum(before):
         return 0, 0
-    spent = stat.Times._make(max(b - a, 0) for a, b in zip(before, after, strict=True))
+    spent = CoreTimes._make(max(b - a, 0) for a, b in zip(before, after, strict=True))
     total = sum(spent)
     return total - spent.idle - spent.iowait, total

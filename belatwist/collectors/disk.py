@@ -1,15 +1,21 @@
-"""What each disk has read and written."""
+"""What each disk has read and written.
+
+Source: ``/proc/diskstats``, what each block device has done
+(Documentation/admin-guide/iostats.rst).
+"""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from twisted.logger import Logger
 
 from belatwist.collectors.skipped import SkippedLines
-from belatwist.errors import BelaError
+from belatwist.errors import BelaError, ParseError
 from belatwist.model import Sample, Series, sample
-from belatwist.procfs import diskstats
+from belatwist.procfs import text
 from belatwist.procfs.reader import MissingError, Reader
 
 DEFAULT_DEVICES = r"^(sd[a-z]+|nvme\d+n\d+|mmcblk\d+)$"
@@ -25,6 +31,82 @@ _METRICS = (
     "disk.io_time_ms_total",
     "disk.weighted_io_time_ms_total",
 )
+
+SECTOR_SIZE = 512
+"""Bytes of one sector of ``/proc/diskstats``, whatever the device's block size
+(Documentation/block/stat.rst)."""
+
+# Eleven statistics before Linux 4.18, then fifteen (discards), then seventeen since 5.5 (flushes);
+# the kernel adds new ones at the end. Merges, the times of reads and writes and what is in flight
+# are checked and not kept.
+_DEVICE = re.compile(
+    (
+        rb" *N +N +([^\s\0]{1,64}) +(N) +N +(N) +N +(N) +N +(N) +N +N +(N) +(N)"
+        rb"(?: +N +N +N +N(?: +N +N(?: +N)*)?)?"
+    ).replace(b"N", text.DIGITS)
+)
+_BLOCK_SIZE = re.compile(rb"([0-9]{1,7})\n")
+
+
+class DiskCounters(NamedTuple):
+    """What one device has done since boot; the times in milliseconds."""
+
+    reads: int
+    sectors_read: int
+    writes: int
+    sectors_written: int
+    io_time_ms: int
+    weighted_io_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diskstats:
+    """The block devices that were wanted.
+
+    :ivar devices: device name to its counters.
+    :ivar skipped: quotations of the lines that could not be used.
+    """
+
+    devices: Mapping[str, DiskCounters]
+    skipped: tuple[str, ...] = ()
+
+
+def parse(content: bytes, wanted: Callable[[str], bool] | None = None) -> Diskstats:
+    """Parse ``/proc/diskstats``. An empty one is legal: there is no block device.
+
+    A device listed twice counts as first listed.
+
+    :param wanted: tells by its name whether a device is; the lines of others, of which there may be
+        many (partitions, loop devices), are not looked at. ``None`` wants all.
+    :raises ParseError: when there are lines to look at and none of them can be read.
+    """
+    complete, unusable = text.lines(content)
+    if wanted is not None:
+        complete = [line for line in complete if _may_be(line, wanted)]
+    devices = text.table(_DEVICE, complete, DiskCounters._make, unusable)
+    if unusable and not devices:
+        raise ParseError("/proc/diskstats", f"no line of a device in '{text.quote(content)}'")
+    return Diskstats(devices, text.quote_lines(unusable))
+
+
+def _may_be(line: bytes, wanted: Callable[[str], bool]) -> bool:
+    """Tell whether a line is of a device that is wanted; one without a name may be of any."""
+    fields = line.split(None, 3)
+    return len(fields) < 3 or wanted(text.name(fields[2]))
+
+
+def parse_block_size(content: bytes, source: str) -> int:
+    """Parse ``queue/logical_block_size`` (Documentation/ABI/stable/sysfs-block).
+
+    :param source: the file's path, for the error.
+    :return: bytes; a power of two, 512 or more.
+    :raises ParseError: for anything else.
+    """
+    match = _BLOCK_SIZE.fullmatch(content)
+    size = int(match[1]) if match else 0
+    if size < SECTOR_SIZE or size.bit_count() != 1:
+        raise ParseError(source, f"'{text.quote(content)}' is not a block size")
+    return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +158,7 @@ class DiskIO:
             content = self._procfs.read("diskstats")
         except MissingError:
             return []
-        reading = diskstats.parse(content, self._wants)
+        reading = parse(content, self._wants)
         self._skipped.report(reading.skipped)
         # What went away is forgotten: another disk may come back under its name.
         devices: dict[str, _Device] = {}
@@ -101,19 +183,19 @@ class DiskIO:
     def _register(self, name: str) -> _Device:
         tags = {"device": name}
         series = tuple(Series.of(metric, self._device_id, tags) for metric in _METRICS)
-        size = self._logical_block_size(name) if self._logical else diskstats.SECTOR_SIZE
+        size = self._logical_block_size(name) if self._logical else SECTOR_SIZE
         return _Device(series, size)
 
     def _logical_block_size(self, name: str) -> int:
         # In sysfs a slash within a name (cciss/c0d0) is written as an exclamation mark.
         path = f"block/{name.replace('/', '!')}/queue/logical_block_size"
         try:
-            return diskstats.parse_block_size(self._sysfs.read(path), self._sysfs.locate(path))
+            return parse_block_size(self._sysfs.read(path), self._sysfs.locate(path))
         except BelaError as error:
             self._log.warn(
                 "{device} is counted in sectors of {size} bytes: {error}",
                 device=name,
-                size=diskstats.SECTOR_SIZE,
+                size=SECTOR_SIZE,
                 error=error,
             )
-            return diskstats.SECTOR_SIZE
+            return SECTOR_SIZE

@@ -1,8 +1,38 @@
-"""The load averages."""
+"""The load averages.
 
+Source: ``/proc/loadavg`` (Documentation/filesystems/proc.rst; fs/proc/loadavg.c).
+"""
+
+import re
+from typing import NamedTuple
+
+from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
-from belatwist.procfs import loadavg
+from belatwist.procfs import text
 from belatwist.procfs.reader import Reader
+
+# The averages, then runnable/existing tasks and the newest process id.
+_LOAD = rb"([0-9]{1,20}\.[0-9]{2})"
+_FILE = re.compile(rb" ".join([_LOAD] * 3) + rb" [0-9]{1,20}/[0-9]{1,20} [0-9]{1,20}\n")
+
+
+class LoadAverage(NamedTuple):
+    """The number of runnable and uninterruptible tasks, averaged over 1, 5 and 15 minutes."""
+
+    one: float
+    five: float
+    fifteen: float
+
+
+def parse(content: bytes) -> LoadAverage:
+    """Parse ``/proc/loadavg``.
+
+    :raises ParseError: when it is anything but the one documented line.
+    """
+    match = _FILE.fullmatch(content)
+    if match is None:
+        raise ParseError("/proc/loadavg", f"'{text.quote(content)}' is not three averages")
+    return LoadAverage._make(map(float, match.groups()))
 
 
 class SystemLoad:
@@ -23,7 +53,7 @@ class SystemLoad:
 
         :raises BelaError: when it cannot be read.
         """
-        averages = loadavg.parse(self._procfs.read("loadavg"))
+        averages = parse(self._procfs.read("loadavg"))
         return [
             sample(series, now_ms, average)
             for series, average in zip(self._series, averages, strict=True)

@@ -1,15 +1,20 @@
-"""What each network interface has carried."""
+"""What each network interface has carried.
+
+Source: ``/proc/net/dev`` (net/core/net-procfs.c).
+"""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from twisted.logger import Logger
 
 from belatwist.collectors.skipped import SkippedLines
+from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
-from belatwist.procfs import netdev
+from belatwist.procfs import text
 from belatwist.procfs.reader import Reader
 
 DEFAULT_EXCLUSIONS = (
@@ -39,7 +44,59 @@ _METRICS = (
     "network.tx_packets_total",
     "network.tx_errors_total",
 )
-"""In the order of :class:`~belatwist.procfs.netdev.Counters`."""
+"""In the order of :class:`InterfaceCounters`."""
+
+_COLUMNS = (
+    b"face |bytes packets errs drop fifo frame compressed multicast"
+    b"|bytes packets errs drop fifo colls carrier compressed"
+)
+# A name has at most 15 bytes (IFNAMSIZ). It ends at the last colon before the numbers, because an
+# alias has a colon of its own, and old kernels wrote no space after it.
+_INTERFACE = re.compile(
+    (
+        rb" *([^\s\0]{1,15}): *(N) +(N) +(N) +N +N +N +N +N"
+        rb" +(N) +(N) +(N) +N +N +N +N +N"
+    ).replace(b"N", text.DIGITS)
+)
+
+
+class InterfaceCounters(NamedTuple):
+    """What one interface has received and transmitted since it appeared."""
+
+    rx_bytes: int
+    rx_packets: int
+    rx_errors: int
+    tx_bytes: int
+    tx_packets: int
+    tx_errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetDev:
+    """All interfaces of this network namespace, the loopback included.
+
+    :ivar interfaces: interface name to its counters, in the kernel's order.
+    :ivar skipped: quotations of the lines that could not be used.
+    """
+
+    interfaces: Mapping[str, InterfaceCounters]
+    skipped: tuple[str, ...] = ()
+
+
+def parse(content: bytes) -> NetDev:
+    """Parse ``/proc/net/dev``.
+
+    An interface listed twice counts as first listed: the kernel writes the table page by page, and
+    an interface that comes or goes meanwhile can shift another one onto two pages.
+
+    :raises ParseError: when the two header lines are not the documented ones, so that the columns
+        might mean something else.
+    """
+    complete, unusable = text.lines(content)
+    if len(complete) < 2 or b" ".join(complete[1].split()) != _COLUMNS:
+        raise ParseError("/proc/net/dev", f"no known header in '{text.quote(content)}'")
+    interfaces = text.table(_INTERFACE, complete[2:], InterfaceCounters._make, unusable)
+    return NetDev(interfaces, text.quote_lines(unusable))
 
 
 @dataclass(slots=True)
@@ -47,7 +104,7 @@ class _Interface:
     """One interface that is reported, with what the next reading is compared with."""
 
     series: tuple[Series, ...]
-    last: netdev.Counters
+    last: InterfaceCounters
     went_backwards: bool = False
 
 
@@ -103,7 +160,7 @@ class NetworkTraffic:
 
         :raises BelaError: when it cannot be read.
         """
-        reading = netdev.parse(self._procfs.read("net/dev"))
+        reading = parse(self._procfs.read("net/dev"))
         self._skipped.report(reading.skipped)
         wanted = {name: c for name, c in reading.interfaces.items() if self._wants(name)}
         self._admit(wanted)
@@ -125,7 +182,7 @@ class NetworkTraffic:
             return False
         return not self._include or any(pattern.fullmatch(name) for pattern in self._include)
 
-    def _admit(self, wanted: Mapping[str, netdev.Counters]) -> None:
+    def _admit(self, wanted: Mapping[str, InterfaceCounters]) -> None:
         """Forget who is gone, fill the free places in the kernel's order, count who finds none."""
         interfaces = {name: i for name, i in self._interfaces.items() if name in wanted}
         left_out: list[str] = []
@@ -151,7 +208,7 @@ class NetworkTraffic:
             else:
                 self._log.info("No interface is left out any more")
 
-    def _went_backwards(self, name: str, known: _Interface, now: netdev.Counters) -> bool:
+    def _went_backwards(self, name: str, known: _Interface, now: InterfaceCounters) -> bool:
         backwards = any(b < a for a, b in zip(known.last, now, strict=True))
         if backwards and not known.went_backwards:
             self._log.warn(

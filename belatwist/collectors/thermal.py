@@ -1,4 +1,7 @@
-"""The temperature of each thermal zone, and of the hottest one."""
+"""The temperature of each thermal zone, and of the hottest one.
+
+Source: ``/sys/class/thermal`` (Documentation/driver-api/thermal/sysfs-api.rst).
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,13 +9,50 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from belatwist.errors import BelaError, ReadError
+from belatwist.errors import BelaError, ParseError, ReadError
 from belatwist.model import Sample, Series, sample
-from belatwist.procfs import thermal
+from belatwist.procfs import text
 from belatwist.procfs.reader import MissingError, Reader
 
 _DIRECTORY = "class/thermal"
 _ZONE = re.compile(r"thermal_zone([0-9]+)", re.ASCII)
+
+INVALID = -274_000
+"""Millidegrees Celsius; below absolute zero, the kernel's mark for no reading
+(``THERMAL_TEMP_INVALID``, include/linux/thermal.h)."""
+
+_TEMPERATURE = re.compile(rb"(-?[0-9]{1,10})\n")
+_TYPE = re.compile(rb"([^\n\0]{1,64})\n")
+_INT_MAX = 2**31 - 1
+
+
+def parse_temperature(content: bytes, source: str) -> int:
+    """Parse a zone's ``temp``.
+
+    :param source: the file's path, for the error.
+    :return: millidegrees Celsius, implausible ones included: the kernel's word is passed on.
+    :raises ParseError: when it is not one integer of the kernel's ``int``, or means no reading.
+    """
+    match = _TEMPERATURE.fullmatch(content)
+    if match is None:
+        raise ParseError(source, f"'{text.quote(content)}' is not a temperature")
+    value = int(match[1])
+    if not INVALID < value <= _INT_MAX:
+        raise ParseError(source, f"{value} is no reading")
+    return value
+
+
+def parse_type(content: bytes, source: str) -> str:
+    """Parse a zone's ``type``, such as ``soc-thermal`` or ``INT3400 Thermal``.
+
+    :param source: the file's path, for the error.
+    :raises ParseError: when it is not one line of text.
+    """
+    match = _TYPE.fullmatch(content)
+    label = text.name(match[1]).strip() if match else ""
+    if not label:
+        raise ParseError(source, f"'{text.quote(content)}' is not a type")
+    return label
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +93,7 @@ class CpuTemperature:
         for zone in self._zones.values():
             try:
                 content = self._sysfs.read(zone.path)
-                value = thermal.parse_temperature(content, self._sysfs.locate(zone.path))
+                value = parse_temperature(content, self._sysfs.locate(zone.path))
             except BelaError as error:
                 failures[zone.label] = error
             else:
@@ -107,7 +147,7 @@ class CpuTemperature:
 
     def _register(self, number: int, name: str) -> _Zone:
         path = f"{_DIRECTORY}/{name}/type"
-        label = thermal.parse_type(self._sysfs.read(path), self._sysfs.locate(path))
+        label = parse_type(self._sysfs.read(path), self._sysfs.locate(path))
         taken = {zone.label for zone in self._zones.values()}
         while label in taken:
             label = f"{label}-{number}"

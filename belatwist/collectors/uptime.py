@@ -1,8 +1,29 @@
-"""The time since boot."""
+"""The time since boot.
 
+Source: ``/proc/uptime`` (Documentation/filesystems/proc.rst; fs/proc/uptime.c).
+"""
+
+import re
+
+from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
-from belatwist.procfs import uptime
+from belatwist.procfs import text
 from belatwist.procfs.reader import Reader
+
+# The second number is the idle time summed over all cores.
+_FILE = re.compile(rb"([0-9]{1,20}\.[0-9]{2}) [0-9]{1,20}\.[0-9]{2}\n")
+
+
+def parse(content: bytes) -> float:
+    """Parse ``/proc/uptime``.
+
+    :return: seconds since boot, suspended time included.
+    :raises ParseError: when it is anything but the one documented line.
+    """
+    match = _FILE.fullmatch(content)
+    if match is None:
+        raise ParseError("/proc/uptime", f"'{text.quote(content)}' is not an uptime")
+    return float(match[1])
 
 
 class SystemUptime:
@@ -23,4 +44,4 @@ class SystemUptime:
 
         :raises BelaError: when it cannot be read.
         """
-        return [sample(self._series, now_ms, uptime.parse(self._procfs.read("uptime")))]
+        return [sample(self._series, now_ms, parse(self._procfs.read("uptime")))]

@@ -1,16 +1,99 @@
 """How busy the cores were."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.collectors.cpu import CpuUsage, delta
+from belatwist.collectors.cpu import CoreTimes, CpuUsage, delta, parse
 from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
-from belatwist.procfs.stat import Times
+from tests.collectors import kernel_texts
 from tests.fixture_trees import NOW_MS, procfs
+
+BOARD = (kernel_texts.FIXTURES / "orangepi5plus/proc/stat").read_bytes()
+CORE = b"cpu0 1 2 3 4 5 6 7 8 9 10\n"
+
+
+def test_the_board_has_eight_cores() -> None:
+    """Each online core is listed by its number; the aggregate line is no core."""
+    reading = parse(BOARD)
+    assert list(reading.cores) == list("01234567")
+    assert reading.cores["0"] == (104212, 41, 68911, 380951, 1893, 0, 26022, 0)
+    assert reading.cores["7"].softirq == 97
+    assert reading.skipped == ()
+
+
+def test_an_offline_core_has_no_line() -> None:
+    """The other cores keep their numbers."""
+    text = (kernel_texts.FIXTURES / "variants/cpu3-offline-t10/proc/stat").read_bytes()
+    assert list(parse(text).cores) == list("0124567")
+
+
+@pytest.mark.parametrize("columns", [8, 9, 10, 11])
+def test_the_first_eight_columns_count(columns: int) -> None:
+    """Guest time, which newer kernels add behind, is already inside user and nice."""
+    line = b"cpu12 " + b" ".join(str(n).encode() for n in range(1, columns + 1)) + b"\n"
+    assert parse(line).cores == {"12": (1, 2, 3, 4, 5, 6, 7, 8)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"cpu1 1 2 3 4 5 6 7",
+        b"cpu1 1 2 3 -4 5 6 7 8 9 10",
+        b"cpu1 1 2 3 +4 5 6 7 8 9 10",
+        b"cpu1 1 2 3 4_0 5 6 7 8 9 10",
+        b"cpu1 1 2 3 4.0 5 6 7 8 9 10",
+        b"cpu1 1 2 3 0x4 5 6 7 8 9 10",
+        b"cpu1 1 2 3 4 5 6 7 8 9 x",
+        b"cpu1 1 2 3 18446744073709551616 5 6 7 8 9 10",
+        b"cpu1 1 2 3 " + b"0" * 30 + b" 5 6 7 8 9 10",
+        "cpu1 1 2 3 ٤ 5 6 7 8 9 10".encode(),
+        b"cpu1 1 2 3 4\0 5 6 7 8 9 10",
+        b"cpu1\t1 2 3 4 5 6 7 8 9 10",
+        b"cpu01 1 2 3 4 5 6 7 8 9 10",
+        b"cpuX 1 2 3 4 5 6 7 8 9 10",
+        b"cpu0 9 9 9 9 9 9 9 9 9 9",
+    ],
+)
+def test_a_malformed_or_repeated_core_is_left_out(line: bytes) -> None:
+    """The line is named, the core before it is kept, and nothing is read from the line."""
+    reading = parse(CORE + line + b"\n")
+    assert reading.cores == {"0": (1, 2, 3, 4, 5, 6, 7, 8)}
+    assert len(reading.skipped) == 1
+    assert reading.skipped[0].startswith("cpu")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"\n", CORE[:-1], b"cpu  1 2 3 4 5 6 7 8 9 10\nintr 5\n", b"cpu0 1 2\n", b"\0" * 99],
+)
+def test_a_text_without_a_core_is_an_error(text: bytes) -> None:
+    """Nothing recognisable is an error, not an empty answer."""
+    with pytest.raises(ParseError, match=r"^/proc/stat: no line of a core"):
+        parse(text)
+
+
+@given(kernel_texts.damaged(kernel_texts.files("proc/stat")))
+@settings(deadline=None)
+def test_damage_never_makes_a_number(text: bytes) -> None:
+    """Whatever is read stands in the text as a whole token of a complete line."""
+    reading = kernel_texts.attempt(parse, text)
+    if reading is not None:
+        kernel_texts.assert_skipped(reading.skipped)
+        assert kernel_texts.tokens(text).issuperset(n for t in reading.cores.values() for n in t)
+
+
+def test_a_cut_text_gives_no_other_values() -> None:
+    """Cut at any byte, every core that is read reads as in the whole text."""
+    whole = parse(BOARD).cores
+    for end in range(len(BOARD)):
+        reading = kernel_texts.attempt(parse, BOARD[:end])
+        if reading is not None:
+            assert reading.cores.items() <= whole.items()
+
 
 CORES = {"0": 34.8, "1": 28.3, "2": 26.7, "3": 26.7, "4": 12.8, "5": 11.6, "6": 8.3, "7": 7.6}
 
@@ -128,13 +211,13 @@ def test_series_are_made_once() -> None:
     assert [id(s.series) for s in first] == [id(s.series) for s in second]
 
 
-ZERO = Times(0, 0, 0, 0, 0, 0, 0, 0)
+ZERO = CoreTimes(0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (ZERO, Times(1, 2, 3, 4, 5, 6, 7, 8), (27, 36)),
+        (ZERO, CoreTimes(1, 2, 3, 4, 5, 6, 7, 8), (27, 36)),
         (ZERO._replace(idle=100), ZERO._replace(idle=90, user=20), (20, 20)),
         (ZERO._replace(iowait=100), ZERO._replace(iowait=90, user=5, idle=15), (5, 20)),
         (ZERO._replace(idle=100), ZERO._replace(idle=90, user=9), (0, 0)),
@@ -142,16 +225,18 @@ ZERO = Times(0, 0, 0, 0, 0, 0, 0, 0)
         (ZERO, ZERO, (0, 0)),
     ],
 )
-def test_what_goes_backwards(before: Times, after: Times, expected: tuple[int, int]) -> None:
+def test_what_goes_backwards(
+    before: CoreTimes, after: CoreTimes, expected: tuple[int, int]
+) -> None:
     """A single column counts as unchanged, a total that goes backwards as nothing."""
     assert delta(before, after) == expected
 
 
-_TIMES = st.lists(st.integers(0, 2**64 - 1), min_size=8, max_size=8).map(Times._make)
+_TIMES = st.lists(st.integers(0, 2**64 - 1), min_size=8, max_size=8).map(CoreTimes._make)
 
 
 @given(_TIMES, _TIMES)
-def test_usage_is_a_percentage(before: Times, after: Times) -> None:
+def test_usage_is_a_percentage(before: CoreTimes, after: CoreTimes) -> None:
     """Whatever the readings, busy lies between nothing and the total."""
     busy, total = delta(before, after)
     assert 0 <= busy <= total

@@ -1,13 +1,90 @@
 """Memory and swap."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belatwist.collectors.memory import MemoryUsage
+from belatwist.collectors.memory import Meminfo, MemoryUsage, parse
 from belatwist.errors import ParseError
 from belatwist.model import Sample
+from tests.collectors import kernel_texts
 from tests.fixture_trees import NOW_MS, procfs
+
+BOARD = (kernel_texts.FIXTURES / "orangepi5plus/proc/meminfo").read_bytes()
+FIELDS = ("total", "available", "swap_total", "swap_free")
+
+
+def values(reading: Meminfo) -> dict[str, int]:
+    """Give the amounts that are there."""
+    found = {field: getattr(reading, field) for field in FIELDS}
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def test_the_table_of_the_board() -> None:
+    """Amounts are in KiB, as the kernel writes them."""
+    expected = Meminfo(16334100, 15243612, 8167048, 8167048)
+    assert parse(BOARD) == expected
+
+
+def test_what_the_kernel_does_not_say_is_absent() -> None:
+    """A kernel before 3.14 has no MemAvailable, a container may have no swap lines."""
+    assert parse(b"MemTotal: 100 kB\nMemFree: 50 kB\n") == Meminfo(100)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"MemAvailable:   12",
+        b"MemAvailable:   12 MB",
+        b"MemAvailable:   12 kB ",
+        b"MemAvailable:   -12 kB",
+        b"MemAvailable:   1_2 kB",
+        b"MemAvailable:   1 2 kB",
+        b"MemAvailable:   18446744073709551616 kB",
+        b"MemAvailable:\t12 kB",
+        "MemAvailable:   ١٢ kB".encode(),
+        b"MemTotal:       99 kB",
+    ],
+)
+def test_a_malformed_or_repeated_line_is_left_out(line: bytes) -> None:
+    """The line is named and its amount absent; the others are kept."""
+    reading = parse(b"MemTotal: 100 kB\n" + line + b"\nSwapTotal: 0 kB\n")
+    assert values(reading) == {"total": 100, "swap_total": 0}
+    assert len(reading.skipped) == 1
+
+
+def test_other_lines_are_not_looked_at() -> None:
+    """What is not used cannot fail."""
+    assert parse(b"HugePages_Total: x\nMemTotal: 1 kB\nfoo\n").skipped == ()
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"MemTotal: 100 kB", b"MemTotal: x kB\n", b"MemFree: 1 kB\n"]
+)
+def test_a_text_without_a_total_is_an_error(text: bytes) -> None:
+    """Nothing recognisable is an error."""
+    with pytest.raises(ParseError, match=r"^/proc/meminfo: no MemTotal"):
+        parse(text)
+
+
+@given(kernel_texts.damaged(kernel_texts.files("proc/meminfo")))
+@settings(deadline=None)
+def test_damage_never_makes_a_number(text: bytes) -> None:
+    """Whatever is read stands in the text as a whole token of a complete line."""
+    reading = kernel_texts.attempt(parse, text)
+    if reading is not None:
+        kernel_texts.assert_skipped(reading.skipped)
+        assert kernel_texts.tokens(text).issuperset(values(reading).values())
+
+
+def test_a_cut_text_gives_no_other_values() -> None:
+    """Cut at any byte, every amount that is read reads as in the whole text."""
+    whole = values(parse(BOARD))
+    for end in range(len(BOARD)):
+        reading = kernel_texts.attempt(parse, BOARD[:end])
+        if reading is not None:
+            assert values(reading).items() <= whole.items()
+
 
 KIB = 1024
 

@@ -13,8 +13,8 @@ from belatwist.errors import BelaError
 from belatwist.metrics.catalogue import HOST
 from belatwist.model import REAL, Sample
 from belatwist.upload.jsonl import Encoder
+from tests.collectors import kernel_texts
 from tests.fixture_trees import FIXTURES, NOW_MS, Board, procfs, sysfs
-from tests.procfs import strategies
 
 NO_OPTIONS = config.NoOptions()
 
@@ -161,7 +161,7 @@ def test_a_poor_machine_is_no_error(machine: str) -> None:
     assert "memory.used_bytes" in names
 
 
-@given(strategies.damaged(strategies.files("proc/net/dev") + strategies.files("proc/stat")))
+@given(kernel_texts.damaged(kernel_texts.files("proc/net/dev") + kernel_texts.files("proc/stat")))
 @settings(deadline=None)
 def test_damage_never_breaks_a_collector(text: bytes) -> None:
     """On any text a collector raises what it announces, or yields catalogued, storable samples."""

@@ -1,14 +1,56 @@
 """The load averages, the time since boot, and the made-up packet loss."""
 
 import random
+from collections.abc import Callable
 
 import pytest
+from hypothesis import given
 
+from belatwist.collectors import load, uptime
 from belatwist.collectors.load import SystemLoad
 from belatwist.collectors.srt import SrtPacketLoss
 from belatwist.collectors.uptime import SystemUptime
-from belatwist.errors import ReadError
+from belatwist.errors import ParseError, ReadError
+from tests.collectors import kernel_texts
 from tests.fixture_trees import NOW_MS, procfs
+
+
+@pytest.mark.parametrize("form", kernel_texts.DAMAGED_NUMBERS)
+def test_a_damaged_number_is_an_error(form: str) -> None:
+    """Only what the kernel writes is a number."""
+    one = form.format("1.84").encode()
+    for position in range(3):
+        parts = [b"1.84", b"1.71", b"1.62", b"2/431", b"8123"]
+        parts[position] = one
+        with pytest.raises(ParseError, match=r"^/proc/loadavg: "):
+            load.parse(b" ".join(parts) + b"\n")
+    with pytest.raises(ParseError, match=r"^/proc/uptime: "):
+        uptime.parse(one + b" 37459.90\n")
+
+
+@pytest.mark.parametrize(
+    ("parse", "content"),
+    [(load.parse, b"1.84 1.71 1.62 2/431 8123\n"), (uptime.parse, b"5821.37 37459.90\n")],
+)
+def test_a_cut_line_is_an_error(parse: Callable[[bytes], object], content: bytes) -> None:
+    """Cut at any byte, or followed by anything, nothing is read."""
+    kernel_texts.assert_whole(parse, content)
+
+
+@given(kernel_texts.damaged(kernel_texts.files("proc/loadavg")))
+def test_damage_never_makes_a_load(text: bytes) -> None:
+    """Whatever is read stands in the text."""
+    reading = kernel_texts.attempt(load.parse, text)
+    if reading is not None:
+        assert tuple(map(float, text.split()[:3])) == reading
+
+
+@given(kernel_texts.damaged(kernel_texts.files("proc/uptime")))
+def test_damage_never_makes_an_uptime(text: bytes) -> None:
+    """Whatever is read stands in the text."""
+    reading = kernel_texts.attempt(uptime.parse, text)
+    if reading is not None:
+        assert float(text.split()[0]) == reading
 
 
 def test_the_load_of_the_board() -> None:

@@ -1,15 +1,19 @@
 """The temperatures."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.collectors.thermal import CpuTemperature
-from belatwist.errors import ReadError
+from belatwist.collectors.thermal import CpuTemperature, parse_temperature, parse_type
+from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
+from tests.collectors import kernel_texts
 from tests.fixture_trees import FIXTURES, NOW_MS, sysfs
 
 BOARD = {
@@ -40,6 +44,80 @@ def degrees(samples: list[Sample]) -> dict[str, float]:
         assert zone not in found
         found[zone] = float(s.value)
     return found
+
+
+def temperature(content: bytes) -> int:
+    """Parse as the file of a zone."""
+    return parse_temperature(content, "/sys/zone/temp")
+
+
+def zone_type(content: bytes) -> str:
+    """Parse as the file of a zone."""
+    return parse_type(content, "/sys/zone/type")
+
+
+@pytest.mark.parametrize("form", kernel_texts.DAMAGED_NUMBERS)
+def test_a_damaged_number_is_an_error(form: str) -> None:
+    """Only what the kernel writes is a number."""
+    with pytest.raises(ParseError, match=r"^/sys/zone/temp: "):
+        temperature(form.format("1.84").encode() + b"\n")
+    if form != "-{}":
+        with pytest.raises(ParseError, match=r"^/sys/zone/temp: "):
+            temperature(form.format("51769").encode() + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("parse", "content"), [(temperature, b"51769\n"), (zone_type, b"soc-thermal\n")]
+)
+def test_a_cut_line_is_an_error(parse: Callable[[bytes], object], content: bytes) -> None:
+    """Cut at any byte, or followed by anything, nothing is read."""
+    kernel_texts.assert_whole(parse, content)
+
+
+@given(kernel_texts.damaged([b"51769\n", b"-1000\n"]))
+def test_damage_never_makes_a_temperature(text: bytes) -> None:
+    """Whatever is read is the text."""
+    reading = kernel_texts.attempt(temperature, text)
+    if reading is not None:
+        assert int(text) == reading
+
+
+@given(st.binary(max_size=100) | st.text(max_size=30).map(lambda t: t.encode() + b"\n"))
+def test_damage_never_makes_an_empty_type(text: bytes) -> None:
+    """A type is a storable, non-empty name without a line break."""
+    reading = kernel_texts.attempt(zone_type, text)
+    if reading is not None:
+        assert reading.strip() == reading != ""
+        assert "\n" not in reading
+        reading.encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [(b"0\n", 0), (b"-5000\n", -5000), (b"2600\n", 2600), (b"2147483647\n", 2**31 - 1)],
+)
+def test_implausible_temperatures_are_passed_on(content: bytes, value: int) -> None:
+    """The kernel's word is not second-guessed."""
+    assert temperature(content) == value
+
+
+@pytest.mark.parametrize("content", [b"-274000\n", b"-300000\n", b"2147483648\n", b"9999999999\n"])
+def test_the_mark_of_no_reading_is_an_error(content: bytes) -> None:
+    """Below absolute zero the kernel says that it has no reading; beyond int it says nothing."""
+    with pytest.raises(ParseError, match="is no reading"):
+        temperature(content)
+
+
+@pytest.mark.parametrize("content", [b"\n", b"  \n", b"a\0b\n", b"a\nb\n", b"x" * 65 + b"\n"])
+def test_a_type_is_one_short_line(content: bytes) -> None:
+    """Anything else would make a bad label."""
+    with pytest.raises(ParseError, match="is not a type"):
+        zone_type(content)
+
+
+def test_a_type_may_hold_spaces() -> None:
+    """As on Intel's boards."""
+    assert zone_type(b"INT3400 Thermal\n") == "INT3400 Thermal"
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Tests of the reader and the parsers."""
+"""Tests of the reader, and of what the parsers share."""

@@ -12,6 +12,9 @@ from belatwist.errors import ParseError
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 Parsed = TypeVar("Parsed")
 
+DAMAGED_NUMBERS = ["-{}", "+{}", "{}_0", "{}x", " {}", "{},5", "\u0661", "", "nan", "inf", "1e5"]
+"""Formats that turn a number into something that the kernel would not write."""
+
 _EDGES = [
     b"",
     b"\0",
@@ -66,6 +69,14 @@ def attempt(parse: Callable[[bytes], Parsed], text: bytes) -> Parsed | None:
     assert len(message) < 200
     assert message.isprintable()
     return None
+
+
+def assert_whole(parse: Callable[[bytes], object], content: bytes) -> None:
+    """A file of one line is read as a whole: cut at any byte, or repeated, it is an error."""
+    parse(content)
+    for end in range(len(content)):
+        assert attempt(parse, content[:end]) is None
+    assert attempt(parse, content + content) is None
 
 
 def tokens(text: bytes) -> set[int]:

@@ -24,7 +24,7 @@ from belatwist.runtime.lockfile import ProcessLock
 from belatwist.runtime.sd_notify import Notifier
 from belatwist.runtime.watchdog import RecencyCheck, ResponsivenessCheck, Watchdog
 from belatwist.scheduler.service import CollectorScheduler
-from belatwist.store.buffer import Intake
+from belatwist.store.buffer import WriteBuffer
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
@@ -71,11 +71,11 @@ def build(
         rng=random.Random(),  # noqa: S311 - mock values
     )
     own = SelfMetrics(config.device.id, telemetry), config.monitoring.self_metrics_interval
-    intake = Intake(store, seconds=reactor.seconds, telemetry=telemetry)
+    buffer = WriteBuffer(store, seconds=reactor.seconds, telemetry=telemetry)
     client = _client(config, reactor)
     monitoring = config.monitoring
     timekeeper = Timekeeper(
-        intake,
+        buffer,
         clocks,
         reactor=reactor,
         date_of=client.date_of if config.remote.enabled else None,
@@ -90,7 +90,7 @@ def build(
         [*jobs, own],
         reactor=reactor,
         wall_ms=timekeeper.now_ms,
-        sink=intake.add,
+        sink=buffer.add,
         telemetry=telemetry,
         session_id=session_id,
         verbose=config.logging.level == "debug",
@@ -132,7 +132,7 @@ def build(
         lock=lock,
         scheduler=scheduler,
         store=store,
-        intake=intake,
+        buffer=buffer,
         checkpointer=checkpointer,
         pruner=pruner,
         progress=delivery.progress if config.remote.enabled else None,
@@ -148,7 +148,7 @@ def build(
         lock=lock,
         store=store,
         listeners=listeners,
-        services=[watchdog, timekeeper, scheduler, intake, *uploads, pruner, checkpointer],
+        services=[watchdog, timekeeper, scheduler, buffer, *uploads, pruner, checkpointer],
         notifier=notifier,
         reactor=reactor,
         wall_ms=clocks.wall_ms,

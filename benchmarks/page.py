@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import yaml
 
 from belatwist.store.sql import schema
-from belatwist.store.sql.ranges import Grid, Line, Scan
+from belatwist.store.sql.ranges import Buckets, Grid, RangeScan
 from belatwist.web.page import index
 from benchmarks.agent import Agent, agent, config
 from benchmarks.harness import (
@@ -229,12 +229,12 @@ async def pieces(_reactor: Any, path: str) -> dict[str, float]:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         cursor = connection.cursor()
         end_ms = cursor.execute("SELECT max(timestamp_ms) FROM samples").fetchone()[0]
-        kinds: dict[bool, dict[int, Line]] = {True: {}, False: {}}
+        kinds: dict[bool, dict[int, Buckets]] = {True: {}, False: {}}
         wanted = {name.partition("{")[0] for name in _LINES + _BANDS}
         for number, name in cursor.execute("SELECT id, name FROM series").fetchall():
             if name in wanted:
-                kinds[name.endswith("_total")][number] = Line(180)
-        scan = Scan(Grid(end_ms - _DAY * 1000, 480_000, 180), kinds[False], kinds[True])
+                kinds[name.endswith("_total")][number] = Buckets(180)
+        scan = RangeScan(Grid(end_ms - _DAY * 1000, 480_000, 180), kinds[False], kinds[True])
         longest, count, more = 0.0, 0, True
         while more:
             began = time.thread_time()

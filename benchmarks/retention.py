@@ -87,10 +87,10 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
         return telemetry.registry.get_sample_value("storage_metrics_pruned_total") or 0.0
 
     written = written_bytes()
-    before = (await database.maintain(_size)) + database.wal_bytes
+    before = (await database.transact(_size)) + database.wal_bytes
     turning.start(0.001)
     pruner.startService()
-    while not pruned() or (await database.maintain(_size)) > 1 << 20:
+    while not pruned() or (await database.transact(_size)) > 1 << 20:
         await (add() if interval else deferLater(reactor, 0.02))
         if pruned() and interval:
             break  # What is added meanwhile is pending, and fills it again.
@@ -98,7 +98,7 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
     turning.stop()
     await checkpointer.stopService()
     written = written_bytes() - written
-    after = await database.maintain(_size)
+    after = await database.transact(_size)
     await database.close(wall_ms())
     last = checkpointer.last
     return {

@@ -29,7 +29,7 @@ from belatwist.config.schema import Monitoring
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.scheduler.service import CollectorScheduler
-from belatwist.store.buffer import Intake
+from belatwist.store.buffer import WriteBuffer
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
@@ -227,7 +227,7 @@ async def live(
     def sink(samples: Sequence[Sample]) -> "Deferred[int]":
         nonlocal stored
         stored += len(samples)
-        return intake.add(samples)
+        return buffer.add(samples)
 
     store = SQLiteStore(
         Path(path),
@@ -237,7 +237,7 @@ async def live(
         mmap_mb=settings.mmap_mb,
         telemetry=telemetry,
     )
-    intake = Intake(store, seconds=time.seconds, telemetry=telemetry)
+    buffer = WriteBuffer(store, seconds=time.seconds, telemetry=telemetry)
     scheduler = CollectorScheduler(
         [
             (_Board(start_ms), INTERVAL),
@@ -270,7 +270,7 @@ async def live(
     await store.open(str(uuid4()), now_ms())
     every = Remote().upload_interval
     uploader = open_uploader(store, _Yes(), time, interval=every, wall=now_ms)
-    services = (scheduler, intake, uploader, pruner, checkpointer)
+    services = (scheduler, buffer, uploader, pruner, checkpointer)
     for service in services:
         service.startService()
     await time.run(_REST, store)  # Between two ticks, from where the kernel counts.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -14,7 +14,6 @@ from belatwist.clock.skew import skew_ms
 from belatwist.clock.sources import STEP_MS, Clocks
 from belatwist.log.throttle import Trouble
 from belatwist.metrics.telemetry import Telemetry
-from belatwist.store.buffer import Store
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -32,6 +31,25 @@ DateOf = Callable[[str], Awaitable[tuple[str | None, str]]]
 """Fetches a URL and returns the answer's ``Date`` header and the address (IP:port) from which it
 came; fails in words.
 """
+
+
+class ClockStore(Protocol):
+    """What the timekeeper tells the store of the clock; see :mod:`belatwist.store.sql.eras`."""
+
+    def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
+        """Find out whether this boot's clock is known to be good."""
+        ...
+
+    def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
+        """Record a step of the clock, and move samples with it.
+
+        :return: how many samples moved, and how many were dropped as duplicates.
+        """
+        ...
+
+    def trust_clock(self) -> "Deferred[None]":
+        """Record that the clock is known to be good."""
+        ...
 
 
 class Timekeeper(Service):
@@ -62,7 +80,7 @@ class Timekeeper(Service):
 
     def __init__(
         self,
-        store: Store,
+        store: ClockStore,
         clocks: Clocks,
         *,
         reactor: "IReactorTime",

@@ -19,7 +19,7 @@ from belatwist.metrics.telemetry import Labels, Telemetry
 from belatwist.model import Sample
 from belatwist.runtime.lockfile import ProcessLock
 from belatwist.scheduler.service import CollectorScheduler, Job
-from belatwist.store.buffer import Intake
+from belatwist.store.buffer import WriteBuffer
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
@@ -52,7 +52,7 @@ class AgentParts:
     lock: ProcessLock
     scheduler: CollectorScheduler
     store: SQLiteStore
-    intake: Intake
+    buffer: WriteBuffer
     checkpointer: Checkpointer
     pruner: Pruner
     progress: Progress | None
@@ -104,8 +104,8 @@ class AgentParts:
         )
 
     def _storage(self, now: float, totals: Totals) -> StorageState:
-        store, intake = self.store, self.intake
-        times = intake.lost_at, self.pruner.lost_at, store.lost_at
+        store, buffer = self.store, self.buffer
+        times = buffer.lost_at, self.pruner.lost_at, store.lost_at
         lost = [at for at in times if at is not None]
         replaced = store.salvaged
         return StorageState(
@@ -116,12 +116,12 @@ class AgentParts:
             wal_blocked=self.checkpointer.blocked,
             pending=store.pending,
             oldest_ms=store.oldest_ms,
-            error=intake.error,
-            waiting=intake.waiting,
+            error=buffer.error,
+            waiting=buffer.waiting,
             dropped=_count(totals, "storage_metrics_dropped_total"),
             dropped_age=_since(max(lost, default=None), now),
             pruned=_count(totals, "storage_metrics_pruned_total"),
-            replaced_as=None if replaced is None else str(replaced.aside),
+            replaced_as=None if replaced is None else str(replaced.backup_path),
             replaced_age=_since(store.salvaged_at, now),
             lock=str(self.lock.path),
             locked=self.lock.held(),

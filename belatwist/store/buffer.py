@@ -17,41 +17,25 @@ from twisted.logger import Logger
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
-from belatwist.store.sql.eras import Moved
+from belatwist.store.sql.eras import Restamped
 
 T = TypeVar("T")
 
-LIMIT = 50_000
+CAPACITY = 50_000
 """Samples that wait, at most. One takes 142 bytes (measured), so that these are 7 MB: most of two
 hours at 8 samples a second."""
 
-PORTION = 2_500
+BATCH_SIZE = 2_500
 """Samples of one transaction, at most, but for a single tick that is larger."""
 
-PATIENCE = 30.0
+WRITE_TIMEOUT = 30.0
 """Seconds after which a write that has not ended counts as a failure, until it ends."""
 
-FAILURES = 64
+MAX_FAILURES = 64
 """Failed attempts to find the samples that the store refuses, at most, before the next tick."""
 
 
-class Store(Protocol):
-    """What becomes known of the clock is told to this; an :class:`Intake` is one."""
-
-    def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
-        """Find out whether this boot's clock is known to be good."""
-        ...
-
-    def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
-        """Take note that the clock was stepped, and move samples with it."""
-        ...
-
-    def trust_clock(self) -> "Deferred[None]":
-        """Take note that the clock is known to be good."""
-        ...
-
-
-class Behind(Protocol):
+class BackingStore(Protocol):
     """What is needed of the store behind; see :class:`~belatwist.store.sqlite.SQLiteStore`."""
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
@@ -70,8 +54,8 @@ class Behind(Protocol):
         """Take note that the clock is known to be good."""
         ...
 
-    def move_samples(self) -> "Deferred[Moved]":
-        """Move the next portion of what is to be moved with the clock."""
+    def restamp_samples(self) -> "Deferred[Restamped]":
+        """Move the next batch of what is to be moved with the clock."""
         ...
 
 
@@ -79,16 +63,16 @@ class Behind(Protocol):
 class _Tick:
     """Samples that were handed in together.
 
-    :ivar told: fires with how many of them are stored; ``None`` once it has.
+    :ivar done: fires with how many of them are stored; ``None`` once it has.
     """
 
     samples: Sequence[Sample]
-    told: "Deferred[int] | None"
+    done: "Deferred[int] | None"
 
-    def tell(self, stored: int) -> None:
-        told, self.told = self.told, None
-        if told is not None:
-            told.callback(stored)
+    def finish(self, stored: int) -> None:
+        done, self.done = self.done, None
+        if done is not None:
+            done.callback(stored)
 
 
 @dataclass(eq=False, slots=True)
@@ -96,12 +80,12 @@ class _Call:
     """Something else that is to be done in its turn."""
 
     function: "Callable[[], Deferred[Any]]"
-    told: "Deferred[Any]"
+    done: "Deferred[Any]"
 
 
 @dataclass(slots=True)
-class _Writing:
-    """How far the writing of a portion has come.
+class _BatchWrite:
+    """How far the writing of a batch has come.
 
     :ivar parts: what is left to write; the next one last.
     :ivar refused: samples that the store refuses by themselves.
@@ -115,7 +99,7 @@ class _Writing:
     error: Exception | None = None
 
 
-class Intake(Service):
+class WriteBuffer(Service):
     """Bounded memory between the scheduler and the store, with one write in flight at a time.
 
     It never fails. When a write does, the next tick tries again, with everything that waits.
@@ -128,15 +112,15 @@ class Intake(Service):
     """
 
     log = Logger()
-    name = "intake"
+    name = "buffer"
 
     def __init__(
         self,
-        store: Behind,
+        store: BackingStore,
         *,
         seconds: Callable[[], float],
         telemetry: Telemetry,
-        limit: int = LIMIT,
+        limit: int = CAPACITY,
     ) -> None:
         self._store = store
         self._seconds = seconds
@@ -164,29 +148,29 @@ class Intake(Service):
         """Try a last time to store what waits; fires when that has come to an end."""
         super().stopService()
         self._stopping = True
-        return Deferred.fromCoroutine(self._last())
+        return Deferred.fromCoroutine(self._flush())
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
         """Take the samples of a tick.
 
         :return: how many of them are stored, as soon as that has been tried; it never fails.
         """
-        told: Deferred[int] = Deferred()
-        self._queue.append(_Tick(samples, told))
+        done: Deferred[int] = Deferred()
+        self._queue.append(_Tick(samples, done))
         self._count += len(samples)
-        self._trim()
+        self._drop_oldest()
         waited = self._seconds() - self._began
-        if self._busy and waited > PATIENCE:
-            self._fail(f"the database has not answered for {waited:.0f} s")
-        self._go()
-        return told
+        if self._busy and waited > WRITE_TIMEOUT:
+            self._note_failure(f"the database has not answered for {waited:.0f} s")
+        self._drain()
+        return done
 
     def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
         """As the store's, in its turn; fires when what an earlier run has left is moved."""
 
         async def enter() -> bool:
-            good = await self._in_turn(lambda: self._store.enter_era(boot_id, offset_ms))
-            await self._move()
+            good = await self._enqueue(lambda: self._store.enter_era(boot_id, offset_ms))
+            await self._restamp()
             return good
 
         return Deferred.fromCoroutine(enter())
@@ -200,77 +184,77 @@ class Intake(Service):
         """
 
         async def step() -> tuple[int, int]:
-            await self._in_turn(lambda: self._store.step_clock(boot_id, offset_ms, step_ms))
-            return await self._move()
+            await self._enqueue(lambda: self._store.step_clock(boot_id, offset_ms, step_ms))
+            return await self._restamp()
 
         return Deferred.fromCoroutine(step())
 
     def trust_clock(self) -> "Deferred[None]":
         """As the store's, in its turn."""
-        return self._in_turn(self._store.trust_clock)
+        return self._enqueue(self._store.trust_clock)
 
-    async def _move(self) -> tuple[int, int]:
-        """Move samples, a portion at a time; whatever waits by then comes before the next one.
+    async def _restamp(self) -> tuple[int, int]:
+        """Move samples, a batch at a time; whatever waits by then comes before the next one.
 
         When the service stops, the rest is left to the next start: the store gives none out before.
         """
         count, dropped, more = 0, 0, True
         while more and not self._stopping:
-            moved = await self._in_turn(self._store.move_samples)
+            moved = await self._enqueue(self._store.restamp_samples)
             count, dropped, more = count + moved.count, dropped + moved.dropped, moved.more
         return count, dropped
 
-    def _in_turn(self, function: "Callable[[], Deferred[T]]") -> "Deferred[T]":
-        told: Deferred[T] = Deferred()
-        self._queue.append(_Call(function, told))
-        self._go()
-        return told
+    def _enqueue(self, function: "Callable[[], Deferred[T]]") -> "Deferred[T]":
+        done: Deferred[T] = Deferred()
+        self._queue.append(_Call(function, done))
+        self._drain()
+        return done
 
-    def _go(self) -> None:
+    def _drain(self) -> None:
         if not self._busy and self._queue:
             self._busy = True
-            writing = Deferred.fromCoroutine(self._write())
+            writing = Deferred.fromCoroutine(self._work_off())
             writing.addErrback(lambda f: self.log.failure("cannot store samples", failure=f))
-            writing.addBoth(self._ended)
+            writing.addBoth(self._drained)
 
-    def _ended(self, _: object) -> None:
+    def _drained(self, _: object) -> None:
         self._busy = False
         idle, self._idle = self._idle, []
         for one in idle:
             one.callback(None)
 
-    async def _write(self) -> None:
+    async def _work_off(self) -> None:
         """Work off the queue until it is empty or the store fails."""
         while self._queue:
             self._began = self._seconds()
             head = self._queue[0]
-            error = await (self._portion() if isinstance(head, _Tick) else self._call(head))
+            error = await (self._write_batch() if isinstance(head, _Tick) else self._run_call(head))
             if error is not None:
-                self._fail(str(error) or type(error).__name__, error)
+                self._note_failure(str(error) or type(error).__name__, error)
                 for item in self._queue:
                     if isinstance(item, _Tick):
-                        item.tell(0)
+                        item.finish(0)
                 return
-        self._works()
+        self._note_recovery()
 
-    async def _call(self, call: _Call) -> Exception | None:
+    async def _run_call(self, call: _Call) -> Exception | None:
         try:
             result = await call.function()
         except Exception as error:  # noqa: BLE001 - what is not about the database is the caller's
-            if _is_general(error):
+            if _is_database_error(error):
                 return error
             self._queue.popleft()
-            call.told.errback(error)
+            call.done.errback(error)
             return None
         self._queue.popleft()
-        call.told.callback(result)
+        call.done.callback(result)
         return None
 
-    async def _portion(self) -> Exception | None:
+    async def _write_batch(self) -> Exception | None:
         """Write the oldest ticks; what is left of them when the store fails goes on waiting."""
-        ticks = self._take()
-        writing = _Writing([[one for tick in ticks for one in tick.samples]], [])
-        await self._hand_over(writing)
+        ticks = self._take_batch()
+        writing = _BatchWrite([[one for tick in ticks for one in tick.samples]], [])
+        await self._store_by_halves(writing)
         self._in_flight = 0
         if self.error is not None:
             self._caught_up += writing.stored
@@ -283,23 +267,23 @@ class Intake(Service):
             gone = {id(one) for one in writing.refused}
             for tick in ticks:
                 lost = sum(id(one) in gone for one in tick.samples) if gone else 0
-                tick.tell(len(tick.samples) - lost)
+                tick.finish(len(tick.samples) - lost)
             return None
         left = [one for part in reversed(writing.parts) for one in part]
         for tick in ticks:
-            tick.tell(0)
+            tick.finish(0)
         self._queue.appendleft(_Tick(left, None))
         self._count += len(left)
-        self._trim()
+        self._drop_oldest()
         return writing.error
 
-    def _take(self) -> list[_Tick]:
-        """Take ticks from the queue, as many as make a portion; one at the least."""
+    def _take_batch(self) -> list[_Tick]:
+        """Take ticks from the queue, as many as make a batch; one at the least."""
         ticks: list[_Tick] = []
         count = 0
         while self._queue:
             head = self._queue[0]
-            if isinstance(head, _Call) or (ticks and count + len(head.samples) > PORTION):
+            if isinstance(head, _Call) or (ticks and count + len(head.samples) > BATCH_SIZE):
                 break
             ticks.append(head)
             count += len(head.samples)
@@ -308,19 +292,19 @@ class Intake(Service):
         self._in_flight = count
         return ticks
 
-    async def _hand_over(self, writing: _Writing) -> None:
+    async def _store_by_halves(self, writing: _BatchWrite) -> None:
         """Store samples; where some are refused by themselves, find them by halving."""
         failures = 0
         while writing.parts:
             part = writing.parts[-1]
-            begin = part[:PORTION]
+            begin = part[:BATCH_SIZE]
             try:
                 await self._store.add(begin)
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not end collection
                 self._telemetry.write_failures.inc()
                 writing.error = error
                 failures += 1
-                if _is_general(error) or failures > FAILURES:
+                if _is_database_error(error) or failures > MAX_FAILURES:
                     return
                 writing.parts.pop()
                 if len(part) > 1:
@@ -334,8 +318,8 @@ class Intake(Service):
             if len(part) > len(begin):
                 writing.parts.append(part[len(begin) :])
 
-    def _drop_refused(self, writing: _Writing) -> None:
-        self._lose(len(writing.refused))
+    def _drop_refused(self, writing: _BatchWrite) -> None:
+        self._count_lost(len(writing.refused))
         first = writing.refused[0]
         self.log.error(
             "{count} samples are dropped, the database refuses them: {error}; the first is"
@@ -346,7 +330,7 @@ class Intake(Service):
             tags=ascii(first.series.tags_json)[:200],
         )
 
-    def _trim(self) -> None:
+    def _drop_oldest(self) -> None:
         """Drop the oldest of what waits, as far as there is too much."""
         excess = self.waiting - self._limit
         for item in list(self._queue) if excess > 0 else ():
@@ -358,18 +342,18 @@ class Intake(Service):
             excess -= lost
             self._count -= lost
             self._dropped += lost
-            self._lose(lost)
+            self._count_lost(lost)
             if lost == len(item.samples):
                 self._queue.remove(item)
-                item.tell(0)
+                item.finish(0)
             else:
                 item.samples = item.samples[lost:]
 
-    def _lose(self, count: int) -> None:
+    def _count_lost(self, count: int) -> None:
         self._telemetry.metrics_dropped.inc(count)
         self.lost_at = self._seconds()
 
-    def _fail(self, reason: str, error: Exception | None = None) -> None:
+    def _note_failure(self, reason: str, error: Exception | None = None) -> None:
         """Say why samples wait: loudly when it begins, quietly while it goes on."""
         say = self.log.error if self.error is None else self.log.debug
         if self.error is None:
@@ -385,7 +369,7 @@ class Intake(Service):
             dropped=self._dropped,
         )
 
-    def _works(self) -> None:
+    def _note_recovery(self) -> None:
         """Say that nothing waits any more, if something did."""
         if self.error is None:
             return
@@ -398,14 +382,14 @@ class Intake(Service):
             dropped=self._dropped,
         )
 
-    async def _last(self) -> None:
-        self._go()
+    async def _flush(self) -> None:
+        self._drain()
         if self._busy:
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
             await idle
         if self.waiting:
-            self._lose(self.waiting)
+            self._count_lost(self.waiting)
             self.log.error(
                 "{count} samples are lost, they could not be stored: {error}",
                 count=self.waiting,
@@ -413,7 +397,7 @@ class Intake(Service):
             )
 
 
-def _is_general(error: Exception) -> bool:
+def _is_database_error(error: Exception) -> bool:
     """Tell whether a failure is the database's: the disk, a lock, damage; not a sample's own."""
     return isinstance(error, sqlite3.OperationalError | sqlite3.InternalError) or (
         type(error) is sqlite3.DatabaseError

@@ -24,7 +24,7 @@ from belatwist.store import pool
 from belatwist.store.migration.run import migrate_fully
 from belatwist.store.salvage import replacement
 from belatwist.store.sql import queries, schema, wal
-from belatwist.store.sql.interrupt import LeftError, Pulse
+from belatwist.store.sql.interrupt import StepInterruptedError, StepMonitor
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Database(ABC):
         self.wal_bytes = 0
         self.oldest_ms: int | None = None
         self._reactor = reactor
-        self._pulse = Pulse(reactor.seconds)
+        self._monitor = StepMonitor(reactor.seconds)
         # Transactions that wrote: between two of them what is read stays as it is.
         self._writes = 0
         self._session = 0
@@ -83,7 +83,7 @@ class Database(ABC):
         self._pool = pool.make(
             path,
             reactor,
-            self._pulse,
+            self._monitor,
             synchronous=synchronous,
             cache_mb=cache_mb,
             mmap_mb=mmap_mb,
@@ -99,7 +99,7 @@ class Database(ABC):
         """
         try:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            replacement.adopt(self.path)
+            replacement.finish_replacement(self.path)
             if self.path.exists():
                 self.database_bytes, self.wal_bytes = wal.sizes(self.path)
             try:
@@ -110,7 +110,7 @@ class Database(ABC):
                 self._running = None
                 await self._replace(error)
                 crashed = await self._open(session_id, now_ms)
-        except LeftError:
+        except StepInterruptedError:
             self.log.info(
                 "the start is ended while the database {opening}; the next one goes on",
                 opening=self.opening,
@@ -130,7 +130,7 @@ class Database(ABC):
         if seconds is not None:
             say = self.log.info if seconds > 1 else self.log.debug
             say("the database was looked through in {seconds:.1f} s", seconds=seconds)
-        return await self.maintain(self._begin, session_id, now_ms)
+        return await self.transact(self._begin, session_id, now_ms)
 
     def _say(self, opening: str) -> None:
         self.opening = opening
@@ -156,7 +156,7 @@ class Database(ABC):
         ends = bool(self._session) and not self._damaged
         try:
             if ends:
-                await self.maintain(queries.end_session, self._session, now_ms)
+                await self.transact(queries.end_session, self._session, now_ms)
         except sqlite3.Error as error:
             self.log.error("the session cannot be ended: {error}", error=str(error))
             return False
@@ -171,7 +171,7 @@ class Database(ABC):
         These are the parts of :meth:`open`, and the replacement of a damaged database. Samples are
         stored as before.
         """
-        self._pulse.leave()
+        self._monitor.interrupt()
 
     def ping(self) -> "Deferred[None]":
         """Fires when the database's thread has come to it; never, once that is closed."""
@@ -184,9 +184,9 @@ class Database(ABC):
 
         :return: seconds on the reactor's clock; ``None`` while it is at nothing of that kind.
         """
-        return self._pulse.last()
+        return self._monitor.last_progress()
 
-    def maintain(self, function: "Callable[..., T]", *args: object) -> "Deferred[T]":
+    def transact(self, function: "Callable[..., T]", *args: object) -> "Deferred[T]":
         """Run a function of a cursor, as those of :mod:`.retention`, in its own transaction.
 
         Those that touch what the store remembers have methods of their own.
@@ -197,7 +197,7 @@ class Database(ABC):
         """Write the write-ahead log back into the database, and empty it if nobody reads it."""
 
         def work(connection: Any) -> wal.Checkpoint:
-            with self._pulse.step():
+            with self._monitor.step():
                 result = wal.checkpoint(connection, self.path, self._busy_timeout_ms)
             self.database_bytes, self.wal_bytes = wal.sizes(self.path)
             return result
@@ -212,7 +212,7 @@ class Database(ABC):
         """Run a function of a connection that may take minutes, and can be run again if left."""
 
         def work(connection: Any) -> T:
-            with self._pulse.step(connection.interrupt):
+            with self._monitor.step(connection.interrupt):
                 return function(connection)
 
         return cast("Deferred[T]", self._pool.runWithConnection(work))
@@ -250,7 +250,7 @@ class Database(ABC):
         self._damaged = True
         now = self._reactor.seconds()
         recent = self._salvage_tried is not None and now - self._salvage_tried < _SALVAGE_EVERY
-        if not (self._salvaging or self._pulse.leaving or recent):
+        if not (self._salvaging or self._monitor.stopping or recent):
             self._salvage_tried = now
             self._salvaging = True
             Deferred.fromCoroutine(self._replace_running(damage))
@@ -260,8 +260,8 @@ class Database(ABC):
         """Replace the database of the running session. What comes meanwhile fails, or waits."""
         try:
             await self._replace(damage)
-            await self.maintain(lambda _: None)  # So that its size is known.
-        except LeftError:
+            await self.transact(lambda _: None)  # So that its size is known.
+        except StepInterruptedError:
             self.log.info("the damaged database is not replaced now: the next start does that")
         except Exception as error:  # noqa: BLE001 - the agent goes on, and tries again later
             self.log.error("the damaged database cannot be replaced: {error}", error=str(error))
@@ -282,13 +282,13 @@ class Database(ABC):
         self.salvaged = done
         self.salvaged_at = self._reactor.seconds()
         self._damaged = False
-        self._carried(done)
+        self._replaced(done)
         self.log.warn(
             "a new database is begun; {carried} pending samples were carried over, of {listed};"
             " the damaged one is kept as {aside}",
-            carried=done.carried,
-            listed="an unknown number" if done.listed is None else done.listed,
-            aside=str(done.aside),
+            carried=done.recovered,
+            listed="an unknown number" if done.indexed is None else done.indexed,
+            aside=str(done.backup_path),
         )
         if done.stopped is not None:
             self.log.error(
@@ -303,10 +303,14 @@ class Database(ABC):
         if connection is not None:
             self._pool.disconnect(connection)
         # It looks for itself whether it is to be left.
-        with self._pulse.step(lambda: None):
+        with self._monitor.step(lambda: None):
             self._writes += 1
             done = replacement.replace(
-                self.path, datetime.now(UTC), self._known(), self._running, self._pulse.is_left
+                self.path,
+                datetime.now(UTC),
+                self._known(),
+                self._running,
+                self._monitor.interrupted,
             )
         self._forget()
         return done
@@ -320,7 +324,7 @@ class Database(ABC):
         """Take note that this is another database from now on; called in the thread."""
 
     @abstractmethod
-    def _carried(self, done: replacement.Salvaged) -> None:
+    def _replaced(self, done: replacement.Salvaged) -> None:
         """Take note of how many samples are pending in it, and how many were lost; called on the
         reactor.
         """

@@ -11,13 +11,13 @@ from belatwist.errors import StartError
 from belatwist.store.migration import steps
 from belatwist.store.salvage import replacement
 from belatwist.store.sql import schema
-from belatwist.store.sql.interrupt import Pulse
+from belatwist.store.sql.interrupt import StepMonitor
 
-LOOK_EVERY = 100_000
+INTERRUPT_CHECK_EVERY = 100_000
 """Instructions of SQLite's virtual machine between two looks at whether to go on: some 10 ms."""
 
 
-def make(path: Path, reactor: Any, pulse: Pulse, **settings: Any) -> ConnectionPool:
+def make(path: Path, reactor: Any, monitor: StepMonitor, **settings: Any) -> ConnectionPool:
     """Make a pool; nothing is opened yet.
 
     :param settings: those of :func:`.schema.configure`.
@@ -28,7 +28,7 @@ def make(path: Path, reactor: Any, pulse: Pulse, **settings: Any) -> ConnectionP
             # First, because configure() writes: what is refused is left untouched.
             _check_version(connection)
             schema.configure(connection, **settings)
-            connection.set_progress_handler(pulse.is_left, LOOK_EVERY)
+            connection.set_progress_handler(monitor.interrupted, INTERRUPT_CHECK_EVERY)
         except BaseException:
             connection.close()  # The pool does not know it yet.
             raise

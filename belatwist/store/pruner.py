@@ -18,7 +18,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.store import MIN_KEY, Key
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.sql import retention
-from belatwist.store.sql.retention import Ages, Deleted, Mark, Size
+from belatwist.store.sql.retention import Deleted, ExpiryClock, Observation, Size
 from belatwist.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SIZE_EVERY = 60.0
 """Seconds between two looks at the database's size."""
 
-TIDY_EVERY = 24 * 3600.0
+ORPHANS_EVERY = 24 * 3600.0
 """Seconds between two searches for sessions and series without samples."""
 
 PAUSE = 0.05
@@ -36,7 +36,7 @@ PAUSE = 0.05
 VACUUM_PAGES = 512
 """Pages given back to the file system in one piece."""
 
-SPARE = 8 << 20
+HEADROOM = 8 << 20
 """A file that is too large becomes smaller than it must by this many bytes, at most, so that it is
 not too large again at once; and a file's free pages are kept up to half of this."""
 
@@ -85,8 +85,8 @@ class Pruner(Service):
         self._delivering = delivering
         self._telemetry = telemetry
         self._expiry_every = min(max(keep / 24, 1.0), 3600.0)
-        self._next_expiry = self._next_tidying = 0.0
-        self._ages: Ages | None = None
+        self._next_expiry = self._next_orphans = 0.0
+        self._expiry: ExpiryClock | None = None
         self._expired = 0
         self._error = ""
         self._current: Deferred[None] | None = None
@@ -98,7 +98,7 @@ class Pruner(Service):
         """Begin, with a look at the size."""
         super().startService()
         self._next_expiry = self._reactor.seconds() + self._expiry_every
-        self._next_tidying = self._reactor.seconds() + retention.CLOCK_TRUST
+        self._next_orphans = self._reactor.seconds() + retention.CLOCK_TRUST
         self._loop.start(min(SIZE_EVERY, self._expiry_every))
 
     def stopService(self) -> "Deferred[None]":
@@ -133,29 +133,29 @@ class Pruner(Service):
 
     async def _pass(self) -> None:
         seconds = self._reactor.seconds()
-        now = Mark(seconds, await self._newest(), self._wall_ms())
-        if self._ages is None:
-            self._ages = Ages(self._keep, now)
-        if self._ages.note(now):
+        now = Observation(seconds, await self._newest(), self._wall_ms())
+        if self._expiry is None:
+            self._expiry = ExpiryClock(self._keep, now)
+        if self._expiry.observe(now):
             self._expired = 0
         if seconds >= self._next_expiry:
             self._next_expiry = seconds + self._expiry_every
-            checkpoint, before_ms = await self._store.maintain(self._ages.bounds, now)
-            await self._expire(checkpoint, before_ms)
-            if seconds >= self._next_tidying:
-                self._next_tidying = seconds + TIDY_EVERY
-                await self._tidy(before_ms)
-        await self._fit()
-        await self._shrink()
+            settlement, before_ms = await self._store.transact(self._expiry.bounds, now)
+            await self._expire(settlement, before_ms)
+            if seconds >= self._next_orphans:
+                self._next_orphans = seconds + ORPHANS_EVERY
+                await self._delete_orphans(before_ms)
+        await self._enforce_size()
+        await self._vacuum()
 
-    async def _expire(self, checkpoint: int, before_ms: int) -> None:
+    async def _expire(self, settlement: int, before_ms: int) -> None:
         """Delete what is old enough."""
         why = f"older than {self._keep:g} s"
-        if checkpoint > self._expired and await self._delete_settled(checkpoint, why, _always):
-            self._expired = checkpoint
+        if settlement > self._expired and await self._delete_settled(settlement, why, _always):
+            self._expired = settlement
         await self._delete_texts(before_ms, why, _always)
 
-    async def _fit(self) -> None:
+    async def _enforce_size(self) -> None:
         """Delete what there is no room for."""
         if (await self._size()).used + self._store.wal_bytes <= self._limit:
             return
@@ -174,7 +174,7 @@ class Pruner(Service):
         while True:
             newest = await self._newest()
             await self._delete_settled(newest, why, delivered)
-            await self._delete_texts(retention.EVER, why, delivered)
+            await self._delete_texts(retention.MAX_TIMESTAMP, why, delivered)
             await self._delete(
                 PENDING, why, MIN_KEY, undelivered, lambda _: self._store.delete_pending()
             )
@@ -183,28 +183,28 @@ class Pruner(Service):
                 return
 
     async def _delete_settled(
-        self, checkpoint: int, why: str, needed: Callable[[], Awaitable[bool]]
+        self, settlement: int, why: str, needed: Callable[[], Awaitable[bool]]
     ) -> bool:
-        """Delete samples settled up to a checkpoint, and what says nothing without them.
+        """Delete samples settled up to a settlement, and what says nothing without them.
 
         :return: whether all of them are deleted.
         """
-        first, last_ms = await self._store.maintain(retention.span, checkpoint)
+        first, last_ms = await self._store.transact(retention.span, settlement)
         after = await self._delete(
             SETTLED,
             why,
             first,
             needed,
-            lambda behind: self._store.maintain(
-                retention.delete_settled, behind, last_ms, checkpoint
+            lambda behind: self._store.transact(
+                retention.delete_settled, behind, last_ms, settlement
             ),
         )
         if after is not None:
             if after != first:
-                await self._store.maintain(retention.note_deleted, after[0])
+                await self._store.transact(retention.note_deleted, after[0])
             return False
         while (
-            await self._store.maintain(retention.delete_checkpoints, checkpoint) == retention.ROWS
+            await self._store.transact(retention.delete_settlements, settlement) == retention.ROWS
         ):
             await self._pause()
         return True
@@ -217,7 +217,7 @@ class Pruner(Service):
             why,
             MIN_KEY,
             needed,
-            lambda _: self._store.maintain(retention.delete_texts, before_ms),
+            lambda _: self._store.transact(retention.delete_texts, before_ms),
         )
 
     async def _delete(
@@ -233,7 +233,7 @@ class Pruner(Service):
         :param after: where to begin.
         :return: where it would go on; ``None`` when nothing is left.
         """
-        count, first_ms, last_ms = 0, retention.EVER, MIN_KEY[0]
+        count, first_ms, last_ms = 0, retention.MAX_TIMESTAMP, MIN_KEY[0]
         try:
             while after is not None and self.running and await needed():
                 found = await step(after)
@@ -266,16 +266,16 @@ class Pruner(Service):
             self._telemetry.metrics_dropped.inc(count)
             self.lost_at = self._reactor.seconds()
 
-    async def _tidy(self, before_ms: int) -> None:
+    async def _delete_orphans(self, before_ms: int) -> None:
         """Delete sessions and series that no sample is of, when there are many."""
-        if not await self._store.maintain(retention.is_crowded):
+        if not await self._store.transact(retention.needs_cleanup):
             return
         sessions: set[int] = set()
         series: set[int] = set()
         for table in ("samples", "texts"):
             after: Key | None = MIN_KEY
             while after is not None:
-                after = await self._store.maintain(
+                after = await self._store.transact(
                     retention.collect_used, table, after, sessions, series
                 )
                 await self._pause()
@@ -283,7 +283,7 @@ class Pruner(Service):
                     return
         for step, kind in (
             (
-                lambda: self._store.maintain(retention.delete_sessions, sessions, before_ms),
+                lambda: self._store.transact(retention.delete_sessions, sessions, before_ms),
                 "sessions",
             ),
             (lambda: self._store.delete_series(series), "series"),
@@ -298,12 +298,12 @@ class Pruner(Service):
                     "retention: {count:,} {kind} without samples deleted", count=count, kind=kind
                 )
 
-    async def _shrink(self) -> None:
+    async def _vacuum(self) -> None:
         """Give free pages back, when the file is too large or has very many."""
         size = before = await self._size()
         if size.file + self._store.wal_bytes > self._limit:
-            wanted = self._limit - min(self._limit // 20, SPARE)
-        elif size.free > max(size.file // 4, SPARE // 2):
+            wanted = self._limit - min(self._limit // 20, HEADROOM)
+        elif size.free > max(size.file // 4, HEADROOM // 2):
             wanted = size.used + size.used // 20
         else:
             return
@@ -322,10 +322,10 @@ class Pruner(Service):
             await self._checkpointer.run("the file shrinks")
 
     def _newest(self) -> "Deferred[int]":
-        return self._store.maintain(retention.newest_checkpoint)
+        return self._store.transact(retention.newest_settlement)
 
     def _size(self) -> "Deferred[Size]":
-        return self._store.maintain(retention.size)
+        return self._store.transact(retention.size)
 
     def _pause(self) -> "Deferred[None]":
         return deferLater(self._reactor, PAUSE)

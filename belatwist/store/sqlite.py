@@ -13,7 +13,7 @@ from belatwist.store import Batch, Position, Row, Settlement
 from belatwist.store.database import Database
 from belatwist.store.salvage.replacement import Salvaged
 from belatwist.store.sql import eras, queries
-from belatwist.store.sql.eras import Moved, Place
+from belatwist.store.sql.eras import Restamped, RestampProgress
 from belatwist.store.sql.retention import Deleted, delete_pending, delete_series
 
 T = TypeVar("T")
@@ -52,8 +52,8 @@ class SQLiteStore(Database):
         self._series: dict[int, Series] = {}
         self._used: set[int] = set()
         self._era: int | None = None
-        self._moving = False
-        self._place: Place | None = None
+        self._restamping = False
+        self._restamp_progress: RestampProgress | None = None
         self._new_database = False
         self._written: Callable[[int], object] | None = None
 
@@ -68,7 +68,7 @@ class SQLiteStore(Database):
             self._used.update(ids.values())
             if dropped is None:
                 return new, 0
-            self._moving = False
+            self._restamping = False
             return new, dropped
 
         def stored(result: tuple[int, int]) -> int:
@@ -113,7 +113,7 @@ class SQLiteStore(Database):
     def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
         """Find out whether this boot's clock is known to be good; see :mod:`.eras`.
 
-        If it was stepped since, pending samples are to be moved: see :meth:`move_samples`.
+        If it was stepped since, pending samples are to be moved: see :meth:`restamp_samples`.
 
         :param offset_ms: the wall clock's offset from the boot clock.
         :return: whether it is. If not, what is stored from now on may be moved later.
@@ -125,7 +125,7 @@ class SQLiteStore(Database):
     def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[None]":
         """Take note that the clock was stepped: pending samples of an open era are to be moved.
 
-        They are not given out any more until :meth:`move_samples` has moved all of them.
+        They are not given out any more until :meth:`restamp_samples` has moved all of them.
 
         :param offset_ms: the wall clock's offset after the step.
         """
@@ -146,15 +146,15 @@ class SQLiteStore(Database):
 
         return self._in_era(trust).addCallback(lambda _: None)
 
-    def move_samples(self) -> "Deferred[Moved]":
-        """Move the next portion of what is to be moved, after a step of the clock."""
+    def restamp_samples(self) -> "Deferred[Restamped]":
+        """Move the next batch of what is to be moved, after a step of the clock."""
 
-        def work(connection: Any) -> Moved:
-            moved = self._transact(connection, eras.move, self._place)
-            self._place, self._moving = moved.place, moved.more
+        def work(connection: Any) -> Restamped:
+            moved = self._transact(connection, eras.restamp, self._restamp_progress)
+            self._restamp_progress, self._restamping = moved.progress, moved.more
             return moved
 
-        def counted(moved: Moved) -> Moved:
+        def counted(moved: Restamped) -> Restamped:
             self.pending -= moved.dropped
             self._tell_written()
             return moved
@@ -168,7 +168,7 @@ class SQLiteStore(Database):
             self.pending -= found.count
             return found
 
-        return self.maintain(delete_pending).addCallback(deleted)
+        return self.transact(delete_pending).addCallback(deleted)
 
     def delete_series(self, used: Set[int]) -> "Deferred[int]":
         """Delete unused series when there are very many; those used in this run stay.
@@ -176,7 +176,7 @@ class SQLiteStore(Database):
         :param used: series that have samples.
         """
         # Looked at in the database's thread: whatever was stored before this has its ids there.
-        return self.maintain(lambda cursor: delete_series(cursor, used | self._used))
+        return self.transact(lambda cursor: delete_series(cursor, used | self._used))
 
     def watch(self, written: Callable[[int], object] | None) -> None:
         """Have something called after each write, with the size of the write-ahead log in bytes."""
@@ -186,13 +186,13 @@ class SQLiteStore(Database):
         if self._written is not None:
             self._written(self.wal_bytes)
 
-    # What follows runs in the database's thread, but for _in_era() and _carried().
+    # What follows runs in the database's thread, but for _in_era() and _replaced().
 
     def _read(self, function: Callable[[queries.Cursor], Batch]) -> "Deferred[Batch]":
         """Read a batch; an empty one as long as samples are not where they belong."""
 
         def work(connection: Any) -> Batch:
-            if self._moving:
+            if self._restamping:
                 return Batch((), {})
             began = time.perf_counter()
             cursor = connection.cursor()
@@ -221,12 +221,12 @@ class SQLiteStore(Database):
         """
         era = self._era_now(cursor)
         new, ids = queries.insert(cursor, samples, self._ids, self._session, era)
-        if not self._moving or new == sum(one.series.value_type != TEXT for one in samples):
+        if not self._restamping or new == sum(one.series.value_type != TEXT for one in samples):
             return new, None, ids
-        dropped, place, more = 0, self._place, True
+        dropped, place, more = 0, self._restamp_progress, True
         while more:
-            moved = eras.move(cursor, place)
-            dropped, place, more = dropped + moved.dropped, moved.place, moved.more
+            moved = eras.restamp(cursor, place)
+            dropped, place, more = dropped + moved.dropped, moved.progress, moved.more
         again, _ = queries.insert(cursor, samples, self._ids, self._session, era)
         return new + again, dropped, ids
 
@@ -241,7 +241,7 @@ class SQLiteStore(Database):
             def note(cursor: queries.Cursor) -> tuple[int | None, bool]:
                 return function(cursor), eras.unfinished(cursor) is not None
 
-            self._era, self._moving = self._transact(connection, note)
+            self._era, self._restamping = self._transact(connection, note)
             return self._era
 
         return self._run(work)
@@ -255,7 +255,7 @@ class SQLiteStore(Database):
     def _begin(self, cursor: queries.Cursor, session_id: str, now_ms: int) -> list[str]:
         crashed = super()._begin(cursor, session_id, now_ms)
         self.pending = queries.count_pending(cursor)
-        self._moving = eras.unfinished(cursor) is not None
+        self._restamping = eras.unfinished(cursor) is not None
         return crashed
 
     def _known(self) -> Mapping[int, Series]:
@@ -263,23 +263,23 @@ class SQLiteStore(Database):
 
     def _forget(self) -> None:
         self._ids, self._series = {}, {}
-        self._place = None
+        self._restamp_progress = None
         self._new_database = True
 
     def _era_now(self, cursor: queries.Cursor) -> int | None:
         """Return the open era: in a database that has replaced another one it may be lost."""
         if self._new_database:
             self._new_database = False
-            self._moving = eras.unfinished(cursor) is not None
+            self._restamping = eras.unfinished(cursor) is not None
             if self._era is not None and not eras.exists(cursor, self._era):
                 self._era = None
         return self._era
 
-    def _carried(self, done: Salvaged) -> None:
+    def _replaced(self, done: Salvaged) -> None:
         # While running it is known how many there were; at a start, if the index could be read.
-        before = self.pending if self._running is not None else done.listed or 0
-        lost = max(before - done.carried, 0)
-        self.pending = done.carried
+        before = self.pending if self._running is not None else done.indexed or 0
+        lost = max(before - done.recovered, 0)
+        self.pending = done.recovered
         if lost:
             self._telemetry.metrics_dropped.inc(lost)
             self.lost_at = self._reactor.seconds()

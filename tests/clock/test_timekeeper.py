@@ -22,7 +22,7 @@ from belatwist.errors import BelaError
 from belatwist.log.throttle import CALM
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series, sample
-from belatwist.store.buffer import Intake
+from belatwist.store.buffer import WriteBuffer
 from tests.fakes import inline_store
 from tests.log_events import Captured, levels, told
 
@@ -111,9 +111,11 @@ class TimekeeperTests(SynchronousTestCase):
         self.store = inline_store(self.folder / "metrics.db")
         self.successResultOf(Deferred.fromCoroutine(self.store.open(str(id(self.store)), 0)))
         self.telemetry = Telemetry()
-        self.intake = Intake(self.store, seconds=self.reactor.seconds, telemetry=self.telemetry)
+        self.buffer = WriteBuffer(
+            self.store, seconds=self.reactor.seconds, telemetry=self.telemetry
+        )
         self.keeper = Timekeeper(
-            self.intake,
+            self.buffer,
             Clocks(
                 self.wall,
                 lambda: round(self.reactor.seconds() * 1000),
@@ -180,7 +182,7 @@ class TimekeeperTests(SynchronousTestCase):
         """Store a sample, stamped now; return the true time."""
         self.reactor.advance(10)
         series = Series.of("a", "device")
-        self.successResultOf(self.intake.add([sample(series, self.keeper.now_ms(), 1.0)]))
+        self.successResultOf(self.buffer.add([sample(series, self.keeper.now_ms(), 1.0)]))
         return self.wall() - self.wrong_ms
 
     def stamps(self) -> list[int]:
@@ -524,7 +526,7 @@ class TimekeeperTests(SynchronousTestCase):
 
     def test_the_store_cannot_take_note(self) -> None:
         """The clock then stays doubtful; the service goes on."""
-        self.intake.enter_era = lambda *_: fail(sqlite3.OperationalError("disk"))  # type: ignore[method-assign]
+        self.buffer.enter_era = lambda *_: fail(sqlite3.OperationalError("disk"))  # type: ignore[method-assign]
         self.run_keeper()
         self.assertEqual(len(self.flushLoggedErrors(sqlite3.OperationalError)), 1)
         self.assertIsNone(self.hold_reason())

@@ -15,13 +15,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.store.buffer import FAILURES, PATIENCE, PORTION, Intake
-from belatwist.store.sql.eras import Moved
+from belatwist.store.buffer import BATCH_SIZE, MAX_FAILURES, WRITE_TIMEOUT, WriteBuffer
+from belatwist.store.sql.eras import Restamped
 from tests.log_events import Captured
 from tests.store.databases import CORE, LOAD
 from tests.store.stores import InFolder, counted, query
 
-NOTHING_MOVED = Moved(0, 0, None, more=False)
+NOTHING_MOVED = Restamped(0, 0, None, more=False)
 FULL = sqlite3.OperationalError("database or disk is full")
 
 
@@ -41,7 +41,7 @@ class ScriptedStore:
         self.broken: Exception | None = None
         self.bad: Callable[[Sample], bool] = lambda _: False
         self.hanging: list[Deferred[None]] | None = None
-        self.moves: list[Moved] = []
+        self.moves: list[Restamped] = []
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
         self.calls.append(len(samples))
@@ -55,7 +55,7 @@ class ScriptedStore:
         self.calls.append("step")
         return self._answer(lambda: None)
 
-    def move_samples(self) -> "Deferred[Moved]":
+    def restamp_samples(self) -> "Deferred[Restamped]":
         self.calls.append("move")
         return self._answer(lambda: self.moves.pop(0) if self.moves else NOTHING_MOVED)
 
@@ -99,14 +99,16 @@ class IntakeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = ScriptedStore()
-        self.intake = self.made()
+        self.buffer = self.made()
 
-    def made(self, **options: Any) -> Intake:
-        """Make an intake on the store, running."""
+    def made(self, **options: Any) -> WriteBuffer:
+        """Make a buffer on the store, running."""
         self.telemetry = Telemetry()
-        intake = Intake(self.store, seconds=self.clock.seconds, telemetry=self.telemetry, **options)
-        intake.startService()
-        return intake
+        buffer = WriteBuffer(
+            self.store, seconds=self.clock.seconds, telemetry=self.telemetry, **options
+        )
+        buffer.startService()
+        return buffer
 
     def lost(self) -> float:
         """Return how many samples were lost, as the agent's own metrics have it."""
@@ -119,10 +121,10 @@ class IntakeTests(SynchronousTestCase):
     def test_a_tick_goes_straight_through(self) -> None:
         """While all is well, a tick is one transaction, done at once, and nothing is said."""
         with Captured() as log:
-            self.assertEqual(self.successResultOf(self.intake.add(tick(1))), 3)
+            self.assertEqual(self.successResultOf(self.buffer.add(tick(1))), 3)
         self.assertEqual(self.store.stored, tick(1))
         self.assertEqual(self.store.calls, [3])
-        self.assertEqual((self.intake.waiting, self.intake.error), (0, None))
+        self.assertEqual((self.buffer.waiting, self.buffer.error), (0, None))
         self.assertEqual(log.events, [])
 
     def test_a_full_disk(self) -> None:
@@ -132,10 +134,10 @@ class IntakeTests(SynchronousTestCase):
         self.store.broken = FULL
         with Captured() as log:
             for at in range(5):
-                self.assertEqual(self.successResultOf(self.intake.add(tick(at))), 0)
+                self.assertEqual(self.successResultOf(self.buffer.add(tick(at))), 0)
                 self.clock.advance(10)
-        self.assertEqual((self.intake.waiting, self.intake.error), (15, str(FULL)))
-        self.assertEqual((self.failures(), self.lost(), self.intake.lost_at), (5, 0, None))
+        self.assertEqual((self.buffer.waiting, self.buffer.error), (15, str(FULL)))
+        self.assertEqual((self.failures(), self.lost(), self.buffer.lost_at), (5, 0, None))
         self.assertEqual(
             log.texts(LogLevel.error),
             ["samples cannot be stored and wait in memory: database or disk is full"],
@@ -143,9 +145,9 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(len(log.texts(LogLevel.debug)), 4)
         self.store.broken = None
         with Captured() as log:
-            self.assertEqual(self.successResultOf(self.intake.add(tick(5))), 3)
+            self.assertEqual(self.successResultOf(self.buffer.add(tick(5))), 3)
         self.assertEqual(self.store.stored, [one for at in range(6) for one in tick(at)])
-        self.assertEqual((self.intake.waiting, self.intake.error), (0, None))
+        self.assertEqual((self.buffer.waiting, self.buffer.error), (0, None))
         self.assertEqual(
             log.texts(LogLevel.info),
             ["samples are stored again, after 50 s: 18 had waited, 0 were dropped"],
@@ -161,35 +163,35 @@ class IntakeTests(SynchronousTestCase):
         ):
             self.store.broken = error
             self.store.calls.clear()
-            self.intake.add(tick(1))
+            self.buffer.add(tick(1))
             self.assertEqual(len(self.store.calls), 1)
-            self.assertEqual(self.intake.error, str(error))
-        self.assertEqual(self.intake.waiting, 12)
+            self.assertEqual(self.buffer.error, str(error))
+        self.assertEqual(self.buffer.waiting, 12)
 
     def test_the_oldest_are_dropped(self) -> None:
         """Beyond the limit the oldest samples go, to the sample, and are counted."""
-        self.intake = self.made(limit=10)
+        self.buffer = self.made(limit=10)
         self.store.broken = FULL
         for at in range(5):
             self.clock.advance(1)
-            self.intake.add(tick(at))
-        self.assertEqual((self.intake.waiting, self.lost()), (10, 5))
-        self.assertEqual((self.failures(), self.intake.lost_at), (5, 5.0))
+            self.buffer.add(tick(at))
+        self.assertEqual((self.buffer.waiting, self.lost()), (10, 5))
+        self.assertEqual((self.failures(), self.buffer.lost_at), (5, 5.0))
         self.store.broken = None
         with Captured() as log:
-            self.intake.add(tick(5))
+            self.buffer.add(tick(5))
         everything = [one for at in range(6) for one in tick(at)]
         self.assertEqual(self.store.stored, everything[-10:])
         self.assertIn("10 had waited, 8 were dropped", log.texts(LogLevel.info)[0])
-        self.intake.add(tick(6, 25))
+        self.buffer.add(tick(6, 25))
         self.assertEqual(self.store.stored[10:], tick(6, 25)[-10:])
 
     def test_ticks_pile_up_behind_a_slow_write(self) -> None:
         """Only one write is in flight; what came meanwhile is written together after it."""
         self.store.hanging = []
-        telling = [self.intake.add(tick(at)) for at in range(5)]
+        telling = [self.buffer.add(tick(at)) for at in range(5)]
         self.assertEqual(self.store.calls, [3])
-        self.assertEqual(self.intake.waiting, 15)
+        self.assertEqual(self.buffer.waiting, 15)
         self.store.release()
         self.assertEqual(self.store.calls, [3, 12])
         self.assertEqual([self.successResultOf(one) for one in telling], [3] * 5)
@@ -199,28 +201,30 @@ class IntakeTests(SynchronousTestCase):
         """However much waits, a transaction takes a portion; a larger tick is cut."""
         self.store.hanging = []
         for at in range(40):
-            self.intake.add(tick(at, 200))
-        self.intake.add(tick(100, PORTION + 1))
+            self.buffer.add(tick(at, 200))
+        self.buffer.add(tick(100, BATCH_SIZE + 1))
         self.store.release()
-        self.assertEqual(sum(c for c in self.store.calls if isinstance(c, int)), 8000 + PORTION + 1)
-        self.assertLessEqual(max(c for c in self.store.calls if isinstance(c, int)), PORTION)
-        self.assertEqual(self.store.stored[-1], tick(100, PORTION + 1)[-1])
+        self.assertEqual(
+            sum(c for c in self.store.calls if isinstance(c, int)), 8000 + BATCH_SIZE + 1
+        )
+        self.assertLessEqual(max(c for c in self.store.calls if isinstance(c, int)), BATCH_SIZE)
+        self.assertEqual(self.store.stored[-1], tick(100, BATCH_SIZE + 1)[-1])
 
     def test_a_write_that_does_not_end(self) -> None:
         """It counts as a failure after a while, until it ends; and memory stays bounded."""
-        self.intake = self.made(limit=12)
+        self.buffer = self.made(limit=12)
         self.store.hanging = []
-        self.intake.add(tick(0))
+        self.buffer.add(tick(0))
         with Captured() as log:
             for at in range(1, 10):
-                self.clock.advance(PATIENCE / 4)
-                self.intake.add(tick(at))
+                self.clock.advance(WRITE_TIMEOUT / 4)
+                self.buffer.add(tick(at))
         self.assertEqual(len(log.texts(LogLevel.error)), 1)
-        self.assertIn("has not answered", self.intake.error or "")
-        self.assertEqual((self.intake.waiting, self.lost()), (12, 18))
+        self.assertIn("has not answered", self.buffer.error or "")
+        self.assertEqual((self.buffer.waiting, self.lost()), (12, 18))
         with Captured() as log:
             self.store.release()
-        self.assertEqual((self.intake.waiting, self.intake.error), (0, None))
+        self.assertEqual((self.buffer.waiting, self.buffer.error), (0, None))
         self.assertEqual(len(log.texts(LogLevel.info)), 1)
 
     def test_a_sample_that_the_store_refuses(self) -> None:
@@ -230,9 +234,9 @@ class IntakeTests(SynchronousTestCase):
         samples = tick(1, 50)
         samples[20] = sample(odd, 1, 1)
         with Captured() as log:
-            self.assertEqual(self.successResultOf(self.intake.add(samples)), 49)
+            self.assertEqual(self.successResultOf(self.buffer.add(samples)), 49)
         self.assertEqual(self.store.stored, samples[:20] + samples[21:])
-        self.assertEqual((self.lost(), self.intake.error), (1, None))
+        self.assertEqual((self.lost(), self.buffer.error), (1, None))
         (said,) = log.texts(LogLevel.error)
         self.assertIn("1 samples are dropped, the database refuses them: 'utf-8' codec", said)
         self.assertIn("odd", said)
@@ -241,62 +245,62 @@ class IntakeTests(SynchronousTestCase):
     def test_a_store_that_refuses_everything(self) -> None:
         """Then it is not the samples' fault: none is dropped, and attempts are bounded."""
         self.store.bad = lambda _: True
-        self.intake.add(tick(1, 500))
-        self.assertEqual((self.intake.waiting, self.lost()), (500, 0))
-        self.assertLessEqual(len(self.store.calls), FAILURES + 1)
-        self.assertIn("codec", self.intake.error or "")
+        self.buffer.add(tick(1, 500))
+        self.assertEqual((self.buffer.waiting, self.lost()), (500, 0))
+        self.assertLessEqual(len(self.store.calls), MAX_FAILURES + 1)
+        self.assertIn("codec", self.buffer.error or "")
         self.store.bad = lambda _: False
-        self.intake.add(tick(2))
+        self.buffer.add(tick(2))
         self.assertEqual(self.store.stored, tick(1, 500) + tick(2))
 
     def test_a_refused_sample_alone_waits_for_another(self) -> None:
-        """By itself it cannot be told from a store that refuses everything; with others it can."""
+        """By itself it cannot be done from a store that refuses everything; with others it can."""
         self.store.bad = lambda one: one.timestamp_ms == 1000
-        self.intake.add(tick(1, 1))
-        self.assertEqual((self.intake.waiting, self.lost()), (1, 0))
-        self.intake.add(tick(2, 1))
-        self.assertEqual((self.intake.waiting, self.lost()), (0, 1))
+        self.buffer.add(tick(1, 1))
+        self.assertEqual((self.buffer.waiting, self.lost()), (1, 0))
+        self.buffer.add(tick(2, 1))
+        self.assertEqual((self.buffer.waiting, self.lost()), (0, 1))
         self.assertEqual(self.store.stored, tick(2, 1))
-        self.assertIsNone(self.intake.error)
+        self.assertIsNone(self.buffer.error)
 
     def test_very_many_refused_samples(self) -> None:
         """They are found over several ticks, and hold nobody up for ever."""
         self.store.bad = lambda one: one.timestamp_ms % 2 == 0 and one.timestamp_ms < 2000
-        self.intake.add(tick(1, 300))
+        self.buffer.add(tick(1, 300))
         for at in range(2, 12):
-            self.intake.add(tick(at))
-        self.assertEqual((self.intake.waiting, self.lost()), (0, 150))
+            self.buffer.add(tick(at))
+        self.assertEqual((self.buffer.waiting, self.lost()), (0, 150))
         expected = [one for one in tick(1, 300) if not self.store.bad(one)]
         self.assertEqual(self.store.stored[:150], expected)
 
     def test_the_clock_keeps_its_turn(self) -> None:
         """What becomes known of the clock is noted after what was stamped before it."""
         self.store.broken = FULL
-        self.intake.add(tick(1))
-        stepping = self.intake.step_clock("boot", 5, 6)
-        self.intake.add(tick(2))
+        self.buffer.add(tick(1))
+        stepping = self.buffer.step_clock("boot", 5, 6)
+        self.buffer.add(tick(2))
         self.assertNoResult(stepping)
         self.assertNotIn("step", self.store.calls)
         self.store.broken = None
         self.store.calls.clear()
-        trusting = self.intake.trust_clock()
+        trusting = self.buffer.trust_clock()
         self.assertEqual(self.store.calls, [3, "step", 3, "trust", "move"])
         self.assertEqual(self.successResultOf(stepping), (0, 0))
         self.assertIsNone(self.successResultOf(trusting))
-        self.assertTrue(self.successResultOf(self.intake.enter_era("boot", 5)))
+        self.assertTrue(self.successResultOf(self.buffer.enter_era("boot", 5)))
 
     def test_samples_are_moved_in_portions(self) -> None:
-        """What was collected meanwhile is stored between two of them; all told is their sum."""
+        """What was collected meanwhile is stored between two of them; all done is their sum."""
         self.store.moves = [
-            Moved(7, 1, None, more=True),
-            Moved(4, 0, None, more=True),
-            Moved(2, 3, None, more=False),
+            Restamped(7, 1, None, more=True),
+            Restamped(4, 0, None, more=True),
+            Restamped(2, 3, None, more=False),
         ]
         self.store.hanging = []
-        stepping = self.intake.step_clock("boot", 5, 6)
+        stepping = self.buffer.step_clock("boot", 5, 6)
         for at in range(7):
             if at % 2 == 0:
-                self.intake.add(tick(at, 1))
+                self.buffer.add(tick(at, 1))
             self.assertNoResult(stepping)
             self.store.hanging.pop(0).callback(None)
         self.assertEqual(self.store.calls[:7], ["step", 1, "move", 1, "move", 1, "move"])
@@ -305,9 +309,9 @@ class IntakeTests(SynchronousTestCase):
 
     def test_what_an_earlier_run_has_left_is_moved_first(self) -> None:
         """The boot's clock is looked up, and only known when nothing stands at a wrong time."""
-        self.store.moves = [Moved(1, 0, None, more=True)]
+        self.store.moves = [Restamped(1, 0, None, more=True)]
         self.store.hanging = []
-        entering = self.intake.enter_era("boot", 5)
+        entering = self.buffer.enter_era("boot", 5)
         for _ in range(3):
             self.assertNoResult(entering)
             self.store.hanging.pop(0).callback(None)
@@ -315,28 +319,28 @@ class IntakeTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(entering))
 
     def test_a_portion_that_fails_is_tried_again(self) -> None:
-        """At the next tick, as everything else; nobody is told before it is done."""
+        """At the next tick, as everything else; nobody is done before it is done."""
         self.store.hanging = []
-        stepping = self.intake.step_clock("boot", 5, 6)
+        stepping = self.buffer.step_clock("boot", 5, 6)
         self.store.hanging.pop(0).callback(None)
         self.store.broken = FULL
         self.store.release()
-        self.intake.add(tick(1))
+        self.buffer.add(tick(1))
         self.assertEqual(self.store.calls, ["step", "move", "move"])
         self.assertNoResult(stepping)
         self.store.broken = None
-        self.intake.add(tick(2))
+        self.buffer.add(tick(2))
         self.assertEqual(self.store.calls[3:], ["move", 6])
         self.assertEqual(self.successResultOf(stepping), (0, 0))
 
     def test_stopping_leaves_what_is_not_moved(self) -> None:
         """However much there is, the present portion is the last one; what waits is stored."""
-        self.store.moves = [Moved(1, 0, None, more=True) for _ in range(100)]
+        self.store.moves = [Restamped(1, 0, None, more=True) for _ in range(100)]
         self.store.hanging = []
-        self.intake.step_clock("boot", 5, 6)
+        self.buffer.step_clock("boot", 5, 6)
         self.store.hanging.pop(0).callback(None)
-        self.intake.add(tick(1))
-        stopping = self.intake.stopService()
+        self.buffer.add(tick(1))
+        stopping = self.buffer.stopService()
         self.store.release()
         self.successResultOf(stopping)
         self.assertEqual(self.store.calls, ["step", "move", 3])
@@ -344,38 +348,38 @@ class IntakeTests(SynchronousTestCase):
     def test_a_note_that_fails_by_itself(self) -> None:
         """It is its caller's to see, and holds nobody up."""
         self.store.broken = ValueError("no")
-        self.failureResultOf(self.intake.trust_clock(), ValueError)
+        self.failureResultOf(self.buffer.trust_clock(), ValueError)
         self.store.broken = None
-        self.assertEqual(self.successResultOf(self.intake.add(tick(1))), 3)
+        self.assertEqual(self.successResultOf(self.buffer.add(tick(1))), 3)
 
     def test_stopping(self) -> None:
         """A last attempt is made; what it stores is stored."""
         self.store.broken = FULL
-        self.intake.add(tick(1))
+        self.buffer.add(tick(1))
         self.store.broken = None
         with Captured() as log:
-            self.successResultOf(self.intake.stopService())
+            self.successResultOf(self.buffer.stopService())
         self.assertEqual(self.store.stored, tick(1))
         self.assertEqual(log.texts(LogLevel.error), [])
 
     def test_stopping_in_vain(self) -> None:
         """What cannot be stored at the end is counted in the log."""
         self.store.broken = FULL
-        self.intake.add(tick(1))
+        self.buffer.add(tick(1))
         with Captured() as log:
-            self.successResultOf(self.intake.stopService())
+            self.successResultOf(self.buffer.stopService())
         self.assertEqual(
             log.texts(LogLevel.error),
             ["3 samples are lost, they could not be stored: database or disk is full"],
         )
-        self.assertEqual((self.lost(), self.intake.lost_at), (3, 0.0))
+        self.assertEqual((self.lost(), self.buffer.lost_at), (3, 0.0))
 
     def test_stopping_waits_for_the_write_in_flight(self) -> None:
         """And for what waits behind it."""
         self.store.hanging = []
-        self.intake.add(tick(1))
-        self.intake.add(tick(2))
-        stopping = self.intake.stopService()
+        self.buffer.add(tick(1))
+        self.buffer.add(tick(2))
+        stopping = self.buffer.stopService()
         self.assertNoResult(stopping)
         self.store.release()
         self.successResultOf(stopping)
@@ -393,7 +397,7 @@ class IntakeTests(SynchronousTestCase):
         """Every sample is stored once and in order, or counted: as dropped, as refused."""
         store = ScriptedStore()
         telemetry = Telemetry()
-        intake = Intake(store, seconds=Clock().seconds, telemetry=telemetry, limit=limit)
+        buffer = WriteBuffer(store, seconds=Clock().seconds, telemetry=telemetry, limit=limit)
         store.bad = lambda one: one.series is CORE
         given_in = []
         for at, (count, what) in enumerate(steps, start=1):
@@ -406,33 +410,33 @@ class IntakeTests(SynchronousTestCase):
             if what == "refuse":
                 samples[-1] = sample(CORE, at, 1)
             given_in += samples
-            intake.add(samples)
-            self.assertLessEqual(intake.waiting, limit + 9)
+            buffer.add(samples)
+            self.assertLessEqual(buffer.waiting, limit + 9)
         store.release()
         store.broken = None
-        intake.add(tick(1000, 1))
+        buffer.add(tick(1000, 1))
         given_in += tick(1000, 1)
-        intake.stopService()
+        buffer.stopService()
         order = {one: n for n, one in enumerate(given_in)}
         places = [order[one] for one in store.stored]
         self.assertEqual(places, sorted(set(places)))
-        self.assertEqual(intake.waiting, 0)
+        self.assertEqual(buffer.waiting, 0)
         lost = counted(telemetry, "storage_metrics_dropped_total")
         self.assertEqual(len(store.stored) + lost, len(given_in))
-        self.assertEqual(intake.lost_at is not None, lost > 0)
+        self.assertEqual(buffer.lost_at is not None, lost > 0)
 
 
 class OnDiskTests(InFolder):
-    """The intake on the real store."""
+    """The buffer on the real store."""
 
     def test_a_name_that_sqlite_refuses(self) -> None:
         """A lone surrogate in a tag costs its sample, and no other one."""
         store = self.opened(self.path)
-        intake = Intake(store, seconds=Clock().seconds, telemetry=Telemetry())
+        buffer = WriteBuffer(store, seconds=Clock().seconds, telemetry=Telemetry())
         odd = Series.of("m", "box", {"t": "\udcff"})
         self.assertEqual(
             self.successResultOf(
-                intake.add([sample(CORE, 2, 2), sample(odd, 2, 2), sample(LOAD, 2, 3)])
+                buffer.add([sample(CORE, 2, 2), sample(odd, 2, 2), sample(LOAD, 2, 3)])
             ),
             2,
         )
@@ -442,8 +446,8 @@ class OnDiskTests(InFolder):
         """A time that 64 bits cannot hold costs its sample, and no other one."""
         store = self.opened(self.path)
         telemetry = Telemetry()
-        intake = Intake(store, seconds=Clock().seconds, telemetry=telemetry)
-        intake.add([sample(CORE, 2, 2), sample(LOAD, 2**70, 2), sample(LOAD, 2, 3)])
+        buffer = WriteBuffer(store, seconds=Clock().seconds, telemetry=telemetry)
+        buffer.add([sample(CORE, 2, 2), sample(LOAD, 2**70, 2), sample(LOAD, 2, 3)])
         self.assertEqual(query(self.path, "SELECT count(*) FROM metrics"), [(2,)])
         lost = counted(telemetry, "storage_metrics_dropped_total")
         self.assertEqual((lost, store.pending), (1, 2))
@@ -460,7 +464,7 @@ class FailingDiskTests(SynchronousTestCase):
             connection.execute("CREATE TABLE samples (at INTEGER, value BLOB)")
             connection.execute("PRAGMA max_page_count = 20")
 
-            class Store(ScriptedStore):
+            class ClockStore(ScriptedStore):
                 def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
                     try:
                         with connection:
@@ -472,13 +476,13 @@ class FailingDiskTests(SynchronousTestCase):
                         return fail(error)
                     return succeed(len(samples))
 
-            intake = Intake(Store(), seconds=Clock().seconds, telemetry=Telemetry())
+            buffer = WriteBuffer(ClockStore(), seconds=Clock().seconds, telemetry=Telemetry())
             for at in range(30):
-                intake.add(tick(at))
-            self.assertEqual(intake.error, "database or disk is full")
-            self.assertGreater(intake.waiting, 0)
+                buffer.add(tick(at))
+            self.assertEqual(buffer.error, "database or disk is full")
+            self.assertGreater(buffer.waiting, 0)
             connection.execute("PRAGMA max_page_count = 2000")
-            intake.add(tick(30))
+            buffer.add(tick(30))
             found = [row[0] for row in connection.execute("SELECT at FROM samples")]
             connection.close()
         self.assertEqual(found, [one.timestamp_ms for at in range(31) for one in tick(at)])

@@ -224,7 +224,7 @@ class CheckpointerTests(InFolder):
     def test_waiting_for_a_lock_is_as_before(self) -> None:
         """A checkpoint waits for nobody, but a write does so again afterwards."""
         self.successResultOf(self.store.checkpoint())
-        timeout = self.store.maintain(lambda c: c.execute("PRAGMA busy_timeout").fetchone()[0])
+        timeout = self.store.transact(lambda c: c.execute("PRAGMA busy_timeout").fetchone()[0])
         assert self.successResultOf(timeout) == 5000
 
     def test_it_fails(self) -> None:

@@ -19,13 +19,13 @@ from twisted.logger import LogLevel
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series, sample
 from belatwist.store import pool
-from belatwist.store.buffer import Intake
+from belatwist.store.buffer import WriteBuffer
 from belatwist.store.migration import steps
 from belatwist.store.salvage import replacement
-from belatwist.store.salvage.reader import Damaged
+from belatwist.store.salvage.reader import DamagedReader
 from belatwist.store.sql import schema, wal
 from belatwist.store.sql.eras import ROWS
-from belatwist.store.sql.interrupt import Pulse
+from belatwist.store.sql.interrupt import StepMonitor
 from belatwist.store.sqlite import SQLiteStore
 from tests.fakes import inline_store
 from tests.log_events import Captured
@@ -98,7 +98,7 @@ class OpeningTests(InFolder):
         self.assertEqual(self.seen, ["is being replaced, it was damaged"])
         self.assertEqual(self.store.salvaged_at, 7)
         assert self.store.salvaged is not None
-        self.assertEqual(self.store.salvaged.carried, self.store.pending)
+        self.assertEqual(self.store.salvaged.recovered, self.store.pending)
 
     def test_it_is_replaced_while_running(self) -> None:
         """The same holds then."""
@@ -114,7 +114,7 @@ class OpeningTests(InFolder):
         with mock.patch.object(
             replacement, "replace", noted(self.store, self.seen, replacement.replace)
         ):
-            self.failureResultOf(self.store.maintain(fails), sqlite3.DatabaseError)
+            self.failureResultOf(self.store.transact(fails), sqlite3.DatabaseError)
         self.assertEqual(self.seen, ["is being replaced, it was damaged"])
         self.assertIsNone(self.store.opening)
         self.assertIsNotNone(self.store.salvaged)
@@ -141,7 +141,7 @@ class SizesTests(InFolder):
         rows = self.successResultOf(store.fetch(10_000, suite.EVER)).rows
         self.successResultOf(store.settle([accept(rows)], 9))
         self.assertEqual(store.oldest_ms, 400)
-        self.successResultOf(store.maintain(lambda c: c.execute("DELETE FROM samples")))
+        self.successResultOf(store.transact(lambda c: c.execute("DELETE FROM samples")))
         self.assertIsNone(store.oldest_ms)
         self.successResultOf(store.vacuum(1000))
         self.successResultOf(store.checkpoint())
@@ -186,7 +186,7 @@ class TelemetryTests(InFolder):
         self.assertEqual(timed(), (2, 1))
         self.successResultOf(store.settle([accept(batch.rows)], 9))
         self.assertEqual(timed(), (2, 2))
-        self.successResultOf(store.maintain(lambda _: None))
+        self.successResultOf(store.transact(lambda _: None))
         self.successResultOf(store.checkpoint())
         self.failureResultOf(store.add([sample(LOAD, 2**70, 1)]), OverflowError)
         self.assertEqual(timed(), (2, 2))
@@ -215,14 +215,14 @@ class LeavingTests(InFolder):
         """The damaged database stays where it was, and the next start carries over all of it."""
         self.path.write_bytes(overwritten(1))
         before = self.path.read_bytes()
-        listed = Damaged.listed
+        listed = DamagedReader.count_indexed
 
-        def stopping(one: Damaged) -> int | None:
+        def stopping(one: DamagedReader) -> int | None:
             store.interrupt()
             return listed(one)
 
         store = inline_store(self.path)
-        with mock.patch.object(Damaged, "listed", stopping):
+        with mock.patch.object(DamagedReader, "count_indexed", stopping):
             self.left(store)
         self.assertEqual(store.opening, "is being replaced, it was damaged")
         self.assertIsNone(store.salvaged)
@@ -251,9 +251,9 @@ class LeavingTests(InFolder):
         """
         self.path.write_bytes(healthy()[0])
         store = self.opened(self.path, "s2")
-        listed = Damaged.listed
+        listed = DamagedReader.count_indexed
 
-        def stopping(one: Damaged) -> int | None:
+        def stopping(one: DamagedReader) -> int | None:
             store.interrupt()
             return listed(one)
 
@@ -266,13 +266,13 @@ class LeavingTests(InFolder):
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error
 
-        with mock.patch.object(Damaged, "listed", stopping), Captured() as log:
-            self.failureResultOf(store.maintain(fails), sqlite3.DatabaseError)
+        with mock.patch.object(DamagedReader, "count_indexed", stopping), Captured() as log:
+            self.failureResultOf(store.transact(fails), sqlite3.DatabaseError)
         self.assertIn("the next start does that", log.texts(LogLevel.info)[-1])
         self.assertIsNone(store.salvaged)
         self.assertIsNone(store.opening)
         # It is met again: nothing more is begun, now that the agent is to stop.
-        self.failureResultOf(store.maintain(fails), sqlite3.DatabaseError)
+        self.failureResultOf(store.transact(fails), sqlite3.DatabaseError)
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(store.close(5))), False)
         self._open.remove(store)
         self.assertEqual(sessions(self.path)["s2"], ("active", None))
@@ -355,15 +355,18 @@ def test_sqlite_leaves_its_own_check(tmp_path: Path) -> Steps:
         connection.execute("UPDATE sessions SET status = 'active'")
         connection.commit()
     begun, go_on = threading.Event(), threading.Event()
-    is_left = Pulse.is_left
+    interrupted = StepMonitor.interrupted
 
-    def looked(pulse: Pulse) -> bool:
+    def looked(monitor: StepMonitor) -> bool:
         if store.opening == "is being checked":
             begun.set()
             waited_for(go_on)
-        return is_left(pulse)
+        return interrupted(monitor)
 
-    with mock.patch.object(pool, "LOOK_EVERY", 1000), mock.patch.object(Pulse, "is_left", looked):
+    with (
+        mock.patch.object(pool, "INTERRUPT_CHECK_EVERY", 1000),
+        mock.patch.object(StepMonitor, "interrupted", looked),
+    ):
         store = threaded(path)
         starting = opening(store)
         while not begun.is_set():
@@ -387,7 +390,7 @@ def test_a_ping_waits_for_its_turn(tmp_path: Path) -> Steps:
     yield opening(store)
     yield store.ping()
     release = threading.Event()
-    blocking = store.maintain(lambda _: waited_for(release))
+    blocking = store.transact(lambda _: waited_for(release))
     ping = store.ping()
     yield deferLater(reactor, 0.02)
     assert not ping.called
@@ -433,19 +436,19 @@ def test_ticks_are_stored_while_samples_are_moved(tmp_path: Path) -> Steps:
     path = tmp_path / "metrics.db"
     store = threaded(path)
     yield opening(store)
-    intake = Intake(store, seconds=time.monotonic, telemetry=Telemetry())
-    intake.startService()
-    assert not (yield intake.enter_era("boot", 1000))
+    buffer = WriteBuffer(store, seconds=time.monotonic, telemetry=Telemetry())
+    buffer.startService()
+    assert not (yield buffer.enter_era("boot", 1000))
     count = 20 * ROWS
     series = [Series.of("m", "box", {"n": str(n)}, priority=n) for n in range(2)]
     for first in range(0, count, 5000):
-        yield intake.add([sample(series[n % 2], n, n) for n in range(first, first + 5000)])
+        yield buffer.add([sample(series[n % 2], n, n) for n in range(first, first + 5000)])
     yield deferLater(reactor, 0)  # The last write has ended.
-    stepping = intake.step_clock("boot", 1_000_000_000 + 1000, 1_000_000_000)
+    stepping = buffer.step_clock("boot", 1_000_000_000 + 1000, 1_000_000_000)
     ticks = 0
     while not stepping.called:
         assert (yield store.fetch(10, suite.EVER)).rows == () or stepping.called
-        assert (yield intake.add([sample(LOAD, 2_000_000_000 + ticks, ticks)])) == 1
+        assert (yield buffer.add([sample(LOAD, 2_000_000_000 + ticks, ticks)])) == 1
         ticks += 1
     assert (yield stepping) == (count, 0)
     assert ticks > 5
@@ -458,5 +461,5 @@ def test_ticks_are_stored_while_samples_are_moved(tmp_path: Path) -> Steps:
         (-1_000_000_000,),
         (-2_000_000_000,),
     ]
-    yield intake.stopService()
+    yield buffer.stopService()
     yield Deferred.fromCoroutine(store.close(5))

@@ -113,7 +113,7 @@ class PrunerTests(InFolder):
 
     def size(self) -> Size:
         """Return the database's size."""
-        return self.successResultOf(self.store.maintain(retention.size))
+        return self.successResultOf(self.store.transact(retention.size))
 
     def texts(self, level: NamedConstant = LogLevel.info) -> list[str]:
         """Return what was logged of deletions."""
@@ -268,7 +268,7 @@ class PrunerTests(InFolder):
     def test_many_free_pages_are_given_back(self) -> None:
         """Also below the limit, when they are many; some are kept for what comes next."""
         self.start()
-        with mock.patch.object(pruner, "SPARE", 64 * 1024):
+        with mock.patch.object(pruner, "HEADROOM", 64 * 1024):
             self.fill()
             before = self.size()
             self.wait(KEEP + 60)
@@ -354,7 +354,7 @@ class PrunerTests(InFolder):
         self.add(10)
         self.settle(10)
         broken: Callable[..., Any] = lambda *_: fail(sqlite3.OperationalError("disk I/O error"))  # noqa: E731
-        with mock.patch.object(self.store, "maintain", broken):
+        with mock.patch.object(self.store, "transact", broken):
             self.wait(KEEP + 60)
         self.assertEqual(
             self.log.texts(LogLevel.error),
@@ -425,7 +425,7 @@ def test_what_makes_room(
                 store.settle([accept(meant)], 1000)
         sizes: list[Size] = []
         store.checkpoint()
-        store.maintain(retention.size).addCallback(sizes.append)
+        store.transact(retention.size).addCallback(sizes.append)
         limit = round(sizes[0].used * share)
         settled, pending = keys(path, _BY_TIME), keys(path, _BY_PRIORITY)
         checkpointer = Checkpointer(store, reactor=clock, interval=1e9, limit=1 << 40)
@@ -442,7 +442,7 @@ def test_what_makes_room(
         )
         service.startService()
         clock.pump([0.0] * 5000)
-        store.maintain(retention.size).addCallback(sizes.append)
+        store.transact(retention.size).addCallback(sizes.append)
         left, waiting = keys(path, _BY_TIME), keys(path, _BY_PRIORITY)
         assert left == settled[len(settled) - len(left) :]
         assert waiting == pending[len(pending) - len(waiting) :]

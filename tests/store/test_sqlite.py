@@ -92,7 +92,7 @@ class LifeTests(InFolder):
                 self.successResultOf(store.add([sample(LOAD, ms, 1) for ms in (1, 2, 3)]))
                 fetched = store.fetch_newest(3, 9) if newest else store.fetch(3, 9)
                 batch = self.successResultOf(fetched)
-                self.successResultOf(store.maintain(queries.count_pending))
+                self.successResultOf(store.transact(queries.count_pending))
                 if written:
                     self.successResultOf(store.add([sample(LOAD, 9, 1)]))
                 statements.clear()
@@ -100,7 +100,7 @@ class LifeTests(InFolder):
                 self.successResultOf(store.settle([settlement], 9))
                 marks = sum("UPDATE samples" in one for one in statements)
                 self.assertEqual(marks, 3 if written else 1)
-                self.successResultOf(store.maintain(lambda c: c.execute("DELETE FROM samples")))
+                self.successResultOf(store.transact(lambda c: c.execute("DELETE FROM samples")))
 
     def test_closing(self) -> None:
         """Closing completes the session and leaves one file, without a log beside it."""
@@ -215,7 +215,7 @@ class FailingTransactionTests(InFolder):
             seen.append(cursor)
             raise sqlite3.OperationalError("database is locked")
 
-        self.failureResultOf(self.store.maintain(fails), sqlite3.OperationalError)
+        self.failureResultOf(self.store.transact(fails), sqlite3.OperationalError)
         with self.assertRaisesRegex(sqlite3.ProgrammingError, "closed cursor"):
             seen[0].fetchone()
 
@@ -262,7 +262,7 @@ class FailingTransactionTests(InFolder):
         self.successResultOf(self.store.add([sample(LOAD, ms, ms) for ms in (2, 4)]))
         batch = self.successResultOf(self.store.fetch(9, suite.EVER))
         self.successResultOf(self.store.add([sample(LOAD, 3, 3)]))
-        gone = self.store.maintain(lambda c: c.execute("DELETE FROM samples WHERE value = 4"))
+        gone = self.store.transact(lambda c: c.execute("DELETE FROM samples WHERE value = 4"))
         self.successResultOf(gone)
         settlement = replace(accept(batch.rows), as_of=batch.as_of)
         self.successResultOf(self.store.settle([settlement], 9))

@@ -132,7 +132,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.enter()
 
     def do(self, call: "Callable[[], Deferred[Any]]") -> Any:
-        """Do something; where its commit is to fail, it is done again, as the intake does."""
+        """Do something; where its commit is to fail, it is done again, as the buffer does."""
         if self.fail_next:
             self.fail_next = False
             ((number, one),) = self.store._pool.connections.items()
@@ -315,7 +315,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Samples are moved, a few at a time: which ones is told by what is left, in order."""
         for _ in range(portions):
             number = self.unfinished()
-            found = self.do(self.store.move_samples)
+            found = self.do(self.store.restamp_samples)
             if number is None:
                 assert (found.count, found.dropped, found.more) == (0, 0, False)
                 return
@@ -333,13 +333,13 @@ class StoreMachine(RuleBasedStateMachine):
     def rows_of(self, era: int) -> int:
         """Count an era's pending samples in the database."""
         sql = "SELECT count(*) FROM samples WHERE era = ? AND checkpoint_id IS NULL"
-        found = result(self.store.maintain(lambda c: c.execute(sql, (era,)).fetchone()))
+        found = result(self.store.transact(lambda c: c.execute(sql, (era,)).fetchone()))
         return int(found[0])
 
     def eras_in_database(self) -> list[tuple[bool, int | None]]:
         """Read whether each era is closed, and into which one its samples are to go."""
         sql = "SELECT synchronised, moves_to FROM clock_eras ORDER BY number"
-        rows = result(self.store.maintain(lambda c: c.execute(sql).fetchall()))
+        rows = result(self.store.transact(lambda c: c.execute(sql).fetchall()))
         return [(bool(closed), to) for closed, to in rows]
 
     @rule()
@@ -364,13 +364,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def prune_settled(self) -> None:
         """What was delivered is old enough."""
-        checkpoint = result(self.store.maintain(retention.newest_checkpoint))
-        key, last = result(self.store.maintain(retention.span, checkpoint))
+        checkpoint = result(self.store.transact(retention.newest_settlement))
+        key, last = result(self.store.transact(retention.span, checkpoint))
         while key is not None:
             after = key
-            deleted = result(self.store.maintain(retention.delete_settled, after, last, checkpoint))
+            deleted = result(self.store.transact(retention.delete_settled, after, last, checkpoint))
             key = deleted.after
-        while result(self.store.maintain(retention.delete_checkpoints, checkpoint)) == ROWS:
+        while result(self.store.transact(retention.delete_settlements, checkpoint)) == ROWS:
             pass
         self.known = {k: v for k, v in self.known.items() if not v.outcome}
 
@@ -392,7 +392,7 @@ class StoreMachine(RuleBasedStateMachine):
         before = self.store.pending
         result(Deferred.fromCoroutine(self.store._replace(sqlite3.DatabaseError("told to"))))
         assert self.store.salvaged is not None
-        assert self.store.salvaged.carried == before
+        assert self.store.salvaged.recovered == before
         self.known = {k: v for k, v in self.known.items() if not v.outcome}
         self.texts.clear()
 
@@ -402,7 +402,7 @@ class StoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         rows = result(
-            self.store.maintain(
+            self.store.transact(
                 lambda cursor: cursor.execute(
                     "SELECT timestamp_ms, tags, metric_value, uploaded FROM metrics"
                     " WHERE value_type = 0"
@@ -410,7 +410,7 @@ class StoreMachine(RuleBasedStateMachine):
             )
         )
         count = result(
-            self.store.maintain(
+            self.store.transact(
                 lambda c: c.execute("SELECT count(*) FROM metrics WHERE uploaded = 0").fetchone()
             )
         )[0]

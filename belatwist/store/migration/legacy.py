@@ -13,11 +13,11 @@ UNKNOWN = "before-migration"
 _TIME_LIMIT_MS = 1 << 43  # Beyond it, an id of the view does not fit into 64 bits.
 
 
-class OddRowError(Exception):
+class InvalidRowError(Exception):
     """A row that cannot be a sample; the text says why, after "because"."""
 
 
-class OldRow(NamedTuple):
+class LegacyRow(NamedTuple):
     """A row as it was read: texts as bytes, and ``None`` for whatever is not of the right type."""
 
     rowid: int
@@ -35,26 +35,26 @@ class OldRow(NamedTuple):
     tags: bytes | None
 
 
-def checked(row: OldRow, encoding: str) -> tuple[int, float | str]:
+def checked(row: LegacyRow, encoding: str) -> tuple[int, float | str]:
     """Return timestamp and value of a row.
 
     :param encoding: the database's (``UTF-8``).
-    :raises OddRowError: when they cannot be a sample's.
+    :raises InvalidRowError: when they cannot be a sample's.
     """
     if row.timestamp_ms is None or not -_TIME_LIMIT_MS < row.timestamp_ms < _TIME_LIMIT_MS:
-        raise OddRowError("the timestamp is no time in whole milliseconds")
+        raise InvalidRowError("the timestamp is no time in whole milliseconds")
     if row.value_type == TEXT:
         if row.value_text is None:
-            raise OddRowError("there is no text")
+            raise InvalidRowError("there is no text")
         return row.timestamp_ms, _decoded(row.value_text, encoding)
     if row.value_type != REAL:
-        raise OddRowError("the value is of no known type")
+        raise InvalidRowError("the value is of no known type")
     if row.value is None or not math.isfinite(row.value):
-        raise OddRowError("the value is no finite number")
+        raise InvalidRowError("the value is no finite number")
     return row.timestamp_ms, row.value
 
 
-def priority(row: OldRow) -> int:
+def priority(row: LegacyRow) -> int:
     """Return the priority, within the bounds of those that are ever sent."""
     return DEFAULT_PRIORITY if row.priority is None else min(max(row.priority, 0), 3)
 
@@ -90,14 +90,14 @@ def select(table: str, columns: Collection[str]) -> str:
     return f"SELECT {', '.join(fields)} FROM {table} ORDER BY rowid LIMIT ?"  # noqa: S608
 
 
-def series(row: OldRow, encoding: str) -> Series:
+def series(row: LegacyRow, encoding: str) -> Series:
     """Return the series that a row belongs to.
 
     :param encoding: the database's (``UTF-8``).
-    :raises OddRowError: when its name, device or tags cannot be a series'.
+    :raises InvalidRowError: when its name, device or tags cannot be a series'.
     """
     if not row.name:
-        raise OddRowError("the name is empty")
+        raise InvalidRowError("the name is empty")
     name = _decoded(row.name, encoding)
     device = _decoded(row.device_id or b"", encoding)
     one = Series.of(
@@ -106,7 +106,7 @@ def series(row: OldRow, encoding: str) -> Series:
     try:
         one.tags_json.encode()
     except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair.
-        raise OddRowError("a text is not valid Unicode") from error
+        raise InvalidRowError("a text is not valid Unicode") from error
     return one
 
 
@@ -114,7 +114,7 @@ def _decoded(text: bytes, encoding: str) -> str:
     try:
         return text.decode(encoding)
     except UnicodeDecodeError as error:
-        raise OddRowError("a text is not valid Unicode") from error
+        raise InvalidRowError("a text is not valid Unicode") from error
 
 
 def _tags(text: str) -> Mapping[str, str]:
@@ -124,15 +124,15 @@ def _tags(text: str) -> Mapping[str, str]:
     try:
         found = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError) as error:
-        raise OddRowError("the tags are not JSON") from error
+        raise InvalidRowError("the tags are not JSON") from error
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise OddRowError("the tags are no JSON object")
+        raise InvalidRowError("the tags are no JSON object")
     spelled: dict[object, str] = {None: "", True: "true", False: "false"}
     result = {}
     for key, value in found.items():
         if isinstance(value, dict | list):
-            raise OddRowError("a tag is no text")
+            raise InvalidRowError("a tag is no text")
         result[key] = value if isinstance(value, str) else spelled[value]
     return result

@@ -8,8 +8,8 @@ from belatwist.model import TEXT
 from belatwist.store import Outcome
 from belatwist.store.migration.legacy import (
     UNKNOWN,
-    OddRowError,
-    OldRow,
+    InvalidRowError,
+    LegacyRow,
     checked,
     priority,
     select,
@@ -49,7 +49,7 @@ VALUES (?, ?, ?, ?, ?) ON CONFLICT (timestamp_ms, series_id) DO NOTHING
 """
 
 
-class Mover:
+class RowMigrator:
     """Moves rows, and remembers the ids that they get.
 
     After a transaction that failed it must not be used again: what it remembers may have been
@@ -64,20 +64,20 @@ class Mover:
         self._now_ms = now_ms
         self._series: dict[tuple[bytes | None, bytes | None, bytes | None, int], int] = {}
         self._sessions: dict[bytes | None, int] = {}
-        self._checkpoints: dict[tuple[Outcome, bytes | None, int | None], int] = {}
+        self._settlements: dict[tuple[Outcome, bytes | None, int | None], int] = {}
 
     def move(self, cursor: queries.Cursor, limit: int) -> int:
         """Move the next rows of the old table, within the caller's transaction.
 
         :return: how many there were, of at most ``limit``.
         """
-        for memory in (self._series, self._sessions, self._checkpoints):
+        for memory in (self._series, self._sessions, self._settlements):
             if len(memory) > _REMEMBERED:
                 memory.clear()
         cursor.execute("SELECT name FROM pragma_table_info('migration_metrics')")
         columns = {str(row[0]).lower() for row in cursor.fetchall()}
         cursor.execute(select("migration_metrics", columns), (limit,))
-        rows = [OldRow(*row) for row in cursor.fetchall()]
+        rows = [LegacyRow(*row) for row in cursor.fetchall()]
         if not rows:
             return 0
         samples: list[_Moved] = []
@@ -87,7 +87,7 @@ class Mover:
             try:
                 timestamp_ms, value = checked(row, self._encoding)
                 number = self._series_id(cursor, row)
-            except OddRowError as error:
+            except InvalidRowError as error:
                 leftovers.append((str(error), row.rowid))
                 continue
             session = self._session(cursor, row, timestamp_ms)
@@ -95,9 +95,9 @@ class Mover:
             if row.value_type == TEXT:
                 texts.append((*key, None))
             else:
-                samples.append((*key, self._checkpoint(cursor, row)))
+                samples.append((*key, self._settlement(cursor, row)))
         if leftovers:
-            self._put_aside(cursor, leftovers)
+            self._keep_leftovers(cursor, leftovers)
         cursor.executemany(_INSERT_SAMPLE, samples)
         cursor.executemany(_INSERT_TEXT, [row[:5] for row in texts])
         self._account(cursor, [*samples, *texts])
@@ -105,7 +105,7 @@ class Mover:
         cursor.execute("UPDATE migration_progress SET moved = moved + ?", (len(rows),))
         return len(rows)
 
-    def _series_id(self, cursor: queries.Cursor, row: OldRow) -> int:
+    def _series_id(self, cursor: queries.Cursor, row: LegacyRow) -> int:
         key = (row.name, row.device_id, row.tags, row.value_type)
         found = self._series.get(key)
         if found is None:
@@ -113,11 +113,11 @@ class Mover:
             try:
                 found = queries.series_id(cursor, one)
             except IntegrityError as error:
-                raise OddRowError("no id is left for another series") from error
+                raise InvalidRowError("no id is left for another series") from error
             self._series[key] = found
         return found
 
-    def _session(self, cursor: queries.Cursor, row: OldRow, timestamp_ms: int) -> int:
+    def _session(self, cursor: queries.Cursor, row: LegacyRow, timestamp_ms: int) -> int:
         """Return the number of a row's session; one that nothing else is known of is made."""
         found = self._sessions.get(row.session_id)
         if found is None:
@@ -131,13 +131,13 @@ class Mover:
             found = self._sessions[row.session_id] = int(cursor.fetchone()[0])
         return found
 
-    def _checkpoint(self, cursor: queries.Cursor, row: OldRow) -> int | None:
+    def _settlement(self, cursor: queries.Cursor, row: LegacyRow) -> int | None:
         """Return what a row that is no longer pending points at; where it is not there, made."""
         if row.uploaded not in _REASONS:
             return None
         outcome = Outcome(row.uploaded)
         key = (outcome, row.batch_id, row.chunk_index)
-        found = self._checkpoints.get(key)
+        found = self._settlements.get(key)
         if found is None:
             batch, chunk = (row.batch_id or b"").decode(self._encoding, "replace"), row.chunk_index
             if not batch or chunk is None:
@@ -157,18 +157,18 @@ class Mover:
                     (batch, chunk, self._now_ms, outcome, _REASONS[outcome]),
                 )
                 found = int(cursor.lastrowid or 0)
-            self._checkpoints[key] = found
+            self._settlements[key] = found
         return found
 
     @staticmethod
     def _account(cursor: queries.Cursor, rows: Iterable[_Moved]) -> None:
         """Bring what was made for these rows up to date: when it was, and how many they are."""
         sessions: defaultdict[int, list[int]] = defaultdict(list)
-        checkpoints: defaultdict[int, list[int]] = defaultdict(list)
-        for timestamp_ms, _, _, _, session, checkpoint in rows:
+        settlements: defaultdict[int, list[int]] = defaultdict(list)
+        for timestamp_ms, _, _, _, session, settlement in rows:
             sessions[session].append(timestamp_ms)
-            if checkpoint is not None:
-                checkpoints[checkpoint].append(timestamp_ms)
+            if settlement is not None:
+                settlements[settlement].append(timestamp_ms)
         cursor.executemany(
             "UPDATE sessions SET start_time = min(start_time, ?), end_time = max(end_time, ?)"
             " WHERE number = ? AND metadata = ?",
@@ -178,11 +178,11 @@ class Mover:
             "UPDATE upload_checkpoints SET metrics_count = metrics_count + ?,"
             " last_uploaded_timestamp = max(coalesce(last_uploaded_timestamp, ?), ?)"
             " WHERE id = ? AND reason IS NOT NULL",
-            [(len(times), min(times), max(times), i) for i, times in checkpoints.items()],
+            [(len(times), min(times), max(times), i) for i, times in settlements.items()],
         )
 
     @staticmethod
-    def _put_aside(cursor: queries.Cursor, leftovers: Iterable[tuple[str, int]]) -> None:
+    def _keep_leftovers(cursor: queries.Cursor, leftovers: Iterable[tuple[str, int]]) -> None:
         cursor.execute(
             "CREATE TABLE IF NOT EXISTS migration_leftovers AS"
             " SELECT '' AS reason, * FROM migration_metrics WHERE false"

@@ -8,7 +8,7 @@ from twisted.logger import Logger
 from belatwist.store.migration import steps
 from belatwist.store.sql import schema
 
-TELL_EVERY = 3.0
+PROGRESS_EVERY = 3.0
 """Seconds between two lines about a long migration."""
 
 _log = Logger()
@@ -28,13 +28,13 @@ async def migrate_fully(
     :param seconds: a monotonic clock.
     """
     migration = steps.Migration(now_ms)
-    began, told = seconds(), -TELL_EVERY
+    began, told = seconds(), -PROGRESS_EVERY
     say("is being migrated")
     while await take(migration.step):
         percent = 100 * migration.moved // max(migration.total, 1)
         say(f"is being migrated from version {migration.version}, {percent} %")
         passed = seconds() - began
-        if passed - told >= TELL_EVERY:
+        if passed - told >= PROGRESS_EVERY:
             told = passed
             _log.info(
                 "migrating the database from version {version}: {moved:,} of {total:,} rows",

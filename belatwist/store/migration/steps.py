@@ -21,7 +21,7 @@ from sqlite3 import SQLITE_INTERRUPT, Connection, Error, OperationalError
 
 from belatwist.errors import StartError
 from belatwist.store.migration.legacy import UNKNOWN
-from belatwist.store.migration.rows import Mover
+from belatwist.store.migration.rows import RowMigrator
 from belatwist.store.sql import queries, schema
 
 _NEEDED = {"timestamp_ms", "metric_name", "metric_value", "device_id"}
@@ -99,7 +99,7 @@ class Migration:
         self.result = Result(0, 0, 0, {}, None)
         self._now_ms = now_ms
         self._rows_a_step = rows_a_step
-        self._mover: Mover | None = None
+        self._migrator: RowMigrator | None = None
 
     def step(self, connection: Connection) -> bool:
         """Go one step on, in a transaction of its own.
@@ -125,11 +125,11 @@ class Migration:
                 quoted = min(names).replace('"', '""')
                 connection.execute(f'DROP {kind} "{quoted}"')
                 return True
-        if self._mover is None:
+        if self._migrator is None:
             encoding = connection.execute("PRAGMA encoding").fetchone()[0]
-            self._mover = Mover(encoding, self._now_ms)
+            self._migrator = RowMigrator(encoding, self._now_ms)
         with _transaction(connection) as cursor:
-            moved = self._mover.move(cursor, self._rows_a_step)
+            moved = self._migrator.move(cursor, self._rows_a_step)
             if not moved:
                 cursor.execute("DROP TABLE migration_metrics")
                 cursor.execute("DROP INDEX migration_checkpoints")

@@ -19,13 +19,13 @@ from belatwist.model import Series
 from belatwist.store import Key
 from belatwist.store.sql.schema import ID_BASE
 
-PROBES = 20_000
+MAX_GAPS = 20_000
 """Places that are tried between two damaged ones, at most."""
 
 SECONDS = 300.0
 """How long a database is read, at most."""
 
-BROKEN = (sqlite3.Error, MemoryError)
+READ_ERRORS = (sqlite3.Error, MemoryError)
 """What reading damage may raise: a length of garbage may be more than there is memory."""
 
 _LENGTH = 1 << 20
@@ -44,7 +44,7 @@ _DOWN = _ROWS.format("<=", "DESC")
 
 _FIRST = "SELECT timestamp_ms, series_id FROM samples NOT INDEXED ORDER BY 1, 2 LIMIT 1"
 
-_LISTED = """
+_IS_INDEXED = """
 SELECT 1 FROM samples INDEXED BY idx_uploaded
 WHERE checkpoint_id IS NULL AND priority = ? AND timestamp_ms = ? AND series_id = ?
 """
@@ -54,7 +54,7 @@ WHERE checkpoint_id IS NULL AND priority = ? ORDER BY timestamp_ms {} LIMIT 1
 """
 
 _SERIES = "SELECT id, name, device_id, tags, value_type FROM series "
-SMALL = {
+AUX_TABLES = {
     "sessions": "number, id, start_time, end_time, status, metadata",
     "clock_eras": "number, boot_id, offset_ms, synchronised, moves_to",
 }
@@ -62,16 +62,16 @@ SMALL = {
 Identity = tuple[str, str, str, int]
 
 
-class Damaged:
+class DamagedReader:
     """A damaged database, read with caution. It is not changed.
 
     :param known: series by their ids, as far as they are known without the database.
-    :param is_left: tells whether to give up; then all reading soon ends as if at damage.
+    :param interrupted: tells whether to give up; then all reading soon ends as if at damage.
     :ivar stopped: why reading ended before everything was tried; ``None`` if it did not.
     """
 
     def __init__(
-        self, path: Path, known: Mapping[int, Series], is_left: Callable[[], bool]
+        self, path: Path, known: Mapping[int, Series], interrupted: Callable[[], bool]
     ) -> None:
         self._known = {
             number: (one.name, one.device_id, one.tags_json, one.value_type)
@@ -80,7 +80,7 @@ class Damaged:
         self.stopped: str | None = None
         self._sessions: set[int] | None = None
         self._top = _LATEST
-        self._is_left = is_left
+        self._interrupted = interrupted
         self._until = time.monotonic() + SECONDS
         self._connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
@@ -101,17 +101,17 @@ class Damaged:
         """Tell whether the first page, which says where the tables are, can be read."""
         try:
             found = self._connection.execute("SELECT name FROM sqlite_master").fetchall()
-        except BROKEN:
+        except READ_ERRORS:
             return False
         return {b"series", b"samples"} <= {row[0] for row in found}
 
-    def listed(self) -> int | None:
+    def count_indexed(self) -> int | None:
         """Count what the index of pending samples holds; ``None`` when it cannot be read."""
         try:
             row = self._connection.execute(
                 "SELECT count(*) FROM samples INDEXED BY idx_uploaded WHERE checkpoint_id IS NULL"
             ).fetchone()
-        except BROKEN:
+        except READ_ERRORS:
             return None
         return int(row[0])
 
@@ -121,8 +121,8 @@ class Damaged:
         Where one of the two cannot be read the other is believed.
         """
         index = "INDEXED BY sqlite_autoindex_series_1 ORDER BY name {0}, device_id {0}, tags {0}"
-        in_table, whole_table = self._both_ways(_SERIES + "NOT INDEXED ORDER BY id {0}")
-        in_index, whole_index = self._both_ways(_SERIES + index)
+        in_table, whole_table = self._read_both_directions(_SERIES + "NOT INDEXED ORDER BY id {0}")
+        in_index, whole_index = self._read_both_directions(_SERIES + index)
         found: dict[int, Identity] = {}
         for number in in_table.keys() | in_index.keys():
             one, other = in_table.get(number), in_index.get(number)
@@ -133,13 +133,13 @@ class Damaged:
                 found[number] = identity
         return found | self._known
 
-    def small(self, table: str) -> tuple[list[tuple[Any, ...]], bool]:
-        """Read a table of :data:`SMALL`, as far as that is possible.
+    def aux_table(self, table: str) -> tuple[list[tuple[Any, ...]], bool]:
+        """Read a table of :data:`AUX_TABLES`, as far as that is possible.
 
         :return: its rows, and whether these are all.
         """
-        sql = f"SELECT {SMALL[table]} FROM {table} NOT INDEXED ORDER BY number {{0}}"  # noqa: S608 - constants
-        found, whole = self._both_ways(sql)
+        sql = f"SELECT {AUX_TABLES[table]} FROM {table} NOT INDEXED ORDER BY number {{0}}"  # noqa: S608 - constants
+        found, whole = self._read_both_directions(sql)
         rows = []
         for number, row in found.items():
             try:
@@ -150,11 +150,11 @@ class Damaged:
                 rows.append((number, *decoded))
         return rows, whole
 
-    def last_checkpoint(self) -> int | None:
+    def last_settlement(self) -> int | None:
         """Read the number of the last checkpoint, so that numbers go on from there."""
         try:
             row = self._connection.execute("SELECT max(id) FROM upload_checkpoints").fetchone()
-        except BROKEN:
+        except READ_ERRORS:
             return None
         return row[0] if type(row[0]) is int and 0 < row[0] < 1 << 40 else None
 
@@ -168,7 +168,7 @@ class Damaged:
         self._sessions = sessions
         self._top = self._end("DESC", _LATEST, 1)
         gaps = deque([(self._end("ASC", _EARLIEST, -1), self._top)])
-        for _ in range(PROBES):
+        for _ in range(MAX_GAPS):
             if not gaps:
                 return
             if self._is_over():
@@ -184,7 +184,7 @@ class Damaged:
                 gaps += [(up, middle), (middle, down)]
 
     def _is_over(self) -> bool:
-        return self._is_left() or time.monotonic() > self._until
+        return self._interrupted() or time.monotonic() > self._until
 
     def _walk(
         self, start: Key, end: Key, series: set[int], *, up: bool
@@ -212,7 +212,7 @@ class Damaged:
                 if before and row[6] is None and row[1] in series:
                     held = row[:6]
                 before, last = True, row[:2]
-        except BROKEN:
+        except READ_ERRORS:
             return last
         if not up or end != self._top:
             return last  # The row at the end should have come. Downwards, NULL ends it: damage.
@@ -242,7 +242,7 @@ class Damaged:
                 if not _is_plausible(row):
                     return False
             return met and (not up or self._connection.execute(_FIRST).fetchone() == key)
-        except BROKEN:
+        except READ_ERRORS:
             return False
 
     def _is_sound(self, row: tuple[Any, ...], last: Key, *, up: bool) -> bool:
@@ -255,9 +255,9 @@ class Damaged:
         if self._sessions is not None and session not in self._sessions:
             return False
         try:
-            listed = self._connection.execute(_LISTED, (priority, timestamp_ms, series_id))
+            listed = self._connection.execute(_IS_INDEXED, (priority, timestamp_ms, series_id))
             return listed.fetchone() is not None
-        except BROKEN:
+        except READ_ERRORS:
             return True  # The index is damaged there, and says nothing.
 
     def _end(self, order: str, otherwise: Key, beyond: int) -> Key:
@@ -266,7 +266,7 @@ class Damaged:
         for priority in range(4):
             try:
                 row = self._connection.execute(_END.format(order), (priority,)).fetchone()
-            except BROKEN:
+            except READ_ERRORS:
                 return otherwise
             if row is not None:
                 found.append(row[0])
@@ -274,7 +274,7 @@ class Damaged:
             return otherwise
         return (min(found) + beyond if beyond < 0 else max(found) + beyond, 0)
 
-    def _both_ways(self, sql: str) -> tuple[dict[int, tuple[Any, ...]], bool]:
+    def _read_both_directions(self, sql: str) -> tuple[dict[int, tuple[Any, ...]], bool]:
         """Read a table from its beginning to damage, and from its end back to damage.
 
         :return: rows by their first column, which they are without; and whether that is all.
@@ -285,7 +285,7 @@ class Damaged:
                 for row in self._connection.execute(sql.format(order)):
                     if type(row[0]) is int:
                         found.setdefault(row[0], row[1:])
-            except BROKEN:
+            except READ_ERRORS:
                 continue
             return found, True
         return found, False

@@ -1,8 +1,8 @@
-"""Replaces a damaged database: it is moved aside, and what is pending is carried over.
+"""Replaces a damaged database: it is moved aside, and what is pending is copied.
 
-The new database is made beside the old one and takes its place when it is finished: killed at any
-moment, this begins anew, or is finished by :func:`adopt`. Only databases of the present version are
-read. What was uploaded already, and texts, which never are, stay in the old file.
+The new database is made beside the old one and takes its place when it is finished. If the agent is
+killed meanwhile, the next start begins anew, or :func:`finish_replacement` finishes it. Only
+databases of the present version are read. Uploaded samples and texts stay in the old file.
 """
 
 import os
@@ -17,14 +17,14 @@ from pathlib import Path
 
 from belatwist.errors import BelaError
 from belatwist.model import REAL, Series
-from belatwist.store.salvage.reader import BROKEN, SMALL, Damaged
+from belatwist.store.salvage.reader import AUX_TABLES, READ_ERRORS, DamagedReader
 from belatwist.store.sql import schema
-from belatwist.store.sql.interrupt import LeftError
+from belatwist.store.sql.interrupt import StepInterruptedError
 
-PORTION = 5_000
+BATCH_SIZE = 5_000
 """Rows of a transaction into the new database."""
 
-ROOM = 8 << 20
+MIN_FREE = 8 << 20
 """Bytes that are left free on the disk, so that collection can go on; an eighth of a small disk."""
 
 BLOCK = 1 << 20
@@ -44,15 +44,15 @@ class DamagedError(BelaError):
 class Salvaged:
     """What became of a damaged database.
 
-    :ivar aside: where it is now.
-    :ivar carried: how many pending samples are in the new one.
-    :ivar listed: how many there were; ``None`` when the damaged one does not tell.
-    :ivar stopped: why not everything that can be read was carried over; ``None`` if it was.
+    :ivar backup_path: where it is now.
+    :ivar recovered: how many pending samples are in the new one.
+    :ivar indexed: how many there were; ``None`` when the damaged one does not tell.
+    :ivar stopped: why not everything that can be read was copied; ``None`` if it was.
     """
 
-    aside: Path
-    carried: int
-    listed: int | None
+    backup_path: Path
+    recovered: int
+    indexed: int | None
     stopped: str | None
 
 
@@ -98,7 +98,7 @@ def check(connection: sqlite3.Connection) -> float | None:
     :raises DamagedError: when it is not.
     """
     names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    missing = {"series", "samples", "idx_uploaded", "metrics", "upload_checkpoints", *SMALL}
+    missing = {"series", "samples", "idx_uploaded", "metrics", "upload_checkpoints", *AUX_TABLES}
     if missing := missing - names:
         raise DamagedError(f"it lacks {', '.join(sorted(missing))}")
     if connection.execute("SELECT 1 FROM sessions WHERE status = 'active'").fetchone() is None:
@@ -110,11 +110,11 @@ def check(connection: sqlite3.Connection) -> float | None:
     return time.monotonic() - began
 
 
-def adopt(path: Path) -> None:
+def finish_replacement(path: Path) -> None:
     """Finish what a kill interrupted between moving the old database and placing the new one."""
     ready = path.with_name(path.name + _READY)
     if ready.exists():
-        _place(ready, path, datetime.now(UTC))
+        _swap_in(ready, path, datetime.now(UTC))
 
 
 def replace(
@@ -122,36 +122,38 @@ def replace(
     now: datetime,
     known: Mapping[int, Series],
     session: Session | None = None,
-    is_left: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Salvaged:
     """Put a new database in the place of a damaged one, which nobody has open.
 
     :param now: the time, in UTC.
     :param known: series by their ids, as far as they are known without the database.
     :param session: the running session, if there is one.
-    :param is_left: tells whether to give up; asked often.
+    :param interrupted: tells whether to give up; asked often.
     :raises OSError: when the disk does not take a new database; the old one is then in its place.
     :raises sqlite3.Error: the same.
-    :raises LeftError: when it was given up; the same.
+    :raises StepInterruptedError: when it was given up; the same.
     """
     fresh = path.with_name(path.name + _FRESH)
     _remove(fresh)
     try:
-        carried, listed, stopped = _fill(fresh, path, now, known, session, is_left=is_left)
+        recovered, indexed, stopped = _copy_readable(
+            fresh, path, now, known, session, interrupted=interrupted
+        )
         _sync(fresh)
     except BaseException:
         _remove(fresh)
         raise
-    # From here on it is the new one that counts, wherever a kill comes: see adopt().
+    # From here on it is the new one that counts, wherever a kill comes: see finish_replacement().
     ready = path.with_name(path.name + _READY)
     fresh.rename(ready)
     _sync(path.parent)
     try:
-        aside = _place(ready, path, now)
+        backup_path = _swap_in(ready, path, now)
     except OSError:
         _remove(ready)
         raise
-    return Salvaged(aside, carried, listed, stopped)
+    return Salvaged(backup_path, recovered, indexed, stopped)
 
 
 def _remove(path: Path) -> None:
@@ -167,12 +169,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _place(ready: Path, path: Path, now: datetime) -> Path:
+def _swap_in(ready: Path, path: Path, now: datetime) -> Path:
     """Move the old database aside, as far as it is there, and the new one in its place."""
-    aside = _move_aside(path, now)
+    backup_path = _move_aside(path, now)
     ready.rename(path)
     _sync(path.parent)
-    return aside
+    return backup_path
 
 
 def _move_aside(path: Path, now: datetime) -> Path:
@@ -188,14 +190,14 @@ def _move_aside(path: Path, now: datetime) -> Path:
     return path.with_name(name)
 
 
-def _fill(
+def _copy_readable(
     fresh: Path,
     path: Path,
     now: datetime,
     known: Mapping[int, Series],
     session: Session | None,
     *,
-    is_left: Callable[[], bool],
+    interrupted: Callable[[], bool],
 ) -> tuple[int, int | None, str | None]:
     """Make a new database, and carry over into it what can be read of the old one."""
     with closing(sqlite3.connect(fresh)) as target:
@@ -208,29 +210,29 @@ def _fill(
                     " VALUES (?, ?, ?, 'active')",
                     (session.number, session.id, session.start_ms),
                 )
-        listed = None
+        indexed = None
         stopped: str | None
         try:
-            with _opened(path, fresh, known, is_left) as source:
-                listed = source.listed()
-                stopped = _carry_over(source, target) or source.stopped
-        except (*BROKEN, OSError) as error:
+            with _opened(path, fresh, known, interrupted) as source:
+                indexed = source.count_indexed()
+                stopped = _copy_rows(source, target) or source.stopped
+        except (*READ_ERRORS, OSError) as error:
             stopped = str(error)
-        if is_left():
-            raise LeftError
-        carried = target.execute("SELECT count(*) FROM samples").fetchone()[0]
-    return carried, listed, stopped
+        if interrupted():
+            raise StepInterruptedError
+        recovered = target.execute("SELECT count(*) FROM samples").fetchone()[0]
+    return recovered, indexed, stopped
 
 
 @contextmanager
 def _opened(
-    path: Path, fresh: Path, known: Mapping[int, Series], is_left: Callable[[], bool]
-) -> Iterator[Damaged]:
+    path: Path, fresh: Path, known: Mapping[int, Series], interrupted: Callable[[], bool]
+) -> Iterator[DamagedReader]:
     """Open a damaged database; where its first page is lost, a copy that has a new one.
 
     :param fresh: the new database, beside which there is room for the copy.
     """
-    with closing(Damaged(path, known, is_left)) as source:
+    with closing(DamagedReader(path, known, interrupted)) as source:
         if source.has_tables():
             yield source
             return
@@ -238,8 +240,8 @@ def _opened(
     try:
         if _has_room(path.parent, path.stat().st_size):
             page = _first_page(path, copy)
-            _copy_with_first_page(path, page, copy, is_left)
-        with closing(Damaged(copy if copy.exists() else path, known, is_left)) as source:
+            _copy_with_first_page(path, page, copy, interrupted)
+        with closing(DamagedReader(copy if copy.exists() else path, known, interrupted)) as source:
             yield source
     finally:
         _remove(copy)
@@ -276,7 +278,7 @@ def _first_page(path: Path, scratch: Path) -> bytes:
 
 
 def _copy_with_first_page(
-    path: Path, first_page: bytes, copy: Path, is_left: Callable[[], bool]
+    path: Path, first_page: bytes, copy: Path, interrupted: Callable[[], bool]
 ) -> None:
     """Copy a database, giving it another one's first page.
 
@@ -289,23 +291,23 @@ def _copy_with_first_page(
     page[28:32] = pages.to_bytes(4, "big")
     page[32:40] = bytes(8)  # No free pages: it is only read.
     page[92:96] = page[24:28]  # The number of pages is valid.
-    _copy(path, copy, is_left)
+    _copy(path, copy, interrupted)
     log = path.with_name(path.name + "-wal")
     if log.exists():
-        _copy(log, copy.with_name(copy.name + "-wal"), is_left)
+        _copy(log, copy.with_name(copy.name + "-wal"), interrupted)
     with copy.open("r+b") as other:
         other.write(page)
 
 
-def _copy(source: Path, target: Path, is_left: Callable[[], bool]) -> None:
+def _copy(source: Path, target: Path, interrupted: Callable[[], bool]) -> None:
     with source.open("rb") as one, target.open("wb") as other:
         while block := one.read(BLOCK):
-            if is_left():
-                raise LeftError
+            if interrupted():
+                raise StepInterruptedError
             other.write(block)
 
 
-def _carry_over(source: Damaged, target: sqlite3.Connection) -> str | None:
+def _copy_rows(source: DamagedReader, target: sqlite3.Connection) -> str | None:
     """Insert what the source gives, in transactions of bounded size.
 
     :return: why it ended early, if it did.
@@ -319,14 +321,14 @@ def _carry_over(source: Damaged, target: sqlite3.Connection) -> str | None:
             " VALUES (?, ?, ?, ?, ?)",
             [(number, *identity) for number, identity in series.items()],
         )
-        for table, columns in SMALL.items():
-            rows, whole[table] = source.small(table)
+        for table, columns in AUX_TABLES.items():
+            rows, whole[table] = source.aux_table(table)
             places = ", ".join("?" for _ in columns.split(","))
             target.executemany(
                 f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})",  # noqa: S608 - constants
                 rows,
             )
-        if (number := source.last_checkpoint()) is not None:
+        if (number := source.last_settlement()) is not None:
             target.execute(
                 "INSERT INTO upload_checkpoints"
                 " (id, batch_id, chunk_index, last_uploaded_timestamp, upload_time, metrics_count)"
@@ -337,10 +339,10 @@ def _carry_over(source: Damaged, target: sqlite3.Connection) -> str | None:
     eras = {row[0] for row in target.execute("SELECT number FROM clock_eras")}
     real = {number for number, identity in series.items() if identity[3] == REAL}
     samples = source.pending(real, sessions if whole["sessions"] else None)
-    while portion := list(islice(samples, PORTION)):
+    while batch := list(islice(samples, BATCH_SIZE)):
         if not _has_room(folder):
             return "the disk is nearly full"
-        lost = {row[4]: row[0] for row in portion if row[4] not in sessions}
+        lost = {row[4]: row[0] for row in batch if row[4] not in sessions}
         sessions |= lost.keys()
         with target:
             target.executemany(
@@ -352,7 +354,7 @@ def _carry_over(source: Damaged, target: sqlite3.Connection) -> str | None:
                 "INSERT OR IGNORE INTO samples"
                 " (timestamp_ms, series_id, value, priority, session_number, era)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
-                [(*row[:5], row[5] if row[5] in eras else None) for row in portion],
+                [(*row[:5], row[5] if row[5] in eras else None) for row in batch],
             )
     return None
 
@@ -361,4 +363,4 @@ def _has_room(folder: Path, size: int = 0) -> bool:
     """Tell whether so many bytes can be written, and collection can go on after that."""
     disk = os.statvfs(folder)
     total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
-    return free - size > min(ROOM, total // 8)
+    return free - size > min(MIN_FREE, total // 8)

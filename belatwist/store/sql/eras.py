@@ -6,7 +6,7 @@ stepped again, a new era begins, and the pending samples of the one before are m
 the step, so that they land where they happened. Once the clock is known to be good the era is
 closed, and its samples stay where they are.
 
-There may be a million of them, so that they are moved in portions, each a transaction in which they
+There may be a million of them, so that they are moved in batches, each a transaction in which they
 change era and time at once: whatever ends the agent, none is moved twice, and none is lost.
 """
 
@@ -17,28 +17,28 @@ from belatwist.clock.sources import STEP_MS
 from belatwist.model import PRIORITIES
 from belatwist.store import MIN_KEY, Key
 from belatwist.store.sql.queries import Cursor
-from belatwist.store.sql.retention import EVER
+from belatwist.store.sql.retention import MAX_TIMESTAMP
 from belatwist.store.sql.schema import ID_BASE
 
 ROWS = 2500
-"""How many rows of each priority one portion looks at, at most."""
+"""How many rows of each priority one batch looks at, at most."""
 
-# Every sample's place is taken from or given to another one by a step, unless that one was moved
+# Every sample's progress is taken from or given to another one by a step, unless that one was moved
 # before: so the latest go first when the clock was set forward, and the earliest when back.
-_PORTION = """
+_BATCH = """
 SELECT timestamp_ms, series_id, value, priority, session_number, era
 FROM samples INDEXED BY idx_uploaded
 WHERE checkpoint_id IS NULL AND priority = ?
   AND (timestamp_ms, series_id) > (?, ?) AND (timestamp_ms, series_id) < (?, ?)
 ORDER BY timestamp_ms {0}, series_id {0} LIMIT ?
 """
-_UP = _PORTION.format("DESC")
-_DOWN = _PORTION.format("ASC")
+_UP = _BATCH.format("DESC")
+_DOWN = _BATCH.format("ASC")
 
-_LAST: Key = (EVER, ID_BASE)
+_LAST: Key = (MAX_TIMESTAMP, ID_BASE)
 
 
-class Move(NamedTuple):
+class Restamp(NamedTuple):
     """Samples to be moved.
 
     :ivar era: those of this era,
@@ -51,27 +51,27 @@ class Move(NamedTuple):
     step_ms: int
 
 
-class Place(NamedTuple):
-    """How far a move has come: everything beyond this key is moved."""
+class RestampProgress(NamedTuple):
+    """How far a restamp has come: everything beyond this key is moved."""
 
     era: int
     key: Key
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Restamped:
     """What one call moved.
 
     :ivar count: how many samples.
     :ivar dropped: how many others were deleted, because another sample of that series and
         millisecond stands where they should go.
-    :ivar place: where the next call begins; ``None`` when that is anywhere.
+    :ivar progress: where the next call begins; ``None`` when that is anywhere.
     :ivar more: whether anything is left to be moved.
     """
 
     count: int
     dropped: int
-    place: Place | None
+    progress: RestampProgress | None
     more: bool
 
 
@@ -131,46 +131,47 @@ def close(cursor: Cursor, era: int) -> None:
     cursor.execute("UPDATE clock_eras SET synchronised = 1 WHERE number = ?", (era,))
 
 
-def unfinished(cursor: Cursor) -> Move | None:
+def unfinished(cursor: Cursor) -> Restamp | None:
     """Find what is to be moved next: that of the earliest step, so that each era is whole then."""
     cursor.execute(
         "SELECT a.number, b.number, b.offset_ms - a.offset_ms"
         " FROM clock_eras a JOIN clock_eras b ON b.number = a.moves_to ORDER BY a.number LIMIT 1"
     )
     found = cursor.fetchone()
-    return None if found is None else Move(*found)
+    return None if found is None else Restamp(*found)
 
 
-def move(cursor: Cursor, place: Place | None) -> Moved:
+def restamp(cursor: Cursor, progress: RestampProgress | None) -> Restamped:
     """Move the next samples that are to be moved.
 
-    :param place: where the last call has come to; ``None`` where that is not known.
+    :param progress: where the last call has come to; ``None`` where that is not known.
     """
-    task = unfinished(cursor)
-    if task is None:
-        return Moved(0, 0, None, more=False)
-    begin_at = place.key if place is not None and place.era == task.era else None
-    rows, end = _portion(cursor, begin_at, up=task.step_ms > 0)
-    rows = [row for row in rows if row[5] == task.era]
+    restamping = unfinished(cursor)
+    if restamping is None:
+        return Restamped(0, 0, None, more=False)
+    begin_at = progress.key if progress is not None and progress.era == restamping.era else None
+    rows, end = _next_batch(cursor, begin_at, up=restamping.step_ms > 0)
+    rows = [row for row in rows if row[5] == restamping.era]
     cursor.executemany(
         "DELETE FROM samples WHERE timestamp_ms = ? AND series_id = ?", [row[:2] for row in rows]
     )
     cursor.executemany(
         "INSERT INTO samples (timestamp_ms, series_id, value, priority, session_number, era)"
         " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (timestamp_ms, series_id) DO NOTHING",
-        [(row[0] + task.step_ms, *row[1:5], task.to) for row in rows],
+        [(row[0] + restamping.step_ms, *row[1:5], restamping.to) for row in rows],
     )
     count = cursor.rowcount if rows else 0
     if end is not None:
-        return Moved(count, len(rows) - count, Place(task.era, end), more=True)
+        return Restamped(count, len(rows) - count, RestampProgress(restamping.era, end), more=True)
     # Closed, because there is nothing of it that a later step could move.
     cursor.execute(
-        "UPDATE clock_eras SET moves_to = NULL, synchronised = 1 WHERE number = ?", (task.era,)
+        "UPDATE clock_eras SET moves_to = NULL, synchronised = 1 WHERE number = ?",
+        (restamping.era,),
     )
-    return Moved(count, len(rows) - count, None, more=unfinished(cursor) is not None)
+    return Restamped(count, len(rows) - count, None, more=unfinished(cursor) is not None)
 
 
-def _portion(
+def _next_batch(
     cursor: Cursor, after: Key | None, *, up: bool
 ) -> tuple[list[tuple[int, int, float, int, int, int | None]], Key | None]:
     """Read the next pending samples in the order in which they can be moved, of whatever era.

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from belatwist.errors import BelaError
 
 
-class LeftError(BelaError):
+class StepInterruptedError(BelaError):
     """A step was left, because the agent is to stop; it can be taken anew."""
 
 
-class Pulse:
+class StepMonitor:
     """Tells whether a long step gets on, and has it left when the agent is to stop.
 
     SQLite calls a progress handler from most statements, but not while it looks through a tree
@@ -22,11 +22,11 @@ class Pulse:
     lock, does not.
 
     :param seconds: a monotonic clock.
-    :ivar leaving: whether the agent is to stop.
+    :ivar stopping: whether the agent is to stop.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        self.leaving = False
+        self.stopping = False
         self._seconds = seconds
         self._lock = threading.Lock()
         self._interrupt: Callable[[], object] | None = None
@@ -39,41 +39,41 @@ class Pulse:
 
         :param interrupt: makes it fail with ``SQLITE_INTERRUPT``, from any thread; without it the
             step is not left.
-        :raises LeftError: when it was left, or not even begun.
+        :raises StepInterruptedError: when it was left, or not even begun.
         """
         with self._lock:
-            if interrupt is not None and self.leaving:
-                raise LeftError
+            if interrupt is not None and self.stopping:
+                raise StepInterruptedError
             self._interrupt = interrupt
             self._used, self._last = time.thread_time(), self._seconds()
             self._clock = time.pthread_getcpuclockid(threading.get_ident())
         try:
             yield
         except sqlite3.OperationalError as error:
-            if self.leaving and error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-                raise LeftError from error
+            if self.stopping and error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                raise StepInterruptedError from error
             raise
         finally:
             with self._lock:
                 self._interrupt = self._clock = None
 
-    def is_left(self) -> bool:
+    def interrupted(self) -> bool:
         """Tell whether the step that is being taken is to be left.
 
-        As a progress handler it makes sure of that also where :meth:`leave` came between two
+        As a progress handler it makes sure of that also where :meth:`interrupt` came between two
         statements: SQLite then forgets that it was interrupted.
         """
-        return self.leaving and self._interrupt is not None
+        return self.stopping and self._interrupt is not None
 
-    def leave(self) -> None:
+    def interrupt(self) -> None:
         """Have the present step left, if it can be, and all later ones."""
         # The lock keeps what follows the step from being interrupted in its place.
         with self._lock:
-            self.leaving = True
+            self.stopping = True
             if self._interrupt is not None:
                 self._interrupt()
 
-    def last(self) -> float | None:
+    def last_progress(self) -> float | None:
         """Return when the present step was last seen to get on; ``None`` between two steps.
 
         It is a matter of comparing with the call before: who asks rarely, learns it late.

@@ -66,14 +66,14 @@ UPDATE samples SET checkpoint_id = ?
 WHERE timestamp_ms = ? AND series_id = ? AND value = ? AND checkpoint_id IS NULL
 """
 
-COUNT_STRETCH = """
+COUNT_RANGE = """
 SELECT count(*) FROM (
     SELECT 1 FROM samples NOT INDEXED
     WHERE (timestamp_ms, series_id) BETWEEN (?, ?) AND (?, ?) LIMIT ?
 )
 """
 
-MARK_STRETCH = """
+MARK_RANGE = """
 UPDATE samples NOT INDEXED SET checkpoint_id = ?
 WHERE (timestamp_ms, series_id) BETWEEN (?, ?) AND (?, ?) AND checkpoint_id IS NULL
 """
@@ -195,8 +195,8 @@ def settle(cursor: Cursor, settlements: Sequence[Settlement], now_ms: int, as_of
         )
         checkpoint = cursor.lastrowid
         unchanged = settlement.as_of == as_of
-        if unchanged and _are_stretch(cursor, first, last, len(settlement.rows)):
-            cursor.execute(MARK_STRETCH, (checkpoint, *first, *last))
+        if unchanged and _is_contiguous(cursor, first, last, len(settlement.rows)):
+            cursor.execute(MARK_RANGE, (checkpoint, *first, *last))
         else:
             # By its value as well: while it was under way the clock may have been stepped, and
             # another sample of the series have come to stand in its place.
@@ -205,14 +205,14 @@ def settle(cursor: Cursor, settlements: Sequence[Settlement], now_ms: int, as_of
     return settled
 
 
-def _are_stretch(cursor: Cursor, first: Key, last: Key, count: int) -> bool:
+def _is_contiguous(cursor: Cursor, first: Key, last: Key, count: int) -> bool:
     """Say whether so many samples are all that there are from one to another.
 
     Those that were read are then all that stand there, if none was written since.
 
     :param first: its ``(timestamp_ms, series_id)``.
     """
-    cursor.execute(COUNT_STRETCH, (*first, *last, count + 1))
+    cursor.execute(COUNT_RANGE, (*first, *last, count + 1))
     return bool(cursor.fetchone()[0] == count)
 
 

@@ -43,7 +43,7 @@ WHERE timestamp_ms >= ? AND timestamp_ms < ? AND series_id IN (SELECT value FROM
 ORDER BY timestamp_ms, series_id
 """
 
-Stored = tuple[int, str, str]
+SeriesRow = tuple[int, str, str]
 """A series: ``(id, name, tags as JSON)``."""
 
 
@@ -64,7 +64,7 @@ class Grid(NamedTuple):
         return self.begin_ms + self.step_ms * self.points
 
 
-class Line:
+class Buckets:
     """The points of one line, as they come together.
 
     :ivar weight: of each point, how many samples of a gauge are in it, or how many seconds of a
@@ -96,7 +96,7 @@ class Line:
         self.high[point] = max(self.high[point], high)
 
 
-class Scan:
+class RangeScan:
     """A query under way; nothing of it is kept in the database between two pieces.
 
     :param gauges: the line of each series whose values count, by its id.
@@ -104,7 +104,7 @@ class Scan:
     """
 
     def __init__(
-        self, grid: Grid, gauges: Mapping[int, Line], counters: Mapping[int, Line]
+        self, grid: Grid, gauges: Mapping[int, Buckets], counters: Mapping[int, Buckets]
     ) -> None:
         self._grid = grid
         self._gauges = gauges
@@ -153,7 +153,7 @@ class Scan:
             self._counters[one].add((at_ms - first_ms) // step_ms, seconds, rise, rate, rate)
 
 
-def all_series(cursor: Cursor, after: int = 0) -> list[Stored]:
+def all_series(cursor: Cursor, after: int = 0) -> list[SeriesRow]:
     """List the series of numbers, by id; at most :data:`SERIES`.
 
     :param after: begin behind this id.
@@ -165,7 +165,7 @@ def all_series(cursor: Cursor, after: int = 0) -> list[Stored]:
     return cursor.fetchall()
 
 
-def series_named(cursor: Cursor, names: Collection[str], after: int = 0) -> list[Stored]:
+def series_named(cursor: Cursor, names: Collection[str], after: int = 0) -> list[SeriesRow]:
     """List those series of numbers that have one of these names, as :func:`all_series` does."""
     cursor.execute(
         "SELECT id, name, tags FROM series WHERE name IN (SELECT value FROM json_each(?))"

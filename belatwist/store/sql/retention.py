@@ -4,9 +4,10 @@ Samples are deleted once they are settled (accepted or rejected) and old enough,
 database is too large. Each function looks at a bounded number of rows and says where the next call
 begins, so that whoever wants to write meanwhile waits for one call at most.
 
-Nothing here looks at a sample's own time to tell its age: it may be days old when it is uploaded.
-Checkpoints are numbered in the order in which they were made, whatever the clock said then. So what
-is old enough is always "all up to a certain checkpoint", and :class:`Ages` finds that checkpoint.
+A sample's own time does not tell its age here: it may be days old when it is uploaded. Settlements
+(rows of ``upload_checkpoints``) are numbered in the order in which they were made, whatever the
+clock said then. What is old enough is therefore all up to one settlement, which
+:class:`ExpiryClock` finds.
 """
 
 from collections import deque
@@ -34,7 +35,7 @@ CLOCK_TRUST = 3600.0
 """For this long, in seconds, a new process does not judge by the wall clock. A device without a
 battery for its clock has had it set by then."""
 
-EVER = (1 << 63) - 1
+MAX_TIMESTAMP = (1 << 63) - 1
 """No sample is stamped later."""
 
 
@@ -70,70 +71,73 @@ class Size(NamedTuple):
         return self.file - self.free
 
 
-class Mark(NamedTuple):
+class Observation(NamedTuple):
     """A moment of this run.
 
     :ivar seconds: when, on the monotonic clock.
-    :ivar checkpoint: the newest checkpoint then.
+    :ivar settlement: the newest settlement then.
     :ivar wall_ms: what the wall clock said then.
     """
 
     seconds: float
-    checkpoint: int
+    settlement: int
     wall_ms: int
 
 
-class Ages:
+class ExpiryClock:
     """Tells what is old enough, wherever the wall clock jumps.
 
-    What was uploaded in this run is timed on the monotonic clock, by marks. What was uploaded in
-    an earlier run can only be judged by the wall clock; when that is wrong, it is at the latest old
-    enough when this run is.
+    The monotonic clock, through observations, times what was uploaded in this run. Only the wall
+    clock can judge what an earlier run uploaded; if that clock is wrong, such samples are old enough
+    at the latest when this run is.
 
     :param keep: seconds that something is kept.
     :param start: the beginning of this run.
     """
 
-    def __init__(self, keep: float, start: Mark) -> None:
+    def __init__(self, keep: float, start: Observation) -> None:
         self._keep = keep
         self._start = start
-        self._marks = deque([start])
+        self._observations = deque([start])
 
-    def note(self, mark: Mark) -> bool:
-        """Take note of the present; often enough is what matters, about 100 marks are kept.
+    def observe(self, now: Observation) -> bool:
+        """Take note of the present; about 100 observations are kept.
 
-        :return: whether this is another database than before: a checkpoint's number never falls.
+        :return: whether this is another database than before: a settlement's number never falls.
         """
-        if mark.checkpoint < self._marks[-1].checkpoint:
-            self._start = mark
-            self._marks = deque([mark])
+        if now.settlement < self._observations[-1].settlement:
+            self._start = now
+            self._observations = deque([now])
             return True
-        if mark.seconds - self._marks[-1].seconds >= self._keep / 100:
-            self._marks.append(mark)
+        if now.seconds - self._observations[-1].seconds >= self._keep / 100:
+            self._observations.append(now)
         return False
 
-    def bounds(self, cursor: Cursor, now: Mark) -> tuple[int, int]:
+    def bounds(self, cursor: Cursor, now: Observation) -> tuple[int, int]:
         """Find what is old enough.
 
-        :return: the last checkpoint that is (0 for none), and the time before which what was
+        :return: the last settlement that is (0 for none), and the time before which what was
             stamped but never uploaded is, in milliseconds.
         """
-        while len(self._marks) > 1 and now.seconds - self._marks[1].seconds >= self._keep:
-            self._marks.popleft()
-        checkpoint, before_ms = 0, MIN_KEY[0]
+        while (
+            len(self._observations) > 1
+            and now.seconds - self._observations[1].seconds >= self._keep
+        ):
+            self._observations.popleft()
+        settlement, before_ms = 0, MIN_KEY[0]
         cutoff_ms = now.wall_ms - round(self._keep * 1000)
-        if now.seconds - self._marks[0].seconds >= self._keep:
-            checkpoint = self._marks[0].checkpoint
-            before_ms = min(cutoff_ms, self._marks[0].wall_ms)
+        if now.seconds - self._observations[0].seconds >= self._keep:
+            settlement = self._observations[0].settlement
+            before_ms = min(cutoff_ms, self._observations[0].wall_ms)
         if now.seconds - self._start.seconds >= min(CLOCK_TRUST, self._keep):
             cursor.execute(
                 # If one is old enough, then those before it are, whatever their times say.
                 "SELECT max(id) FROM upload_checkpoints WHERE id <= ? AND upload_time <= ?",
-                (self._start.checkpoint, cutoff_ms),
+                (self._start.settlement, cutoff_ms),
             )
-            checkpoint = max(checkpoint, cursor.fetchone()[0] or 0)
+            settlement = max(settlement, cursor.fetchone()[0] or 0)
             before_ms = max(before_ms, min(cutoff_ms, self._start.wall_ms))
-        return checkpoint, before_ms
+        return settlement, before_ms
 
 
 def size(cursor: Cursor) -> Size:
@@ -145,16 +149,16 @@ def size(cursor: Cursor) -> Size:
     return Size(*cursor.fetchone())
 
 
-def newest_checkpoint(cursor: Cursor) -> int:
-    """Return the newest checkpoint's id; 0 when there is none."""
+def newest_settlement(cursor: Cursor) -> int:
+    """Return the newest settlement's id; 0 when there is none."""
     cursor.execute("SELECT max(id) FROM upload_checkpoints")
     return int(cursor.fetchone()[0] or 0)
 
 
-def span(cursor: Cursor, checkpoint: int) -> tuple[Key, int]:
-    """Find where the samples of all checkpoints up to one are.
+def span(cursor: Cursor, settlement: int) -> tuple[Key, int]:
+    """Find where the samples of all settlements up to one are.
 
-    A checkpoint that does not say where its samples begin may have them anywhere.
+    A settlement that does not say where its samples begin may have them anywhere.
 
     :return: where to begin to look, and the last timestamp to look at.
     """
@@ -162,7 +166,7 @@ def span(cursor: Cursor, checkpoint: int) -> tuple[Key, int]:
         "SELECT min(ifnull(first_uploaded_timestamp, ?)),"
         " max(iif(first_uploaded_timestamp IS NULL, ?, last_uploaded_timestamp))"
         " FROM upload_checkpoints WHERE id <= ?",
-        (MIN_KEY[0], EVER, checkpoint),
+        (MIN_KEY[0], MAX_TIMESTAMP, settlement),
     )
     first_ms, last_ms = cursor.fetchone()
     return (MIN_KEY if first_ms is None else (first_ms, 0)), MIN_KEY[
@@ -170,8 +174,8 @@ def span(cursor: Cursor, checkpoint: int) -> tuple[Key, int]:
     ] if last_ms is None else last_ms
 
 
-def delete_settled(cursor: Cursor, after: Key, last_ms: int, checkpoint: int) -> Deleted:
-    """Delete samples that were settled up to a checkpoint, the oldest first.
+def delete_settled(cursor: Cursor, after: Key, last_ms: int, settlement: int) -> Deleted:
+    """Delete samples that were settled up to a settlement, the oldest first.
 
     :param after: begin behind this sample.
     :param last_ms: the last timestamp to look at.
@@ -181,7 +185,7 @@ def delete_settled(cursor: Cursor, after: Key, last_ms: int, checkpoint: int) ->
         "SELECT timestamp_ms, series_id FROM samples NOT INDEXED"
         " WHERE (timestamp_ms, series_id) > (?, ?) AND (timestamp_ms, series_id) <= (?, ?)"
         " AND checkpoint_id <= ? ORDER BY timestamp_ms, series_id LIMIT ?",
-        (*after, *(end or (last_ms, ID_BASE)), checkpoint, ROWS),
+        (*after, *(end or (last_ms, ID_BASE)), settlement, ROWS),
     )
     keys = cursor.fetchall()
     if not keys:
@@ -190,7 +194,7 @@ def delete_settled(cursor: Cursor, after: Key, last_ms: int, checkpoint: int) ->
         "DELETE FROM samples"
         " WHERE (timestamp_ms, series_id) > (?, ?) AND (timestamp_ms, series_id) <= (?, ?)"
         " AND checkpoint_id <= ?",
-        (*after, *keys[-1], checkpoint),
+        (*after, *keys[-1], settlement),
     )
     return _deleted(keys, keys[-1] if len(keys) == ROWS else end)
 
@@ -228,8 +232,8 @@ def delete_pending(cursor: Cursor) -> Deleted:
     return _deleted(keys, keys[-1] if keys else None)
 
 
-def delete_checkpoints(cursor: Cursor, checkpoint: int) -> int:
-    """Delete checkpoints, up to one, whose samples are all deleted.
+def delete_settlements(cursor: Cursor, settlement: int) -> int:
+    """Delete settlements, up to one, whose samples are all deleted.
 
     The newest one stays, so that no number is ever given twice; it says that it has no samples.
 
@@ -238,13 +242,13 @@ def delete_checkpoints(cursor: Cursor, checkpoint: int) -> int:
     cursor.execute(
         "DELETE FROM upload_checkpoints WHERE id IN (SELECT id FROM upload_checkpoints"
         " WHERE id <= ? AND id < (SELECT max(id) FROM upload_checkpoints) ORDER BY id LIMIT ?)",
-        (checkpoint, ROWS),
+        (settlement, ROWS),
     )
     deleted = cursor.rowcount
     cursor.execute(
         "UPDATE upload_checkpoints SET first_uploaded_timestamp = ?"
         " WHERE id <= ? AND first_uploaded_timestamp IS NOT ?",
-        (EVER, checkpoint, EVER),
+        (MAX_TIMESTAMP, settlement, MAX_TIMESTAMP),
     )
     return deleted
 
@@ -263,7 +267,7 @@ def note_deleted(cursor: Cursor, before_ms: int) -> None:
     )
 
 
-def is_crowded(cursor: Cursor) -> bool:
+def needs_cleanup(cursor: Cursor) -> bool:
     """Tell whether there are so many sessions or series that the unused ones should go."""
     cursor.execute(
         "SELECT (SELECT count(*) FROM sessions) > ? OR (SELECT count(*) FROM series) > ?",
@@ -281,11 +285,11 @@ def collect_used(
     :param after: begin behind this row.
     :return: where the next call begins; ``None`` at the end of the table.
     """
-    end = _key_at(cursor, table, after, EVER, SCAN)
+    end = _key_at(cursor, table, after, MAX_TIMESTAMP, SCAN)
     cursor.execute(
         f"SELECT DISTINCT session_number, series_id FROM {table} NOT INDEXED"  # noqa: S608 - one of two names
         " WHERE (timestamp_ms, series_id) > (?, ?) AND (timestamp_ms, series_id) <= (?, ?)",
-        (*after, *(end or (EVER, ID_BASE))),
+        (*after, *(end or (MAX_TIMESTAMP, ID_BASE))),
     )
     for session, one in cursor.fetchall():
         sessions.add(session)

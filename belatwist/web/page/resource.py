@@ -20,7 +20,15 @@ from twisted.web.iweb import IRequest
 
 from belatwist.metrics.catalogue import CATALOGUE, MetricType
 from belatwist.model import REAL, Sample
-from belatwist.store.sql.ranges import SERIES, Grid, Line, Scan, Stored, all_series, series_named
+from belatwist.store.sql.ranges import (
+    SERIES,
+    Buckets,
+    Grid,
+    RangeScan,
+    SeriesRow,
+    all_series,
+    series_named,
+)
 from belatwist.web.gzip import GzipEncoder, gzip_body
 from belatwist.web.page.index import STATIC, render
 from belatwist.web.page.query import MAX_SERIES, BadQueryError, RangeQuery, read
@@ -70,7 +78,7 @@ class ChartSource(Protocol):
 
     opening: str | None
 
-    def maintain(self, function: Callable[..., T], *args: object) -> "Deferred[T]":
+    def transact(self, function: Callable[..., T], *args: object) -> "Deferred[T]":
         """Run a function of a cursor on the database's thread."""
         ...
 
@@ -86,9 +94,9 @@ class _Lines:
     :ivar counters: those of counters.
     """
 
-    shown: dict[tuple[str, str], Line] = field(default_factory=dict)
-    gauges: dict[int, Line] = field(default_factory=dict)
-    counters: dict[int, Line] = field(default_factory=dict)
+    shown: dict[tuple[str, str], Buckets] = field(default_factory=dict)
+    gauges: dict[int, Buckets] = field(default_factory=dict)
+    counters: dict[int, Buckets] = field(default_factory=dict)
 
 
 class Page:
@@ -176,11 +184,11 @@ class Page:
     async def _points(self, query: RangeQuery) -> bytes:
         lines = await self._lines(query)
         grid = Grid(query.start * 1000, query.step * 1000, query.points)
-        scan = Scan(grid, lines.gauges, lines.counters)
+        scan = RangeScan(grid, lines.gauges, lines.counters)
         more = bool(lines.shown)
         while more:
             # When the client has gone, Klein cancels what is waited for, and with it all of this.
-            more = await self._source.maintain(scan.advance)
+            more = await self._source.transact(scan.advance)
         encoded = []
         for (name, tags), line in sorted(lines.shown.items(), key=lambda item: item[0]):
             await self._yield()
@@ -194,20 +202,20 @@ class Page:
             values = json.loads(tags)
             if not any(one.matches(name, values) for one in query.selectors):
                 continue
-            line = lines.shown.setdefault((name, tags), Line(query.points))
+            line = lines.shown.setdefault((name, tags), Buckets(query.points))
             (lines.counters if is_counter(name) else lines.gauges)[number] = line
             if len(lines.shown) > MAX_SERIES:
                 raise BadQueryError(f"series: these are more than {MAX_SERIES}; name their tags")
         return lines
 
-    async def _stored(self, names: list[str]) -> AsyncIterator[Stored]:
+    async def _stored(self, names: list[str]) -> AsyncIterator[SeriesRow]:
         """Find series: those with one of the names, or all of them."""
         after, more = 0, True
         while more:
             found = await (
-                self._source.maintain(series_named, names, after)
+                self._source.transact(series_named, names, after)
                 if names
-                else self._source.maintain(all_series, after)
+                else self._source.transact(all_series, after)
             )
             for one in found:
                 yield one
@@ -271,7 +279,7 @@ def _described(name: str, tags: str) -> dict[str, Any]:
     }
 
 
-def _encoded(name: str, tags: str, line: Line, query: RangeQuery) -> bytes:
+def _encoded(name: str, tags: str, line: Buckets, query: RangeQuery) -> bytes:
     known = [i for i in range(query.points) if line.weight[i]]
     result = _described(name, tags)
     result["times"] = [query.start + i * query.step for i in known]

@@ -110,10 +110,10 @@ class ReplaceTests(InFolder):
         self.path.write_bytes(data)
         done = replacement.replace(self.path, NOW, known or {})
         found = content(self.path)
-        self.assertEqual(len(found), done.carried)
+        self.assertEqual(len(found), done.recovered)
         original = healthy()[1]
         self.assertEqual({key for key, row in found.items() if original.get(key) != row}, set())
-        self.assertEqual(done.aside.read_bytes(), data)
+        self.assertEqual(done.backup_path.read_bytes(), data)
         self.assertEqual(query(self.path, "PRAGMA integrity_check"), [("ok",)])
         self.assertEqual(query(self.path, "PRAGMA auto_vacuum"), [(2,)])
         left = {p.name for p in self.folder.iterdir()} - {"metrics.db"}
@@ -123,16 +123,16 @@ class ReplaceTests(InFolder):
     def test_a_healthy_one(self) -> None:
         """Everything pending is carried over, nothing that was uploaded."""
         done = self.replaced(healthy()[0])
-        self.assertEqual((done.carried, done.listed, done.stopped), (8000, 8000, None))
-        self.assertEqual(done.aside.name, "metrics.db.corrupt-20261122T103356Z")
+        self.assertEqual((done.recovered, done.indexed, done.stopped), (8000, 8000, None))
+        self.assertEqual(done.backup_path.name, "metrics.db.corrupt-20261122T103356Z")
 
     def test_a_damaged_leaf(self) -> None:
         """It costs its own samples and the two next to it."""
         _, _, pages = healthy()
         leaf = pages["samples"][len(pages["samples"]) * 3 // 4]
         done = self.replaced(overwritten(leaf))
-        self.assertGreater(done.carried, 8000 - 160)
-        self.assertLess(done.carried, 8000)
+        self.assertGreater(done.recovered, 8000 - 160)
+        self.assertLess(done.recovered, 8000)
         self.assertIsNone(done.stopped)
 
     def test_several_damaged_leaves(self) -> None:
@@ -140,41 +140,41 @@ class ReplaceTests(InFolder):
         leaves = healthy()[2]["samples"][-40:-2:9]
         for garbage in (None, b"\0", b"\xff"):
             done = self.replaced(overwritten(*leaves, garbage=garbage))
-            self.assertGreater(done.carried, 8000 - 170 * len(leaves))
-            self.assertLess(done.carried, 8000)
+            self.assertGreater(done.recovered, 8000 - 170 * len(leaves))
+            self.assertLess(done.recovered, 8000)
 
     def test_damage_elsewhere_costs_nothing(self) -> None:
         """Each of the other trees may be lost as a whole: the index, or one of two of a series."""
         pages = healthy()[2]
         for name in pages.keys() - {"samples", "sessions", "sqlite_schema"}:
-            self.assertEqual(self.replaced(overwritten(*pages[name])).carried, 8000, name)
+            self.assertEqual(self.replaced(overwritten(*pages[name])).recovered, 8000, name)
 
     def test_the_series_are_lost(self) -> None:
         """Without them samples have no names, unless the running process still knows them."""
         pages = healthy()[2]
         lost = overwritten(*pages["series"], *pages["sqlite_autoindex_series_1"])
-        self.assertEqual(self.replaced(lost).carried, 0)
+        self.assertEqual(self.replaced(lost).recovered, 0)
         known = dict(enumerate(SERIES, start=1))
-        self.assertEqual(self.replaced(lost, known).carried, 8000)
+        self.assertEqual(self.replaced(lost, known).recovered, 8000)
 
     def test_the_header_is_lost(self) -> None:
         """Where the tables are is known all the same."""
         data = healthy()[0]
-        self.assertEqual(self.replaced(b"\xa5" * 100 + data[100:]).carried, 8000)
-        self.assertEqual(self.replaced(overwritten(1)).carried, 8000)
-        self.assertEqual(self.replaced(overwritten(1, garbage=b"\0")).carried, 8000)
+        self.assertEqual(self.replaced(b"\xa5" * 100 + data[100:]).recovered, 8000)
+        self.assertEqual(self.replaced(overwritten(1)).recovered, 8000)
+        self.assertEqual(self.replaced(overwritten(1, garbage=b"\0")).recovered, 8000)
 
     def test_the_file_is_cut(self) -> None:
         """What is left of it is read."""
         data = healthy()[0]
         done = self.replaced(data[: len(data) // 2 + 77])
-        self.assertGreater(done.carried, 500)
+        self.assertGreater(done.recovered, 500)
         for size in (1, 100, 511, 512, PAGE, PAGE + 1):
-            self.assertEqual(self.replaced(data[:size]).carried, 0)
+            self.assertEqual(self.replaced(data[:size]).recovered, 0)
 
     def test_something_else(self) -> None:
         """A file of another kind holds nothing to carry over."""
-        self.assertEqual(self.replaced(b"metrics, but not in a database\n" * 200).carried, 0)
+        self.assertEqual(self.replaced(b"metrics, but not in a database\n" * 200).recovered, 0)
 
     def test_the_write_ahead_log_counts(self) -> None:
         """What had not been written back yet is carried over, and the log is moved aside, too."""
@@ -186,8 +186,8 @@ class ReplaceTests(InFolder):
         path = self.folder / "crashed.db"
         path.write_bytes(b"\xa5" * 50 + path.read_bytes()[50:])
         done = replacement.replace(path, NOW, {})
-        self.assertEqual(done.carried, 2)
-        self.assertTrue(done.aside.with_name(done.aside.name + "-wal").exists())
+        self.assertEqual(done.recovered, 2)
+        self.assertTrue(done.backup_path.with_name(done.backup_path.name + "-wal").exists())
         self.assertEqual({row[4] for row in content(path).values()}, {"{}", '{"core":"0"}'})
 
     def test_nothing_is_overwritten(self) -> None:
@@ -200,7 +200,7 @@ class ReplaceTests(InFolder):
     def replaced_once(self, number: int) -> str:
         """Replace a file that holds a digit."""
         self.path.write_bytes(str(number).encode())
-        return replacement.replace(self.path, NOW, {}).aside.name
+        return replacement.replace(self.path, NOW, {}).backup_path.name
 
     def test_an_interrupted_replacement_is_finished(self) -> None:
         """Killed before any of the renamings, the next start has the pending rows all the same."""
@@ -222,19 +222,19 @@ class ReplaceTests(InFolder):
         """Half a new database beside the damaged one is thrown away."""
         (self.folder / "metrics.db.new").write_bytes(b"half")
         (self.folder / "metrics.db.new-journal").write_bytes(b"half")
-        self.assertEqual(self.replaced(healthy()[0]).carried, 8000)
+        self.assertEqual(self.replaced(healthy()[0]).recovered, 8000)
 
     def test_little_space(self) -> None:
         """The new database is begun all the same, and the reason is told."""
         with mock.patch.object(replacement, "_has_room", return_value=False):
             done = self.replaced(healthy()[0])
-        self.assertEqual((done.carried, done.stopped), (0, "the disk is nearly full"))
+        self.assertEqual((done.recovered, done.stopped), (0, "the disk is nearly full"))
 
     def test_no_time(self) -> None:
         """Reading ends after its time, and that is told."""
         with mock.patch.object(reader, "SECONDS", -1.0):
             done = self.replaced(healthy()[0])
-        self.assertEqual(done.carried, 0)
+        self.assertEqual(done.recovered, 0)
         self.assertIn("longer than", done.stopped or "")
 
     def test_the_disk_does_not_take_a_new_one(self) -> None:
@@ -270,7 +270,7 @@ def test_sectors_of_garbage(seed: int, tmp_path: Path) -> None:
     path.write_bytes(damaged_by(random.Random(seed), data))
     done = replacement.replace(path, NOW, {})
     found = content(path)
-    assert len(found) <= done.carried
+    assert len(found) <= done.recovered
     assert {key: row for key, row in found.items() if original.get(key, row)[:1] != row[:1]} == {}
     assert {key for key in found if key not in original} == set()
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
@@ -309,7 +309,7 @@ class OpeningTests(InFolder):
             store = self.opened(self.path, "s2")
         self.assertEqual(store.pending, 8000)
         assert store.salvaged is not None
-        self.assertEqual(store.salvaged.carried, 8000)
+        self.assertEqual(store.salvaged.recovered, 8000)
         self.assertIn("file is not a database; it is replaced", log.texts(LogLevel.error)[0])
         self.assertIn(
             "8000 pending samples were carried over, of 8000", log.texts(LogLevel.warn)[0]
@@ -338,7 +338,7 @@ class OpeningTests(InFolder):
         self.path.write_bytes(b"\xa5" * old + older.read_bytes()[old:])
         store = self.opened(self.path, "s2")
         assert store.salvaged is not None
-        self.assertEqual((store.salvaged.carried, store.salvaged.listed), (8000, 8000))
+        self.assertEqual((store.salvaged.recovered, store.salvaged.indexed), (8000, 8000))
 
     def test_no_database(self) -> None:
         """A file of something else is moved aside, too: it cannot be told from a damaged one."""
@@ -429,7 +429,7 @@ class RunningTests(InFolder):
         self.assertEqual(counted["storage_metrics_dropped_total"], lost)
         self.assertGreater(lost, 0)
         self.assertGreater(self.store.pending, 8000 - 160)
-        self.assertEqual(self.store.pending, self.store.salvaged.carried)
+        self.assertEqual(self.store.pending, self.store.salvaged.recovered)
         before = self.store.pending
         self.assertEqual(self.successResultOf(self.store.add([sample(SERIES[0], 5, 1)])), 1)
         batch = self.successResultOf(self.store.fetch(10_000, suite.EVER))

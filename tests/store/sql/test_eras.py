@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from belatwist.store import Key
 from belatwist.store.sql import eras
-from belatwist.store.sql.eras import Place
+from belatwist.store.sql.eras import RestampProgress
 from tests.store.databases import fresh
 
 # Close to each other, so that each stands where another one goes; a series' priority may change.
@@ -43,13 +43,13 @@ def insert(db: sqlite3.Connection, rows: dict[Key, int], era: int | None) -> Non
 
 
 def move_all(db: sqlite3.Connection) -> tuple[int, int]:
-    """Move portion by portion, until there is nothing more."""
+    """Move batch by batch, until there is nothing more."""
     count = dropped = 0
-    place: Place | None = None
+    progress: RestampProgress | None = None
     for _ in range(1000):
-        moved = eras.move(db.cursor(), place)
+        moved = eras.restamp(db.cursor(), progress)
         db.commit()
-        count, dropped, place = count + moved.count, dropped + moved.dropped, moved.place
+        count, dropped, progress = count + moved.count, dropped + moved.dropped, moved.progress
         if not moved.more:
             return count, dropped
     raise AssertionError("there is no end to it")
@@ -62,11 +62,11 @@ def places(db: sqlite3.Connection, era: int) -> dict[Key, int]:
 
 
 @given(_KEYS, _STEPS, st.lists(_STEPS, max_size=2), st.integers(1, 5))
-def test_each_is_moved_once(rows: dict[Key, int], step: int, more: list[int], portion: int) -> None:
+def test_each_is_moved_once(rows: dict[Key, int], step: int, more: list[int], batch: int) -> None:
     """By one step, or by several that came before the first was over; whatever the portions."""
-    with closing(make(rows)) as db, mock.patch.object(eras, "ROWS", portion):
+    with closing(make(rows)) as db, mock.patch.object(eras, "ROWS", batch):
         era = eras.step(db.cursor(), 1, step)
-        eras.move(db.cursor(), None)
+        eras.restamp(db.cursor(), None)
         for another in more:
             era = eras.step(db.cursor(), era, another)
         count, dropped = move_all(db)
@@ -78,10 +78,10 @@ def test_each_is_moved_once(rows: dict[Key, int], step: int, more: list[int], po
 
 
 @given(_KEYS, _KEYS, _STEPS, st.integers(1, 5))
-def test_others_stay(rows: dict[Key, int], others: dict[Key, int], step: int, portion: int) -> None:
+def test_others_stay(rows: dict[Key, int], others: dict[Key, int], step: int, batch: int) -> None:
     """What belongs to no era, or to another one, stays; what would come to stand on it goes."""
     others = {key: priority for key, priority in others.items() if key not in rows}
-    with closing(make(rows)) as db, mock.patch.object(eras, "ROWS", portion):
+    with closing(make(rows)) as db, mock.patch.object(eras, "ROWS", batch):
         insert(db, others, 2)
         era = eras.step(db.cursor(), 1, step)
         count, dropped = move_all(db)

@@ -210,7 +210,7 @@ def test_a_stretch_is_of_nothing_else(db: sqlite3.Connection) -> None:
     assert states(db) == {1: 1, 2: 0, 3: 0, 4: 1}
 
 
-@pytest.mark.parametrize("statement", [queries.COUNT_STRETCH, queries.MARK_STRETCH])
+@pytest.mark.parametrize("statement", [queries.COUNT_RANGE, queries.MARK_RANGE])
 def test_a_stretch_is_found_by_its_ends(db: sqlite3.Connection, statement: str) -> None:
     """However large the table is, no more of it is read than the stretch."""
     fill(db, 2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from belatwist.model import Series, sample
 from belatwist.store.sql import ranges
-from belatwist.store.sql.ranges import GAP_MS, Grid, Line, Scan, all_series, series_named
+from belatwist.store.sql.ranges import GAP_MS, Buckets, Grid, RangeScan, all_series, series_named
 from tests.store.databases import CORE, LOAD, STATE, accept, fresh, insert, pending, settle
 
 SENT = Series.of("network.tx_bytes_total", "box", {"interface": "usb0"})
@@ -25,8 +25,10 @@ def scan(
     connection: sqlite3.Connection, grid: Grid, gauges: list[int], counters: list[int]
 ) -> dict[int, Points]:
     """Run a whole query: by series and point, least, mean and most."""
-    lines = {one: Line(grid.points) for one in (*gauges, *counters)}
-    query = Scan(grid, {one: lines[one] for one in gauges}, {one: lines[one] for one in counters})
+    lines = {one: Buckets(grid.points) for one in (*gauges, *counters)}
+    query = RangeScan(
+        grid, {one: lines[one] for one in gauges}, {one: lines[one] for one in counters}
+    )
     cursor = connection.cursor()
     while query.advance(cursor):
         assert not connection.in_transaction

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from belatwist.model import Sample, Series, sample
 from belatwist.store import MIN_KEY, Key, Row
 from belatwist.store.sql import queries, retention
-from belatwist.store.sql.retention import EVER, Ages, Deleted, Mark
+from belatwist.store.sql.retention import MAX_TIMESTAMP, Deleted, ExpiryClock, Observation
 from tests.store.databases import (
     CORE,
     LOAD,
@@ -49,14 +49,14 @@ def rows(db: sqlite3.Connection, *timestamps: int) -> list[Row]:
     return [row for row in pending(db) if row[0] in timestamps]
 
 
-def steps(db: sqlite3.Connection, checkpoint: int) -> list[Deleted]:
-    """Delete what was settled up to a checkpoint, in as many calls as it takes."""
+def steps(db: sqlite3.Connection, settlement: int) -> list[Deleted]:
+    """Delete what was settled up to a settlement, in as many calls as it takes."""
     cursor = db.cursor()
-    first, last_ms = retention.span(cursor, checkpoint)
+    first, last_ms = retention.span(cursor, settlement)
     after: Key | None = first
     done = []
     while after is not None:
-        done.append(retention.delete_settled(cursor, after, last_ms, checkpoint))
+        done.append(retention.delete_settled(cursor, after, last_ms, settlement))
         after = done[-1].after
         assert len(done) < 1000
     return done
@@ -68,7 +68,7 @@ def ids(db: sqlite3.Connection, table: str = "upload_checkpoints", column: str =
 
 
 def test_settled_samples_are_deleted(db: sqlite3.Connection) -> None:
-    """Accepted and rejected ones up to the checkpoint go; later ones and pending ones stay."""
+    """Accepted and rejected ones up to the settlement go; later ones and pending ones stay."""
     fill(db, 8)
     settle(db, accept(rows(db, 1, 5)), reject(rows(db, 3), "no"), accept(rows(db, 2)))
     assert [d.count for d in steps(db, 2)] == [3, 0]
@@ -99,7 +99,7 @@ def test_a_call_looks_at_few_rows(db: sqlite3.Connection) -> None:
 
 
 def test_old_pending_rows_are_not_looked_at(db: sqlite3.Connection) -> None:
-    """Where settled samples are is known from their checkpoints: what lies before costs nothing."""
+    """Where settled samples are is known from their settlements: what lies before costs nothing."""
     fill(db, 5000)
     settle(db, accept(rows(db, 4991, 4992)), accept(rows(db, 4993, 4995)))
     assert retention.span(db.cursor(), 2) == ((4991, 0), 4995)
@@ -108,22 +108,22 @@ def test_old_pending_rows_are_not_looked_at(db: sqlite3.Connection) -> None:
 
 
 def test_a_checkpoint_that_does_not_say_where(db: sqlite3.Connection) -> None:
-    """Of a checkpoint from elsewhere all samples are found, wherever they are."""
+    """Of a settlement from elsewhere all samples are found, wherever they are."""
     fill(db, 8)
     settle(db, accept(rows(db, 1, 7)))
     db.execute("UPDATE upload_checkpoints SET first_uploaded_timestamp = NULL,"
                " last_uploaded_timestamp = 3")  # fmt: skip
-    assert retention.span(db.cursor(), 1) == (MIN_KEY, EVER)
+    assert retention.span(db.cursor(), 1) == (MIN_KEY, MAX_TIMESTAMP)
     assert sum(d.count for d in steps(db, 1)) == 2
-    retention.delete_checkpoints(db.cursor(), 1)
+    retention.delete_settlements(db.cursor(), 1)
     assert steps(db, 1) == [Deleted()]
     assert len(keys(db)) == 6
 
 
 def test_nothing_settled(db: sqlite3.Connection) -> None:
-    """Without checkpoints there is nothing to look at."""
+    """Without settlements there is nothing to look at."""
     fill(db, 8)
-    assert retention.newest_checkpoint(db.cursor()) == 0
+    assert retention.newest_settlement(db.cursor()) == 0
     assert steps(db, 0) == [Deleted()]
     assert len(keys(db)) == 8
 
@@ -164,11 +164,11 @@ _settlement = st.tuples(st.booleans(), st.lists(st.integers(0, 30), min_size=1, 
 def test_exactly_what_was_settled_is_deleted(
     stored: list[Key],
     settlements: list[tuple[bool, list[int]]],
-    checkpoint: int,
+    settlement: int,
     limit: int,
     scan: int,
 ) -> None:
-    """Whatever was settled when and in which order: all up to the checkpoint goes, nothing else."""
+    """Whatever was settled when and in which order: all up to the settlement goes, nothing else."""
     series = one_priority_each()
     with (
         closing(fresh()) as db,
@@ -179,8 +179,8 @@ def test_exactly_what_was_settled_is_deleted(
             due = pending(db)
             if meant := [due[n] for n in chosen if n < len(due)]:
                 settle(db, accept(meant) if accepted else reject(meant, "no"))
-        expected = keys(db, f"checkpoint_id IS NULL OR checkpoint_id > {checkpoint}")
-        done = steps(db, checkpoint)
+        expected = keys(db, f"checkpoint_id IS NULL OR checkpoint_id > {settlement}")
+        done = steps(db, settlement)
         assert keys(db) == expected
         assert all(d.count <= limit for d in done)
         deleted = [d for d in done if d.count]
@@ -193,7 +193,7 @@ def test_emptied_checkpoints_are_deleted(db: sqlite3.Connection) -> None:
     for row in pending(db):
         settle(db, accept([row]))
     steps(db, 8)
-    counts = [retention.delete_checkpoints(db.cursor(), 8) for _ in range(4)]
+    counts = [retention.delete_settlements(db.cursor(), 8) for _ in range(4)]
     assert counts == [3, 3, 1, 0]
     assert ids(db) == [8]
     assert steps(db, 8) == [Deleted()]
@@ -203,7 +203,7 @@ def test_emptied_checkpoints_are_deleted(db: sqlite3.Connection) -> None:
 
 
 def test_a_walk_that_ends_early_is_remembered(db: sqlite3.Connection) -> None:
-    """What is deleted up to a time is not looked for again; checkpoints that are empty go."""
+    """What is deleted up to a time is not looked for again; settlements that are empty go."""
     fill(db, 9)
     for timestamps in ((1, 2), (3, 6), (7, 8), (9,)):
         settle(db, accept(rows(db, *timestamps)))
@@ -278,7 +278,7 @@ def test_sessions_without_samples_are_deleted(
 ) -> None:
     """But for the latest, those that have samples or texts, and those that ended lately."""
     monkeypatch.setattr(retention, "SESSIONS", 2)
-    assert not retention.is_crowded(db.cursor())
+    assert not retention.needs_cleanup(db.cursor())
     for number in range(2, 13):
         db.execute(
             "INSERT INTO sessions VALUES (?, ?, 1000, ?, 'completed', '{}')",
@@ -286,7 +286,7 @@ def test_sessions_without_samples_are_deleted(
         )
     queries.insert(db.cursor(), [sample(LOAD, ms, 0) for ms in range(10)], {}, 3)
     queries.insert(db.cursor(), [Sample(STATE, 1, "x")], {}, 4)
-    assert retention.is_crowded(db.cursor())
+    assert retention.needs_cleanup(db.cursor())
     sessions, _ = used(db)
     assert sessions == {3, 4}
     counts = [retention.delete_sessions(db.cursor(), sessions, 6000) for _ in range(3)]
@@ -307,7 +307,7 @@ def test_series_without_samples_are_deleted_when_there_are_many(
     assert series == {5, 9}
     assert retention.delete_series(db.cursor(), series) == 0
     monkeypatch.setattr(retention, "SERIES", 3)
-    assert retention.is_crowded(db.cursor())
+    assert retention.needs_cleanup(db.cursor())
     assert [retention.delete_series(db.cursor(), series) for _ in range(3)] == [3, 3, 0]
     assert ids(db, "series") == [1, 5, 9]
 
@@ -329,14 +329,14 @@ class Clocks:
         self.cursor = db.cursor()
         self.seconds = 1000.0
         self.wall_ms = wall_ms
-        self.ages = Ages(keep, self.mark())
+        self.ages = ExpiryClock(keep, self.mark())
 
-    def mark(self) -> Mark:
+    def mark(self) -> Observation:
         """Return the present."""
-        return Mark(self.seconds, retention.newest_checkpoint(self.cursor), self.wall_ms)
+        return Observation(self.seconds, retention.newest_settlement(self.cursor), self.wall_ms)
 
     def upload(self, upload_time: int | None = None) -> int:
-        """Make a checkpoint, and return its number."""
+        """Make a settlement, and return its number."""
         self.cursor.execute(
             "INSERT INTO upload_checkpoints (batch_id, chunk_index, upload_time) VALUES ('', 0, ?)",
             (self.wall_ms if upload_time is None else upload_time,),
@@ -350,10 +350,10 @@ class Clocks:
             passed = min(every, end - self.seconds)
             self.seconds += passed
             self.wall_ms += round(passed * 1000)
-            self.ages.note(self.mark())
+            self.ages.observe(self.mark())
 
     def old(self) -> int:
-        """Return the last checkpoint that is old enough."""
+        """Return the last settlement that is old enough."""
         return self.ages.bounds(self.cursor, self.mark())[0]
 
     def before(self) -> int:
@@ -366,7 +366,7 @@ YEARS_50 = 50 * 365 * 86_400_000
 
 
 def test_age_in_this_run(db: sqlite3.Connection) -> None:
-    """A checkpoint is old enough after its time, and little later: by the marks' distance."""
+    """A settlement is old enough after its time, and little later: by the marks' distance."""
     clocks = Clocks(db, NOW)
     clocks.wait(HOUR)
     first = clocks.upload()
@@ -469,8 +469,8 @@ def test_another_database(db: sqlite3.Connection) -> None:
     clocks.wait(KEEP)
     db.execute("DELETE FROM upload_checkpoints")
     clocks.upload()
-    assert clocks.ages.note(clocks.mark())
-    assert not clocks.ages.note(clocks.mark())
+    assert clocks.ages.observe(clocks.mark())
+    assert not clocks.ages.observe(clocks.mark())
     assert clocks.old() == 0
     clocks.wait(KEEP)
     assert clocks.old() == 1
@@ -482,6 +482,6 @@ def test_few_marks_are_kept(db: sqlite3.Connection, keep: float) -> None:
     clocks = Clocks(db, NOW, keep)
     for _ in range(5000):
         clocks.seconds += max(10.0, keep / 1000)
-        clocks.ages.note(clocks.mark())
+        clocks.ages.observe(clocks.mark())
         clocks.old()
-    assert len(clocks.ages._marks) <= 102
+    assert len(clocks.ages._observations) <= 102

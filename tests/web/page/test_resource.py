@@ -47,7 +47,7 @@ class Held:
         self.calls: list[Callable[[], None]] = []
         self.done = 0
 
-    def maintain(self, function: Callable[..., Any], *args: object) -> "Deferred[Any]":
+    def transact(self, function: Callable[..., Any], *args: object) -> "Deferred[Any]":
         """Do it, now or later."""
         result: Deferred[Any] = Deferred()
 

@@ -88,8 +88,8 @@ class ExpiryClock:
     """Tells what is old enough, wherever the wall clock jumps.
 
     The monotonic clock, through observations, times what was uploaded in this run. Only the wall
-    clock can judge what an earlier run uploaded; if that clock is wrong, such samples are old enough
-    at the latest when this run is.
+    clock can judge what an earlier run uploaded. If it is wrong, such samples are old enough at the
+    latest when this run is.
 
     :param keep: seconds that something is kept.
     :param start: the beginning of this run.

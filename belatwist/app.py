@@ -12,6 +12,7 @@ from belatwist.agent import Agent
 from belatwist.clock.sources import Clocks
 from belatwist.clock.timekeeper import Timekeeper
 from belatwist.collectors import registry
+from belatwist.collectors.contract import Machine
 from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Config, Health, Storage, read_token
 from belatwist.health.builder import AgentParts
@@ -63,13 +64,14 @@ def build(
         mmap_mb=config.storage.mmap_mb,
         telemetry=telemetry,
     )
-    jobs = registry.build(
-        config.metrics,
+    machine = Machine(
         device_id=config.device.id,
         procfs=Reader(config.paths.procfs),
         sysfs=Reader(config.paths.sysfs),
         rng=random.Random(),  # noqa: S311 - mock values
+        seconds=reactor.seconds,
     )
+    jobs = registry.build(config.metrics, machine)
     own = SelfMetrics(config.device.id, telemetry), config.monitoring.self_metrics_interval
     buffer = WriteBuffer(store, seconds=reactor.seconds, telemetry=telemetry)
     client = _client(config, reactor)

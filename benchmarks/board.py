@@ -9,13 +9,15 @@ those of a real board, which is what the size of a compressed upload depends on.
 import random
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from belatwist.collectors import Collector, registry
+from belatwist.collectors import registry
+from belatwist.collectors.contract import Collector, Machine
 from belatwist.config.schema import DEFAULT_METRICS, DiskIOOptions
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
@@ -149,10 +151,8 @@ class _BoardReader(Reader):
 
 def collectors(procfs: Reader, sysfs: Reader) -> list[Collector]:
     """Make all host collectors, as the service does."""
-    made = registry.build(
-        METRICS, device_id="bench", procfs=procfs, sysfs=sysfs, rng=random.Random(1)
-    )
-    return [collector for collector, _ in made]
+    machine = Machine("bench", procfs, sysfs, random.Random(1), time.monotonic)
+    return [collector for collector, _ in registry.build(METRICS, machine)]
 
 
 def ticks(start_ms: int, interval: float) -> Iterator[Sequence[Sample]]:

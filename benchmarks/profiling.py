@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from belatwist.collectors import Collector
+from belatwist.collectors.contract import Collector
 from belatwist.model import Series
 from belatwist.procfs.reader import Reader
 from belatwist.store import Outcome, Row, Settlement

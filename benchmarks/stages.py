@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 
 from belatwist.clock.sources import wall_ms
 from belatwist.collectors import registry
+from belatwist.collectors.contract import Machine
 from belatwist.config import Remote, Storage
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
@@ -166,13 +167,8 @@ async def collect(reactor: Any, root: str, moving: str, ticks: int) -> dict[str,
 
 async def schedule(reactor: Any, ticks: int) -> dict[str, float]:
     """Run every host collector through the scheduler, 50 ticks a second, into nothing."""
-    jobs = registry.build(
-        board.METRICS,
-        device_id="bench",
-        procfs=Reader("/proc"),
-        sysfs=Reader("/sys"),
-        rng=random.Random(1),
-    )
+    machine = Machine("bench", Reader("/proc"), Reader("/sys"), random.Random(1), time.monotonic)
+    jobs = registry.build(board.METRICS, machine)
     finished: Deferred[None] = Deferred()
     counts: list[int] = []
 

@@ -1,7 +1,10 @@
 """The fixture machines as readers."""
 
+import random
+from collections.abc import Callable
 from pathlib import Path
 
+from belatwist.collectors.contract import Machine
 from belatwist.errors import ReadError
 from belatwist.procfs.reader import MissingError, Reader
 
@@ -64,3 +67,24 @@ def procfs(*trees: str) -> Board:
 def sysfs(*trees: str) -> Board:
     """Read the ``sys`` half of trees, the first that has a file answering."""
     return Board("sys", *trees)
+
+
+def machine(
+    proc: Reader | None = None,
+    sys: Reader | None = None,
+    *,
+    rng: random.Random | None = None,
+    seconds: Callable[[], float] = lambda: 0.0,
+) -> Machine:
+    """Make a machine of fixture trees; what a test does not name is an empty one of its kind.
+
+    :param seconds: stands still unless a test gives a clock.
+    """
+    nowhere = Reader(str(FIXTURES / "nowhere"))
+    return Machine(
+        device_id="box",
+        procfs=proc or nowhere,
+        sysfs=sys or nowhere,
+        rng=rng or random.Random(1),
+        seconds=seconds,
+    )

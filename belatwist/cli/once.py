@@ -14,7 +14,8 @@ from zope.interface import implementer
 from belatwist import config
 from belatwist.cli import output
 from belatwist.clock.sources import WallClock
-from belatwist.collectors import Collector, registry
+from belatwist.collectors import registry
+from belatwist.collectors.contract import Collector, Machine
 from belatwist.metrics.catalogue import CATALOGUE
 from belatwist.metrics.exposition import exposition
 from belatwist.model import Sample
@@ -41,14 +42,14 @@ class Collected:
 
 def collectors(loaded: config.Config) -> list[Collector]:
     """Make the collectors that a configuration enables."""
-    jobs = registry.build(
-        loaded.metrics,
+    machine = Machine(
         device_id=loaded.device.id,
         procfs=Reader(loaded.paths.procfs),
         sysfs=Reader(loaded.paths.sysfs),
         rng=random.Random(),  # noqa: S311 - mock values
+        seconds=time.monotonic,
     )
-    return [collector for collector, _ in jobs]
+    return [collector for collector, _ in registry.build(loaded.metrics, machine)]
 
 
 def collect(

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
+from belatwist.collectors.contract import Machine
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
-from belatwist.procfs.reader import Reader
 
 # Two more columns, guest and guest_nice, are already contained in user and nice.
 _CORE = re.compile(
@@ -71,16 +71,15 @@ class CpuUsage:
     The first reading yields nothing, and so does a core that was not there at the last one: cores
     are told apart by name, and one that comes back starts anew.
 
-    :param device_id: the device that measures.
-    :param procfs: the reader of ``/proc``.
+    :param machine: the machine to measure.
     """
 
     name = "cpu.usage"
     _log = Logger()
 
-    def __init__(self, device_id: str, procfs: Reader) -> None:
-        self._device_id = device_id
-        self._procfs = procfs
+    def __init__(self, machine: Machine) -> None:
+        self._device_id = machine.device_id
+        self._procfs = machine.procfs
         self._last: Mapping[str, CoreTimes] = {}
         self._series: dict[str, Series] = {}
         self._skipped = SkippedLines(self._log)

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
+from belatwist.collectors.contract import Machine
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.errors import BelaError, ParseError
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
-from belatwist.procfs.reader import MissingError, Reader
+from belatwist.procfs.reader import MissingError
 
 DEFAULT_DEVICES = r"^(sd[a-z]+|nvme\d+n\d+|mmcblk\d+)$"
 """Whole disks, without their partitions, boot areas, loop devices and compressed memory."""
@@ -118,9 +119,7 @@ class _Device:
 class DiskIO:
     """``disk.*_total`` of each device that is allowed.
 
-    :param device_id: the device that measures.
-    :param procfs: the reader of ``/proc``.
-    :param sysfs: the reader of ``/sys``.
+    :param machine: the machine to measure.
     :param allowed_devices: a regular expression that matches whole device names; empty means
         :data:`DEFAULT_DEVICES`.
     :param sector_size: ``kernel``, the 512 bytes that ``/proc/diskstats`` counts in, or
@@ -132,16 +131,14 @@ class DiskIO:
 
     def __init__(
         self,
-        device_id: str,
-        procfs: Reader,
-        sysfs: Reader,
+        machine: Machine,
         *,
         allowed_devices: str = "",
         sector_size: str = "kernel",
     ) -> None:
-        self._device_id = device_id
-        self._procfs = procfs
-        self._sysfs = sysfs
+        self._device_id = machine.device_id
+        self._procfs = machine.procfs
+        self._sysfs = machine.sysfs
         allowed = re.compile(allowed_devices or DEFAULT_DEVICES)
         # The names are nearly always those of the last reading.
         self._wants = lru_cache(_NAMES)(lambda name: allowed.fullmatch(name) is not None)

@@ -6,10 +6,10 @@ Source: ``/proc/loadavg`` (Documentation/filesystems/proc.rst; fs/proc/loadavg.c
 import re
 from typing import NamedTuple
 
+from belatwist.collectors.contract import Machine
 from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
-from belatwist.procfs.reader import Reader
 
 # The averages, then runnable/existing tasks and the newest process id.
 _LOAD = rb"([0-9]{1,20}\.[0-9]{2})"
@@ -38,15 +38,14 @@ def parse(content: bytes) -> LoadAverage:
 class SystemLoad:
     """``system.load_1m``, ``system.load_5m`` and ``system.load_15m``.
 
-    :param device_id: the device that measures.
-    :param procfs: the reader of ``/proc``.
+    :param machine: the machine to measure.
     """
 
     name = "system.load"
 
-    def __init__(self, device_id: str, procfs: Reader) -> None:
-        self._procfs = procfs
-        self._series = [Series.of(f"system.load_{m}m", device_id) for m in (1, 5, 15)]
+    def __init__(self, machine: Machine) -> None:
+        self._procfs = machine.procfs
+        self._series = [Series.of(f"system.load_{m}m", machine.device_id) for m in (1, 5, 15)]
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Read ``/proc/loadavg``.

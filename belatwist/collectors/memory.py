@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
+from belatwist.collectors.contract import Machine
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
-from belatwist.procfs.reader import Reader
 
 _KIB = 1024
 
@@ -73,20 +73,19 @@ class MemoryUsage:
 
     What the kernel does not say is absent, and so is a difference that would be negative.
 
-    :param device_id: the device that measures.
-    :param procfs: the reader of ``/proc``.
+    :param machine: the machine to measure.
     """
 
     name = "memory.usage"
     _log = Logger()
 
-    def __init__(self, device_id: str, procfs: Reader) -> None:
-        self._procfs = procfs
-        self._used = Series.of("memory.used_bytes", device_id)
-        self._available = Series.of("memory.available_bytes", device_id)
-        self._total = Series.of("memory.total_bytes", device_id)
-        self._swap_used = Series.of("memory.swap_used_bytes", device_id)
-        self._swap_total = Series.of("memory.swap_total_bytes", device_id)
+    def __init__(self, machine: Machine) -> None:
+        self._procfs = machine.procfs
+        self._used = Series.of("memory.used_bytes", machine.device_id)
+        self._available = Series.of("memory.available_bytes", machine.device_id)
+        self._total = Series.of("memory.total_bytes", machine.device_id)
+        self._swap_used = Series.of("memory.swap_used_bytes", machine.device_id)
+        self._swap_total = Series.of("memory.swap_total_bytes", machine.device_id)
         self._skipped = SkippedLines(self._log)
 
     def collect(self, now_ms: int) -> list[Sample]:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
+from belatwist.collectors.contract import Machine
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
-from belatwist.procfs.reader import Reader
 
 DEFAULT_EXCLUSIONS = (
     "lo",
@@ -121,8 +121,7 @@ class NetworkTraffic:
     An interface whose counters went backwards was replaced by another of its name. Its samples are
     left out once; ``rate()`` sees the reset at the next ones.
 
-    :param device_id: the device that measures.
-    :param procfs: the reader of ``/proc``.
+    :param machine: the machine to measure.
     :param include: regular expressions of the names that are wanted; none means all.
     :param exclude: regular expressions of names that are not; ``None`` means
         :data:`DEFAULT_EXCLUSIONS`.
@@ -134,15 +133,14 @@ class NetworkTraffic:
 
     def __init__(
         self,
-        device_id: str,
-        procfs: Reader,
+        machine: Machine,
         *,
         include: Sequence[str] = (),
         exclude: Sequence[str] | None = None,
         max_interfaces: int = DEFAULT_MAX_INTERFACES,
     ) -> None:
-        self._device_id = device_id
-        self._procfs = procfs
+        self._device_id = machine.device_id
+        self._procfs = machine.procfs
         self._include = [re.compile(pattern) for pattern in include]
         exclude = DEFAULT_EXCLUSIONS if exclude is None else exclude
         self._exclude = [re.compile(pattern) for pattern in exclude]
@@ -150,7 +148,7 @@ class NetworkTraffic:
         self._wants = lru_cache(_NAMES)(self._matches)
         self._max_interfaces = max_interfaces
         self._interfaces: dict[str, _Interface] = {}
-        self._dropped = Series.of("network.interfaces_dropped_total", device_id)
+        self._dropped = Series.of("network.interfaces_dropped_total", machine.device_id)
         self._dropped_total = 0
         self._limit_hit = False
         self._skipped = SkippedLines(self._log)

@@ -1,7 +1,6 @@
 """Made-up packet loss of an SRT stream, for development without a stream."""
 
-import random
-
+from belatwist.collectors.contract import Machine
 from belatwist.model import Sample, Series, sample
 
 _MEAN_PERCENT = 0.5
@@ -10,15 +9,14 @@ _MEAN_PERCENT = 0.5
 class SrtPacketLoss:
     """``srt.packet_loss_percent``, tagged ``source="mock"`` so that it never passes for real.
 
-    :param device_id: the device that pretends to measure.
-    :param rng: where the numbers come from.
+    :param machine: the machine that pretends to measure.
     """
 
     name = "srt.packet_loss"
 
-    def __init__(self, device_id: str, rng: random.Random) -> None:
-        self._rng = rng
-        self._series = Series.of("srt.packet_loss_percent", device_id, {"source": "mock"})
+    def __init__(self, machine: Machine) -> None:
+        self._rng = machine.rng
+        self._series = Series.of("srt.packet_loss_percent", machine.device_id, {"source": "mock"})
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Make a number up: mostly next to nothing, now and then a few percent, 100 at most."""

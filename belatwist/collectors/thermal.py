@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
+from belatwist.collectors.contract import Machine
 from belatwist.errors import BelaError, ParseError, ReadError
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
-from belatwist.procfs.reader import MissingError, Reader
+from belatwist.procfs.reader import MissingError
 
 _DIRECTORY = "class/thermal"
 _ZONE = re.compile(r"thermal_zone([0-9]+)", re.ASCII)
@@ -69,17 +70,16 @@ class CpuTemperature:
     one type (two NVMe drives), the first keeps it and the other becomes ``type-N``, N being its
     number, so that neither hides the other; a zone keeps its label for as long as it is there.
 
-    :param device_id: the device that measures.
-    :param sysfs: the reader of ``/sys``.
+    :param machine: the machine to measure.
     """
 
     name = "cpu.temperature"
     _log = Logger()
 
-    def __init__(self, device_id: str, sysfs: Reader) -> None:
-        self._device_id = device_id
-        self._sysfs = sysfs
-        self._hottest = Series.of("cpu.temperature", device_id)
+    def __init__(self, machine: Machine) -> None:
+        self._device_id = machine.device_id
+        self._sysfs = machine.sysfs
+        self._hottest = Series.of("cpu.temperature", machine.device_id)
         self._zones: dict[tuple[str, int], _Zone] = {}
         self._failing: frozenset[str] = frozenset()
 

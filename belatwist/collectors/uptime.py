@@ -5,10 +5,10 @@ Source: ``/proc/uptime`` (Documentation/filesystems/proc.rst; fs/proc/uptime.c).
 
 import re
 
+from belatwist.collectors.contract import Machine
 from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
-from belatwist.procfs.reader import Reader
 
 # The second number is the idle time summed over all cores.
 _FILE = re.compile(rb"([0-9]{1,20}\.[0-9]{2}) [0-9]{1,20}\.[0-9]{2}\n")
@@ -29,15 +29,14 @@ def parse(content: bytes) -> float:
 class SystemUptime:
     """``system.uptime_seconds``.
 
-    :param device_id: the device that measures.
-    :param procfs: the reader of ``/proc``.
+    :param machine: the machine to measure.
     """
 
     name = "system.uptime"
 
-    def __init__(self, device_id: str, procfs: Reader) -> None:
-        self._procfs = procfs
-        self._series = Series.of("system.uptime_seconds", device_id)
+    def __init__(self, machine: Machine) -> None:
+        self._procfs = machine.procfs
+        self._series = Series.of("system.uptime_seconds", machine.device_id)
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Read ``/proc/uptime``.

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from belatwist.clock.sources import WallClock
-from belatwist.collectors import Collector
+from belatwist.collectors.contract import Collector
 from belatwist.errors import BelaError
 from belatwist.log.throttle import Trouble
 from belatwist.metrics.telemetry import Telemetry

@@ -4,9 +4,9 @@ The names, the tags and the first values are those that the real collectors and 
 yield from a fixture board; the lines are the real encoder's.
 """
 
-import random
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache, partial
 
 from belatwist import config
@@ -17,7 +17,7 @@ from belatwist.metrics.names import metric_name
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series
 from belatwist.upload.jsonl import Encoder
-from tests.fixture_trees import NOW_MS, procfs, sysfs
+from tests.fixture_trees import NOW_MS, machine, procfs, sysfs
 from tests.victoria.server import VictoriaMetrics
 
 Curve = Callable[[float], float | None]
@@ -74,7 +74,7 @@ def _collected() -> list[Sample]:
     """Collect from every collector, twice, so that there are deltas."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
     metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
-    pairs = build(metrics, device_id="board", procfs=proc, sysfs=sys, rng=random.Random(1))
+    pairs = build(metrics, replace(machine(proc, sys), device_id="board"))
     for collector, _ in pairs:
         collector.collect(NOW_MS - 10_000)
     proc.become("orangepi5plus-t10")

@@ -10,7 +10,7 @@ from belatwist.collectors.cpu import CoreTimes, CpuUsage, delta, parse
 from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
-from tests.fixture_trees import NOW_MS, procfs
+from tests.fixture_trees import NOW_MS, machine, procfs
 
 BOARD = (kernel_texts.FIXTURES / "orangepi5plus/proc/stat").read_bytes()
 CORE = b"cpu0 1 2 3 4 5 6 7 8 9 10\n"
@@ -142,7 +142,7 @@ def test_the_board(
     Of each there are hundredths of a percent.
     """
     board = procfs(*before)
-    collector = CpuUsage("box", board)
+    collector = CpuUsage(machine(board))
     assert collector.collect(NOW_MS) == []
     board.become(*after)
     assert usage(collector.collect(NOW_MS)) == pytest.approx(expected)
@@ -151,7 +151,7 @@ def test_the_board(
 def test_guest_time_is_counted_once() -> None:
     """What a guest used is inside user already: the columns behind the eighth change nothing."""
     plain, guest = procfs("orangepi5plus"), procfs("variants/guest")
-    collectors = [CpuUsage("box", plain), CpuUsage("box", guest)]
+    collectors = [CpuUsage(machine(plain)), CpuUsage(machine(guest))]
     assert [c.collect(NOW_MS) for c in collectors] == [[], []]
     plain.become("orangepi5plus-t10")
     guest.become("orangepi5plus-t10")
@@ -161,7 +161,7 @@ def test_guest_time_is_counted_once() -> None:
 def test_a_core_that_comes_back_starts_anew() -> None:
     """While it is away it has no sample, and its first reading afterwards yields none."""
     board = procfs("orangepi5plus")
-    collector = CpuUsage("box", board)
+    collector = CpuUsage(machine(board))
     collector.collect(NOW_MS)
     board.become("variants/cpu3-offline-t10")
     assert "3" not in usage(collector.collect(NOW_MS))
@@ -175,7 +175,7 @@ def test_a_core_that_comes_back_starts_anew() -> None:
 
 def test_no_time_passed_yields_nothing() -> None:
     """Two equal readings divide by nothing."""
-    collector = CpuUsage("box", procfs("orangepi5plus"))
+    collector = CpuUsage(machine(procfs("orangepi5plus")))
     collector.collect(NOW_MS)
     assert collector.collect(NOW_MS) == []
 
@@ -183,7 +183,7 @@ def test_no_time_passed_yields_nothing() -> None:
 def test_a_lost_interval_is_no_error() -> None:
     """After a failed or unreadable reading the next delta spans both intervals."""
     board = procfs("orangepi5plus")
-    collector = CpuUsage("box", board)
+    collector = CpuUsage(machine(board))
     collector.collect(NOW_MS)
     board.faults["stat"] = ReadError("stat: Input/output error (EIO)")
     with pytest.raises(ReadError):
@@ -200,7 +200,7 @@ def test_a_lost_interval_is_no_error() -> None:
 def test_series_are_made_once() -> None:
     """The samples of one core share one series object."""
     board = procfs("orangepi5plus")
-    collector = CpuUsage("box", board)
+    collector = CpuUsage(machine(board))
     collector.collect(NOW_MS)
     board.become("orangepi5plus-t10")
     first = collector.collect(NOW_MS)
@@ -247,7 +247,7 @@ class Log(SynchronousTestCase):
     def test_malformed_lines_are_logged_when_they_begin_and_end(self) -> None:
         """A condition that lasts is logged once, although its text differs each time."""
         board = procfs("orangepi5plus")
-        collector = CpuUsage("box", board)
+        collector = CpuUsage(machine(board))
         texts = [b"", b"cpu1 1 x\n", b"cpu1 2 x\n", b"cpu1 3 x\n", b"", b""]
         levels = []
         for text in texts:

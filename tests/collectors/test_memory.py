@@ -8,7 +8,7 @@ from belatwist.collectors.memory import Meminfo, MemoryUsage, parse
 from belatwist.errors import ParseError
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
-from tests.fixture_trees import NOW_MS, procfs
+from tests.fixture_trees import NOW_MS, machine, procfs
 
 BOARD = (kernel_texts.FIXTURES / "orangepi5plus/proc/meminfo").read_bytes()
 FIELDS = ("total", "available", "swap_total", "swap_free")
@@ -99,13 +99,13 @@ def collect(text: bytes) -> dict[str, float]:
     """Collect from a text."""
     board = procfs("orangepi5plus")
     board.texts["meminfo"] = text
-    return amounts(MemoryUsage("box", board).collect(NOW_MS))
+    return amounts(MemoryUsage(machine(board)).collect(NOW_MS))
 
 
 def test_the_board() -> None:
     """Used is total less available; amounts are bytes."""
     board = procfs("orangepi5plus")
-    collector = MemoryUsage("box", board)
+    collector = MemoryUsage(machine(board))
     found = amounts(collector.collect(NOW_MS))
     assert found == {
         "memory.used_bytes": 16334100 - 15243612,
@@ -122,7 +122,7 @@ def test_the_board() -> None:
 
 def test_a_machine_without_swap_has_none() -> None:
     """Zero was read, so zero is reported."""
-    found = amounts(MemoryUsage("box", procfs("vm")).collect(NOW_MS))
+    found = amounts(MemoryUsage(machine(procfs("vm"))).collect(NOW_MS))
     assert found["memory.swap_total_bytes"] == 0
     assert found["memory.swap_used_bytes"] == 0
 

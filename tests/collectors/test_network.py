@@ -11,7 +11,7 @@ from belatwist.collectors.network import DEFAULT_EXCLUSIONS, NetDev, NetworkTraf
 from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
-from tests.fixture_trees import NOW_MS, Board, procfs
+from tests.fixture_trees import NOW_MS, Board, machine, procfs
 
 BOARD = (kernel_texts.FIXTURES / "orangepi5plus/proc/net/dev").read_bytes()
 HEADER = b"".join(BOARD.splitlines(keepends=True)[:2])
@@ -166,7 +166,7 @@ def table(board: Board, **counters: int) -> None:
 def test_the_board() -> None:
     """Each column goes to its metric; the bond's bitrate is the board's."""
     board = procfs("orangepi5plus")
-    collector = NetworkTraffic("box", board)
+    collector = NetworkTraffic(machine(board))
     before = collector.collect(NOW_MS)
     assert interfaces(before) == UPLINKS
     assert dropped(before) is None
@@ -219,7 +219,7 @@ def test_the_board() -> None:
 )
 def test_machines(tree: str, expected: set[str]) -> None:
     """Every uplink is reported by default, whatever its name; loopback and bridges are not."""
-    assert interfaces(NetworkTraffic("box", procfs(tree)).collect(NOW_MS)) == expected
+    assert interfaces(NetworkTraffic(machine(procfs(tree))).collect(NOW_MS)) == expected
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_the_default_exclusions(name: str, excluded: bool) -> None:
     """They match whole names, and no uplink of the bond is among them."""
     board = procfs("vm")
     table(board, **{name: 1})
-    found = interfaces(NetworkTraffic("box", board).collect(NOW_MS))
+    found = interfaces(NetworkTraffic(machine(board)).collect(NOW_MS))
     assert found == (set() if excluded else {name})
     assert len(set(DEFAULT_EXCLUSIONS)) == 10
 
@@ -274,14 +274,14 @@ def test_patterns(
 ) -> None:
     """Exclusions win, inclusions narrow, a given list replaces the default one."""
     board = procfs("orangepi5plus")
-    collector = NetworkTraffic("box", board, include=include, exclude=exclude)
+    collector = NetworkTraffic(machine(board), include=include, exclude=exclude)
     assert interfaces(collector.collect(NOW_MS)) == expected
 
 
 def test_an_interface_that_is_reported_stays_so() -> None:
     """At the limit newcomers wait, wherever the kernel lists them, until a place is free."""
     board = procfs("vm")
-    collector = NetworkTraffic("box", board, max_interfaces=2)
+    collector = NetworkTraffic(machine(board), max_interfaces=2)
     table(board, b=1, c=1)
     samples = collector.collect(NOW_MS)
     assert (interfaces(samples), dropped(samples)) == ({"b", "c"}, None)
@@ -299,16 +299,16 @@ def test_an_interface_that_is_reported_stays_so() -> None:
 def test_excluded_interfaces_take_no_place() -> None:
     """The limit counts what is wanted."""
     board = procfs("orangepi5plus")
-    samples = NetworkTraffic("box", board, max_interfaces=6).collect(NOW_MS)
+    samples = NetworkTraffic(machine(board), max_interfaces=6).collect(NOW_MS)
     assert (interfaces(samples), dropped(samples)) == (UPLINKS, None)
-    samples = NetworkTraffic("box", board, max_interfaces=5).collect(NOW_MS)
+    samples = NetworkTraffic(machine(board), max_interfaces=5).collect(NOW_MS)
     assert (interfaces(samples), dropped(samples)) == (UPLINKS - {"wwan0"}, 1)
 
 
 def test_counters_that_went_backwards_are_left_out_once() -> None:
     """A replugged modem starts at nothing: one sample is missing, the others are not touched."""
     board = procfs("vm")
-    collector = NetworkTraffic("box", board)
+    collector = NetworkTraffic(machine(board))
     table(board, eth0=100, usb0=1000)
     collector.collect(NOW_MS)
     table(board, eth0=101, usb0=5)
@@ -322,7 +322,7 @@ def test_counters_that_went_backwards_are_left_out_once() -> None:
 def test_an_interface_that_comes_back_starts_anew() -> None:
     """Seen to be away, it has nothing to be compared with."""
     board = procfs("vm")
-    collector = NetworkTraffic("box", board)
+    collector = NetworkTraffic(machine(board))
     for counters in ({"usb0": 1000}, {"eth0": 1}, {"usb0": 5}):
         table(board, **counters)
         assert interfaces(collector.collect(NOW_MS)) == counters.keys()
@@ -333,18 +333,18 @@ def test_a_table_that_cannot_be_read_is_an_error() -> None:
     board = procfs("vm")
     board.faults["net/dev"] = ReadError("net/dev: Input/output error (EIO)")
     with pytest.raises(ReadError, match="EIO"):
-        NetworkTraffic("box", board).collect(NOW_MS)
+        NetworkTraffic(machine(board)).collect(NOW_MS)
     board.faults.clear()
     board.texts["net/dev"] = b"garbage\n"
     with pytest.raises(ParseError):
-        NetworkTraffic("box", board).collect(NOW_MS)
+        NetworkTraffic(machine(board)).collect(NOW_MS)
 
 
 class Log(SynchronousTestCase):
     def test_a_reset_is_logged(self) -> None:
         """The warning names the interface and by how much it fell; a repetition is not news."""
         board = procfs("vm")
-        collector = NetworkTraffic("box", board)
+        collector = NetworkTraffic(machine(board))
         texts = []
         for count in (100, 40, 30, 31, 7):
             table(board, usb0=count)
@@ -360,7 +360,7 @@ class Log(SynchronousTestCase):
     def test_the_limit_is_logged_when_it_begins_and_ends(self) -> None:
         """Not at every tick."""
         board = procfs("vm")
-        collector = NetworkTraffic("box", board, max_interfaces=1)
+        collector = NetworkTraffic(machine(board), max_interfaces=1)
         texts = []
         for names in ("a", "ab", "ab", "abc", "a", "a"):
             table(board, **dict.fromkeys(names, 1))

@@ -1,7 +1,6 @@
 """The table of collectors and the catalogue of what they yield."""
 
 import json
-import random
 import re
 
 import pytest
@@ -14,7 +13,7 @@ from belatwist.metrics.catalogue import HOST
 from belatwist.model import REAL, Sample
 from belatwist.upload.jsonl import Encoder
 from tests.collectors import kernel_texts
-from tests.fixture_trees import FIXTURES, NOW_MS, Board, procfs, sysfs
+from tests.fixture_trees import FIXTURES, NOW_MS, Board, machine, procfs, sysfs
 
 NO_OPTIONS = config.NoOptions()
 
@@ -26,7 +25,7 @@ def everything(proc: Board, sys: Board, *, limit: int = 32) -> dict[str, list[Sa
         config.CollectorEntry(name=name, interval=1.0, config=options.get(name, NO_OPTIONS))
         for name in COLLECTORS
     ]
-    pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
+    pairs = build(metrics, machine(proc, sys))
     for collector, _ in pairs:
         collector.collect(NOW_MS - 10_000)
     proc.become("orangepi5plus-t10")
@@ -45,9 +44,7 @@ def test_only_enabled_entries_are_made_in_their_order() -> None:
         config.CollectorEntry(name="cpu.usage", interval=10.0, enabled=False),
         config.CollectorEntry(name="memory.usage", interval=30.0),
     ]
-    pairs = build(
-        metrics, device_id="box", procfs=procfs("vm"), sysfs=sysfs("vm"), rng=random.Random(1)
-    )
+    pairs = build(metrics, machine(procfs("vm"), sysfs("vm")))
     found = [(collector.name, interval) for collector, interval in pairs]
     assert found == [("system.uptime", 60.0), ("memory.usage", 30.0)]
 
@@ -69,13 +66,7 @@ def test_options_reach_their_collectors() -> None:
         ),
     ]
     trees = ("variants/nvme-4kn", "orangepi5plus")
-    pairs = build(
-        metrics,
-        device_id="box",
-        procfs=procfs(*trees),
-        sysfs=sysfs(*trees),
-        rng=random.Random(1),
-    )
+    pairs = build(metrics, machine(procfs(*trees), sysfs(*trees)))
     disk, network = (collector.collect(NOW_MS) for collector, _ in pairs)
     assert {s.series.tags for s in disk} == {(("device", "nvme0n1"),)}
     assert [s.value for s in disk if "read_bytes" in s.series.name] == [742106 * 4096]
@@ -149,12 +140,12 @@ def test_the_names_of_the_catalogue() -> None:
         assert entry.collector in COLLECTORS
 
 
-@pytest.mark.parametrize("machine", ["vm", "container"])
-def test_a_poor_machine_is_no_error(machine: str) -> None:
+@pytest.mark.parametrize("tree", ["vm", "container"])
+def test_a_poor_machine_is_no_error(tree: str) -> None:
     """What a machine does not have is absent, and every collector works on it."""
-    proc, sys = procfs(machine), sysfs(machine)
+    proc, sys = procfs(tree), sysfs(tree)
     metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
-    pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
+    pairs = build(metrics, machine(proc, sys))
     names = {s.series.name for collector, _ in pairs for s in collector.collect(NOW_MS)}
     assert names <= HOST.keys()
     assert not any(name.startswith(("thermal.", "cpu.", "disk.")) for name in names)
@@ -167,7 +158,7 @@ def test_damage_never_breaks_a_collector(text: bytes) -> None:
     """On any text a collector raises what it announces, or yields catalogued, storable samples."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
     metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
-    pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
+    pairs = build(metrics, machine(proc, sys))
     for _ in range(2):
         for collector, _interval in pairs:
             try:

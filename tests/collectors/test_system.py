@@ -12,7 +12,7 @@ from belatwist.collectors.srt import SrtPacketLoss
 from belatwist.collectors.uptime import SystemUptime
 from belatwist.errors import ParseError, ReadError
 from tests.collectors import kernel_texts
-from tests.fixture_trees import NOW_MS, procfs
+from tests.fixture_trees import NOW_MS, machine, procfs
 
 
 @pytest.mark.parametrize("form", kernel_texts.DAMAGED_NUMBERS)
@@ -55,7 +55,7 @@ def test_damage_never_makes_an_uptime(text: bytes) -> None:
 
 def test_the_load_of_the_board() -> None:
     """Three averages under three names."""
-    samples = SystemLoad("box", procfs("orangepi5plus")).collect(NOW_MS)
+    samples = SystemLoad(machine(procfs("orangepi5plus"))).collect(NOW_MS)
     assert {s.series.name: s.value for s in samples} == {
         "system.load_1m": 1.84,
         "system.load_5m": 1.71,
@@ -66,7 +66,7 @@ def test_the_load_of_the_board() -> None:
 def test_the_uptime_of_the_board() -> None:
     """Seconds, with the hundredths that the kernel gives."""
     board = procfs("orangepi5plus")
-    collector = SystemUptime("box", board)
+    collector = SystemUptime(machine(board))
     assert [(s.series.name, s.value) for s in collector.collect(NOW_MS)] == [
         ("system.uptime_seconds", 5821.37)
     ]
@@ -83,17 +83,17 @@ def test_what_cannot_be_read_is_an_error(
     for path in ("loadavg", "uptime"):
         board.faults[path] = ReadError(f"{path}: Input/output error (EIO)")
     with pytest.raises(ReadError, match="EIO"):
-        collector("box", board).collect(NOW_MS)
+        collector(machine(board)).collect(NOW_MS)
 
 
 def test_made_up_numbers_say_so_and_are_percentages() -> None:
     """They are tagged as mock, lie between 0 and 100, are mostly small, and follow the seed."""
-    collector = SrtPacketLoss("box", random.Random(1))
+    collector = SrtPacketLoss(machine(rng=random.Random(1)))
     samples = [collector.collect(NOW_MS)[0] for _ in range(10_000)]
     assert {s.series.tags for s in samples} == {(("source", "mock"),)}
     values = sorted(float(s.value) for s in samples)
     assert values[0] >= 0.0
     assert values[-1] <= 100.0
     assert 0.2 < values[5000] < 1.0
-    again = SrtPacketLoss("box", random.Random(1))
+    again = SrtPacketLoss(machine(rng=random.Random(1)))
     assert again.collect(NOW_MS)[0].value == samples[0].value

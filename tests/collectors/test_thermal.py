@@ -14,7 +14,7 @@ from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from tests.collectors import kernel_texts
-from tests.fixture_trees import FIXTURES, NOW_MS, sysfs
+from tests.fixture_trees import FIXTURES, NOW_MS, machine, sysfs
 
 BOARD = {
     "soc-thermal": 51.769,
@@ -149,7 +149,7 @@ def test_a_type_may_hold_spaces() -> None:
 )
 def test_machines(trees: tuple[str, ...], expected: dict[str, float] | None) -> None:
     """Each zone goes by its type; the hottest is the highest; no zones are no error."""
-    found = degrees(CpuTemperature("box", sysfs(*trees)).collect(NOW_MS))
+    found = degrees(CpuTemperature(machine(sys=sysfs(*trees))).collect(NOW_MS))
     if expected is not None:
         assert found == expected
     else:
@@ -163,7 +163,7 @@ def test_a_failing_sensor_is_left_out() -> None:
     board.faults[ALL[3]] = ReadError("temp: Resource temporarily unavailable (EAGAIN)")
     board.texts[ALL[0]] = b"5176"
     board.texts[ALL[1]] = b"-274000\n"
-    found = degrees(CpuTemperature("box", board).collect(NOW_MS))
+    found = degrees(CpuTemperature(machine(sys=board)).collect(NOW_MS))
     assert found == {
         "bigcore1-thermal": 51.769,
         "center-thermal": 50.846,
@@ -176,7 +176,7 @@ def test_a_failing_sensor_is_left_out() -> None:
 def test_all_sensors_failing_is_an_error() -> None:
     """A board with zones and no reading has a fault that must show; it heals by itself."""
     board = sysfs("orangepi5plus")
-    collector = CpuTemperature("box", board)
+    collector = CpuTemperature(machine(sys=board))
     collector.collect(NOW_MS)
     board.faults = {path: ReadError(f"{path}: Input/output error (EIO)") for path in ALL}
     with pytest.raises(ReadError, match=r"^no thermal zone can be read: .*zone0/temp: .*EIO"):
@@ -190,13 +190,13 @@ def test_an_unreadable_directory_is_an_error() -> None:
     board = sysfs("orangepi5plus")
     board.faults["class/thermal"] = ReadError("class/thermal: Permission denied (EACCES)")
     with pytest.raises(ReadError, match="EACCES"):
-        CpuTemperature("box", board).collect(NOW_MS)
+        CpuTemperature(machine(sys=board)).collect(NOW_MS)
 
 
 def test_types_are_read_once() -> None:
     """A tick costs one listing and one read a zone."""
     board = sysfs("orangepi5plus")
-    collector = CpuTemperature("box", board)
+    collector = CpuTemperature(machine(sys=board))
     for _ in range(3):
         collector.collect(NOW_MS)
     assert {path.rsplit("/", 1)[1]: n for path, n in board.reads.items()} == {"type": 1, "temp": 3}
@@ -207,7 +207,7 @@ def test_a_type_that_cannot_be_read_is_tried_again() -> None:
     """A zone without a type has no name to be reported under."""
     board = sysfs("orangepi5plus")
     board.faults["class/thermal/thermal_zone0/type"] = ReadError("type: EIO")
-    collector = CpuTemperature("box", board)
+    collector = CpuTemperature(machine(sys=board))
     assert "soc-thermal" not in degrees(collector.collect(NOW_MS))
     board.faults = {}
     assert degrees(collector.collect(NOW_MS)) == BOARD | {HOTTEST: 52.692}
@@ -230,7 +230,7 @@ def test_zones_of_one_type_are_told_apart(tmp_path: Path) -> None:
     for number, temperature in ((10, 30000), (2, 20000), (9, 25000)):
         make_zone(tmp_path, number, "nvme", temperature)
     make_zone(tmp_path, 11, "nvme-10", 40000)
-    found = degrees(CpuTemperature("box", Reader(str(tmp_path))).collect(NOW_MS))
+    found = degrees(CpuTemperature(machine(sys=Reader(str(tmp_path)))).collect(NOW_MS))
     assert found == {
         "nvme": 20.0,
         "nvme-9": 25.0,
@@ -244,13 +244,13 @@ def test_no_label_is_given_twice(tmp_path: Path) -> None:
     """Not even when a type reads like another zone's label."""
     for number, kind in enumerate(("a", "a-2", "a")):
         make_zone(tmp_path, number, kind, 20000 + number)
-    found = degrees(CpuTemperature("box", Reader(str(tmp_path))).collect(NOW_MS))
+    found = degrees(CpuTemperature(machine(sys=Reader(str(tmp_path)))).collect(NOW_MS))
     assert found == {"a": 20.0, "a-2": 20.001, "a-2-2": 20.002, HOTTEST: 20.002}
 
 
 def test_zones_come_and_go(tmp_path: Path) -> None:
     """A zone keeps its label while it is there; a new one under an old number is read anew."""
-    collector = CpuTemperature("box", Reader(str(tmp_path)))
+    collector = CpuTemperature(machine(sys=Reader(str(tmp_path))))
     assert collector.collect(NOW_MS) == []
     first = make_zone(tmp_path, 0, "nvme", 20000)
     make_zone(tmp_path, 1, "nvme", 21000)
@@ -273,14 +273,14 @@ def test_other_entries_are_no_zones(tmp_path: Path) -> None:
     make_zone(tmp_path, 0, "soc", 20000)
     for name in ("cooling_device0", "thermal_zone", "thermal_zone1x", "thermal_zone\u0661"):
         (tmp_path / "class" / "thermal" / name).mkdir()
-    found = CpuTemperature("box", Reader(str(tmp_path))).collect(NOW_MS)
+    found = CpuTemperature(machine(sys=Reader(str(tmp_path)))).collect(NOW_MS)
     assert degrees(found) == {"soc": 20.0, HOTTEST: 20.0}
 
 
 def test_below_zero(tmp_path: Path) -> None:
     """Frost is no fault, and the hottest may be below zero."""
     make_zone(tmp_path, 0, "soc", -5500)
-    found = CpuTemperature("box", Reader(str(tmp_path))).collect(NOW_MS)
+    found = CpuTemperature(machine(sys=Reader(str(tmp_path)))).collect(NOW_MS)
     assert degrees(found) == {"soc": -5.5, HOTTEST: -5.5}
 
 
@@ -294,7 +294,7 @@ class Log(SynchronousTestCase):
     def test_a_failing_sensor_is_logged_when_it_begins_and_ends(self) -> None:
         """A sensor that stays dead is logged once, with its reason, and so is its return."""
         board = sysfs("orangepi5plus")
-        collector = CpuTemperature("box", board)
+        collector = CpuTemperature(machine(sys=board))
         texts = []
         for failing in (False, True, True, False, False):
             board.faults = {ALL[0]: ReadError("temp: (EAGAIN)")} if failing else {}

@@ -1,7 +1,6 @@
 """What the agent serves to scrapers on a fixture board, with a self-metric of each kind."""
 
 import os
-import random
 import shutil
 
 import pytest
@@ -11,14 +10,14 @@ from belatwist.collectors.registry import COLLECTORS, build
 from belatwist.metrics.catalogue import SELF, MetricType
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
-from tests.fixture_trees import NOW_MS, procfs, sysfs
+from tests.fixture_trees import NOW_MS, machine, procfs, sysfs
 
 
 def collected() -> list[Sample]:
     """Collect from every collector, twice, so that there are deltas."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
     metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
-    pairs = build(metrics, device_id="box", procfs=proc, sysfs=sys, rng=random.Random(1))
+    pairs = build(metrics, machine(proc, sys))
     for collector, _ in pairs:
         collector.collect(NOW_MS - 10_000)
     proc.become("orangepi5plus-t10")

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.collectors import Collector
+from belatwist.collectors.contract import Collector
 from belatwist.errors import ParseError
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample

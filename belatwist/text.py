@@ -27,6 +27,12 @@ def one_line(text: str, limit: int | None = None) -> str:
     return line if limit is None else shorten(line, limit)
 
 
-def shorten(text: str, limit: int) -> str:
-    """Cut a text to a number of characters; an ellipsis marks the cut."""
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+def shorten(text: str, limit: int, *, end: bool = False) -> str:
+    """Cut a text to a number of characters; an ellipsis marks the cut.
+
+    :param limit: the most characters of the result, at least two.
+    :param end: whether to keep the end of the text instead of its beginning.
+    """
+    if len(text) <= limit:
+        return text
+    return f"…{text[1 - limit :]}" if end else f"{text[: limit - 1]}…"

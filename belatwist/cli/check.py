@@ -74,7 +74,7 @@ def _check_certificates(path: str) -> None:
     try:
         load_pem_x509_certificates(Path(path).read_bytes())
     except (OSError, ValueError) as error:
-        reason = one_line(str(error))[:300]
+        reason = one_line(str(error), 300)
         raise ConfigError(f"remote.tls_ca_file: {path}: cannot be read: {reason}") from None
 
 

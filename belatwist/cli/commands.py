@@ -15,6 +15,7 @@ from belatwist import __version__
 from belatwist.cli import options, output
 from belatwist.cli.exit import BelaGroup, NagiosCheck
 from belatwist.errors import BelaError
+from belatwist.text import escape
 
 
 @click.group(
@@ -38,7 +39,7 @@ def check(file: str) -> None:
     from belatwist.cli.check import check as run
 
     for line in run(file):
-        click.echo(output.printable(line))
+        click.echo(escape(line))
 
 
 @bela.command()
@@ -106,10 +107,10 @@ def status(*, config: str | None, url: str | None, as_json: bool, timeout: float
     try:
         body, document = run.fetch(url, timeout, login)
     except run.UnreachableError as error:
-        click.echo(f"ERROR - {output.printable(str(error))}", err=as_json)
+        click.echo(f"ERROR - {escape(str(error))}", err=as_json)
         sys.exit(run.ERROR)
     if as_json:
-        click.echo(run.harmless(body))
+        click.echo(escape(body.decode("utf-8", "replace"), keep="\r\n\t"))
     else:
         from belatwist.cli.report import Report
 

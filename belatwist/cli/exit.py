@@ -12,6 +12,7 @@ import click
 from belatwist.cli import output
 from belatwist.cli.output import CommandError
 from belatwist.errors import BelaError
+from belatwist.text import escape
 
 _UNKNOWN = 3
 
@@ -82,7 +83,7 @@ class _UnknownError(CommandError):
         """Say why: on stderr where stdout does not take it, and not at all where nobody reads."""
         said = sys.stdout is not None
         try:
-            click.echo(f"UNKNOWN - {output.printable(self.message)}")
+            click.echo(f"UNKNOWN - {escape(self.message)}")
         except (OSError, ValueError) as error:
             _abandon_output()
             said = isinstance(error, BrokenPipeError)

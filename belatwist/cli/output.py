@@ -1,11 +1,12 @@
 """What commands show to a person: failures, tables, times, sizes."""
 
-import json
 import select
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import click
+
+from belatwist.text import escape
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STDOUT = 1
@@ -21,14 +22,7 @@ class CommandError(click.ClickException):
 
 def notify(text: str) -> None:
     """Write a line to stderr."""
-    click.echo(f"bela: {printable(text)}", err=True)
-
-
-def printable(text: str) -> str:
-    """Show control characters as escapes: names from outside must not steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    click.echo(f"bela: {escape(text)}", err=True)
 
 
 def wait(seconds: float) -> bool:
@@ -99,7 +93,7 @@ def local(unix_ms: int) -> str:
 
 def tags(pairs: Sequence[tuple[str, str]]) -> str:
     """Write tags for a person (``core=0 host=a``)."""
-    return printable(" ".join(f"{key}={value}" for key, value in pairs))
+    return escape(" ".join(f"{key}={value}" for key, value in pairs))
 
 
 class Columns:

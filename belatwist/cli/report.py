@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from belatwist.cli import output
+from belatwist.text import escape
 
 _UNKNOWN = "unknown"
 """Instead of a number that the document does not have, as while the database is being opened."""
@@ -31,13 +32,13 @@ class DocumentView:
     def text(self, name: str) -> str | None:
         """Return a text; ``None`` if there is none."""
         value = self._members.get(name)
-        return output.printable(value) if isinstance(value, str) else None
+        return escape(value) if isinstance(value, str) else None
 
     def texts(self, name: str) -> list[str]:
         """Return a list of texts."""
         value = self._members.get(name)
         some = value if isinstance(value, list) else []
-        return [output.printable(one) for one in some if isinstance(one, str)]
+        return [escape(one) for one in some if isinstance(one, str)]
 
     def number(self, name: str) -> float | None:
         """Return a finite number; ``None`` if there is none."""
@@ -104,7 +105,7 @@ class Report:
             one = collectors.view(name)
             rows.append(
                 (
-                    output.printable(name),
+                    escape(name),
                     one.text("status") or "?",
                     self._ago(one, "last_collection"),
                     one.count("metrics_collected"),

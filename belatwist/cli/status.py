@@ -131,9 +131,3 @@ def decode(body: bytes) -> dict[str, Any] | None:
         return None
     word = found.get("status")
     return found if isinstance(word, str) and word in STATUS else None
-
-
-def harmless(body: bytes) -> str:
-    """Return a JSON text as it is, but for characters that could steer a terminal: as escapes."""
-    text = body.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() or c in "\r\n\t" else json.dumps(c)[1:-1] for c in text)

@@ -19,6 +19,7 @@ from belatwist.clock.sources import WallClock
 from belatwist.metrics.catalogue import CATALOGUE
 from belatwist.model import Series
 from belatwist.store import MIN_KEY, Key
+from belatwist.text import escape
 
 LATE_MS = 120_000
 """How much later than others of its time a sample may come and still be shown. What waited in the
@@ -142,9 +143,9 @@ class Lines:
         entry = CATALOGUE.get(series.name)
         cells = (
             output.local(row.timestamp_ms),
-            output.printable(series.name),
+            escape(series.name),
             output.tags(series.tags),
-            output.printable(output.number(row.value)),
+            escape(output.number(row.value)),
         )
         unit = entry.unit if entry else ""
         return f"{self._columns.line(cells)} {unit:12} {row.state}"

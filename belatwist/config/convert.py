@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from belatwist.config.refusals import RefusalError, one_line, refuse, show
+from belatwist.config.refusals import RefusalError, refuse, show
 from belatwist.config.renamed import RENAMED_KEYS, RenamedKey, Warn, ignore, rename
 from belatwist.config.schema import COLLECTORS, CollectorEntry, Config, Section
 from belatwist.config.values import DURATION, ValueType, format_duration
 from belatwist.config.yamltext import join, read_yaml
 from belatwist.errors import ConfigError
+from belatwist.text import escape
 
 S = TypeVar("S", bound=Section)
 
@@ -44,7 +45,7 @@ def parse(text: str, source: str, warn: Warn = ignore) -> Config:
         for path, value, allowed in _conflicts(config):
             refuse(path, show(value), allowed)
     except RefusalError as refusal:
-        raise ConfigError(f"{one_line(source)}: {refusal.as_written(written)}") from None
+        raise ConfigError(f"{escape(source)}: {refusal.as_written(written)}") from None
     for new, old in written.items():
         warn(RenamedKey(source, old, new))
     return config

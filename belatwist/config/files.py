@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from belatwist.config.convert import parse
-from belatwist.config.refusals import NOT_SHOWN, one_line, show
+from belatwist.config.refusals import NOT_SHOWN, show
 from belatwist.config.renamed import Warn, ignore
 from belatwist.config.schema import Config
 from belatwist.errors import ConfigError
+from belatwist.text import escape
 
 _MAX_CONFIG = 1024 * 1024
 _MAX_SECRET = 4096
@@ -35,14 +36,14 @@ def load(path: str | Path, warn: Warn = ignore) -> Config:
         data = _read(source, _MAX_CONFIG).data
     except FileNotFoundError:
         what = "no such file; copy configs/config.yaml there or pass --config FILE"
-        raise ConfigError(one_line(f"{source}: {what}")) from None
+        raise ConfigError(escape(f"{source}: {what}")) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(one_line(f"{source}: {_reason(error)}")) from None
+        raise ConfigError(escape(f"{source}: {_reason(error)}")) from None
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(one_line(f"{source}:{line}: not UTF-8")) from None
+        raise ConfigError(escape(f"{source}:{line}: not UTF-8")) from None
     config = parse(text, source, warn)
     try:
         _check_database(config.storage.path)
@@ -53,7 +54,7 @@ def load(path: str | Path, warn: Warn = ignore) -> Config:
         if config.remote.tls_ca_file is not None:
             _check_certificates(config.remote.tls_ca_file)
     except ConfigError as error:
-        raise ConfigError(f"{one_line(source)}: {error}") from None
+        raise ConfigError(f"{escape(source)}: {error}") from None
     return config
 
 
@@ -113,7 +114,7 @@ def _secret_error(key: str, path: str, what: str) -> ConfigError:
     # one in a folder that does not exist.
     folder = Path(path).parent
     shown = show(path) if folder != Path.cwd() and folder.is_dir() else NOT_SHOWN
-    return ConfigError(one_line(f"{key}: {shown}: {what}"))
+    return ConfigError(escape(f"{key}: {shown}: {what}"))
 
 
 def _check_database(path: str) -> None:
@@ -124,7 +125,7 @@ def _check_database(path: str) -> None:
         what = "a regular file, or none yet: the database is made there"
     except OSError as error:
         what = _reason(error)
-    raise ConfigError(one_line(f"storage.path: {show(path)}: {what}"))
+    raise ConfigError(escape(f"storage.path: {show(path)}: {what}"))
 
 
 def _check_certificates(path: str) -> None:
@@ -134,12 +135,15 @@ def _check_certificates(path: str) -> None:
         what = "the file holds no PEM certificate"
     except (OSError, ValueError) as error:
         what = _reason(error)
-    raise ConfigError(one_line(f"remote.tls_ca_file: {show(path)}: {what}"))
+    raise ConfigError(escape(f"remote.tls_ca_file: {show(path)}: {what}"))
 
 
 def _read(path: str, limit: int) -> _File:
     """Read a regular file of at most ``limit`` bytes, without waiting for a pipe's other end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError:  # It holds NUL, or half a surrogate pair.
+        raise ValueError("not a possible file name") from None
     with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):

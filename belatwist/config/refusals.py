@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import NoReturn
 
+from belatwist.text import escape, shorten
+
 MAX_SHOWN = 80
 """The most characters of a value that a refusal repeats."""
 
@@ -30,7 +32,7 @@ class RefusalError(Exception):
         """
         for path, old in written.items():
             if self._path == path or self._path.startswith((f"{path}.", f"{path}[")):
-                return one_line(old) + str(self).removeprefix(one_line(path))
+                return escape(old) + str(self).removeprefix(escape(path))
         return str(self)
 
 
@@ -42,7 +44,7 @@ def refuse(path: str, shown: str, allowed: str) -> NoReturn:
     :param allowed: what it could be instead.
     :raises RefusalError: always.
     """
-    raise RefusalError(one_line(f"{path}: {shown}: {allowed}"), path)
+    raise RefusalError(escape(f"{path}: {shown}: {allowed}"), path)
 
 
 def show(value: object) -> str:
@@ -56,21 +58,11 @@ def show(value: object) -> str:
         case list():
             return "a list"
         case _:
-            return shorten(json.dumps(value, ensure_ascii=False))
-
-
-def shorten(text: str, limit: int = MAX_SHOWN) -> str:
-    """Cut a text to a length, marking the cut."""
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+            return shorten(json.dumps(value, ensure_ascii=False), MAX_SHOWN)
 
 
 def show_key(key: str) -> str:
     """Spell a key for a path; one that could be mistaken for something else is quoted."""
     if key and all(c.isalnum() or c in "_-" for c in key):
-        return shorten(key)
+        return shorten(key, MAX_SHOWN)
     return show(key)
-
-
-def one_line(text: str) -> str:
-    """Escape what would break a line or a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

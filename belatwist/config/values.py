@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from belatwist.config.refusals import NOT_SHOWN, shorten, show
+from belatwist.config.refusals import NOT_SHOWN, show
+from belatwist.text import shorten
 
 _NS = {
     "ns": 1,

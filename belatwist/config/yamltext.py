@@ -9,8 +9,9 @@ import re
 
 import yaml
 
-from belatwist.config.refusals import RefusalError, one_line, refuse, shorten, show_key
+from belatwist.config.refusals import RefusalError, refuse, show_key
 from belatwist.errors import ConfigError
+from belatwist.text import escape, shorten
 
 _MAX_DEPTH = 20
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
@@ -66,7 +67,7 @@ def read_yaml(text: str, source: str) -> object:
 
 
 def _error(source: str, line: int, column: int, what: str) -> ConfigError:
-    return ConfigError(one_line(f"{source}:{line + 1}:{column + 1}: {shorten(what, 200)}"))
+    return ConfigError(escape(f"{source}:{line + 1}:{column + 1}: {shorten(what, 200)}"))
 
 
 def _plain(node: yaml.Node, path: str) -> object:

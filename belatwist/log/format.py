@@ -11,6 +11,8 @@ from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_repr, safe_str
 
+from belatwist.text import escape, shorten
+
 _COLOURS = {"debug": "\x1b[2m", "warn": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
 
 # What Twisted's older logging adds to an event, which is told from others by isError.
@@ -47,25 +49,29 @@ _json = msgspec.json.Encoder(enc_hook=safe_repr)
 
 
 def json_line(event: LogEvent) -> bytes:
-    """Return an event as a JSON object: ``time``, ``level``, ``msg``, then its own fields.
+    """Return an event as a JSON object: ``time``, ``level``, ``msg``, ``event``, then its fields.
 
-    A field that is named like one that is there already is called ``field_…``.
+    An event that has no name, as those of libraries, has no ``event``. A field that is named like
+    one that is there already is called ``field_…``.
     """
     record: dict[str, Any] = {
         "time": _moment(event).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "level": _level(event).upper(),
         "msg": _message(event),
     }
-    for key, value in (*_fields(event), *_failure_fields(event)):
+    fields = dict(_fields(event))
+    if "event" in fields:
+        record["event"] = fields.pop("event")
+    for key, value in (*fields.items(), *_failure_fields(event)):
         name = key
         while name in record:
             name = f"field_{name}"
         record[name] = value
     try:
-        return _json.encode(record) + b"\n"
+        line = _json.encode(record)
     except UnicodeEncodeError:  # Half a surrogate pair, as in a file name that is no UTF-8.
-        whole = {_whole(key): _whole(value) for key, value in record.items()}
-        return _json.encode(whole) + b"\n"
+        line = _json.encode({escape(key): _encodable(value) for key, value in record.items()})
+    return f"{escape(line.decode())}\n".encode()
 
 
 class ConsoleLine:
@@ -83,21 +89,21 @@ class ConsoleLine:
         """Return one line, and a traceback below it where there is one."""
         level = _level(event)
         clock = _moment(event).astimezone().strftime("%H:%M:%S")
-        text = f"{clock} {level.upper():5} {_visible(_message(event))}"
+        text = f"{clock} {level.upper():5} {escape(_message(event))}"
         fields = dict(_fields(event))
         stack = fields.pop("stack", "")
         failure = dict(_failure_fields(event))
         if failure:
-            text += f": {failure['error_type']}: {_visible(failure['error'])}"
+            text += f": {failure['error_type']}: {escape(failure['error'])}"
             stack = failure["stack"]
         fields.pop("event", None)
         if _constant(event) is not None:
-            text += "".join(f" {_visible(key)}={_shown(value)}" for key, value in fields.items())
+            text += "".join(f" {escape(key)}={_shown(value)}" for key, value in fields.items())
         if isinstance(stack, str):
-            text += "".join(f"\n{_visible(line)}" for line in stack.splitlines())
+            text += "".join(f"\n{escape(line)}" for line in stack.splitlines())
         if self._colour and level in _COLOURS:
             text = f"{_COLOURS[level]}{text}\x1b[0m"
-        return f"{text}\n".encode("utf-8", "backslashreplace")
+        return f"{text}\n".encode()
 
 
 def _moment(event: LogEvent) -> datetime:
@@ -175,23 +181,12 @@ def _text(value: object) -> str:
     return safe_str(value) if isinstance(value, str) else safe_repr(value)
 
 
-def _cut(text: str, longest: int = _LONGEST, *, end: bool = False) -> str:
-    if len(text) <= longest:
-        return text
-    return f"…{text[-longest:]}" if end else f"{text[:longest]}…"
+def _cut(text: str, *, end: bool = False) -> str:
+    return shorten(text, _LONGEST, end=end)
 
 
-def _whole(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return value.encode("utf-8", "backslashreplace").decode()
-
-
-def _visible(text: str) -> str:
-    """Show control characters as escapes: names from outside must not steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def _encodable(value: object) -> object:
+    return escape(value, keep="\r\n\t") if isinstance(value, str) else value
 
 
 def _shown(value: Any) -> str:
@@ -200,8 +195,8 @@ def _shown(value: Any) -> str:
         exact = 0.001 <= abs(value) < 1e15
         return f"{value:.3f}".rstrip("0").rstrip(".") if exact else f"{value:g}"
     if not isinstance(value, str):
-        return _visible(_cut(_json.encode(value).decode(), _LONGEST_SHOWN))
-    text = _cut(value, _LONGEST_SHOWN)
+        return escape(shorten(_json.encode(value).decode(), _LONGEST_SHOWN))
+    text = shorten(value, _LONGEST_SHOWN)
     if text and text.isprintable() and not any(c in text for c in ' "='):
         return text
-    return _visible(json.dumps(text, ensure_ascii=False))
+    return escape(json.dumps(text, ensure_ascii=False))

@@ -58,14 +58,6 @@ def test_numbers(value: object, text: str) -> None:
     assert output.number(value) == text
 
 
-@given(st.text())
-def test_nothing_steers_the_terminal(text: str) -> None:
-    """What is shown is printable, and printable text is shown as it is."""
-    shown = output.printable(text)
-    assert shown.isprintable()
-    assert not text.isprintable() or shown == text
-
-
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_any_time_is_written(unix_ms: int) -> None:
     """A time that no calendar has is no error."""

@@ -72,7 +72,8 @@ def test_what_is_no_file(folder: Path) -> None:
     assert _refusal(folder) == f"{folder}: cannot be read: Is a directory"
     assert _refusal(pipe) == f"{pipe}: not a regular file"
     assert _refusal(pipe / "x") == f"{pipe}/x: cannot be read: Not a directory"
-    assert _refusal("a\nb\0") == r"a\nb\x00: embedded null byte"
+    assert _refusal("a\nb\0") == r"a\nb\u0000: not a possible file name"
+    assert _refusal("a\ud800") == r"a\ud800: not a possible file name"
 
 
 def test_an_unreadable_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ REFUSALS = [
     ("device: {id: 7}", f": device.id: 7: {ID_RULE}"),
     ("device: {id: no}", f": device.id: false: {ID_RULE}"),
     ('device: {id: "a\\nb"}', f': device.id: "a\\nb": {ID_RULE}'),
-    ('device: {id: "a\\x85b"}', f': device.id: "a\\x85b": {ID_RULE}'),
+    ('device: {id: "a\\x85b"}', f': device.id: "a\\u0085b": {ID_RULE}'),
     (f"device: {{id: {'x' * 129}}}", f': device.id: "{"x" * 78}…: {ID_RULE}'),
     ("device: x", ': device: "x": a mapping with the keys id'),
     ("device: [x]", ": device: a list: a mapping with the keys id"),

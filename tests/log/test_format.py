@@ -92,6 +92,11 @@ class JSONLineTests(SynchronousTestCase):
             b'"count":3,"alpha":true}\n',
         )
 
+    def test_the_name_of_an_event(self) -> None:
+        """It comes directly after the text, wherever it was among the fields."""
+        line = json_line(event("took {count}", count=3, event="part.took"))
+        self.assertEqual(list(strict(line)), ["time", "level", "msg", "event", "count"])
+
     def test_failure(self) -> None:
         """A failure is told by its text, its type and its stack, after the event's own fields."""
         line = json_line(event("no", part="x", log_failure=Failure(ValueError("bad"))))
@@ -157,12 +162,12 @@ class JSONLineTests(SynchronousTestCase):
         """8192 characters of a field and of a message, and of a traceback the end."""
         long = "a" * 8192 + "b"
         record = strict(json_line(event("{text}", text=long, data=long.encode(), stack=long)))
-        self.assertEqual(record["msg"], "a" * 8192 + "…")
-        self.assertEqual(record["text"], "a" * 8192 + "…")
-        self.assertEqual(record["data"], "a" * 8192 + "…")
-        self.assertEqual(record["stack"], "…" + "a" * 8191 + "b")
-        self.assertEqual(self.field(["é" * 9000]), '["' + "é" * 8190 + "…")
-        self.assertEqual(len(self.field({i: i for i in range(9000)})), 8193)
+        self.assertEqual(record["msg"], "a" * 8191 + "…")
+        self.assertEqual(record["text"], "a" * 8191 + "…")
+        self.assertEqual(record["data"], "a" * 8191 + "…")
+        self.assertEqual(record["stack"], "…" + "a" * 8190 + "b")
+        self.assertEqual(self.field(["é" * 9000]), '["' + "é" * 8189 + "…")
+        self.assertEqual(len(self.field({i: i for i in range(9000)})), 8192)
 
     def test_a_long_traceback_keeps_its_end(self) -> None:
         """The end is where the error is."""
@@ -182,7 +187,7 @@ class JSONLineTests(SynchronousTestCase):
             record = strict(json_line(event("x", log_failure=Failure())))
         self.assertTrue(record["stack"].startswith("…"))
         self.assertTrue(record["stack"].rstrip().endswith("ValueError: deep"))
-        self.assertEqual(len(record["stack"]), 8193)
+        self.assertEqual(len(record["stack"]), 8192)
 
     @given(ANY_TEXT, ANYTHING)
     def test_any_value_is_one_strict_line(self, text: str, value: object) -> None:
@@ -191,6 +196,15 @@ class JSONLineTests(SynchronousTestCase):
         self.assertEqual(
             list(strict(line)), ["time", "level", "msg", "text", "value", "field_time"]
         )
+        self.assertTrue(line.decode().removesuffix("\n").isprintable())
+
+    def test_a_line_cannot_steer_a_terminal(self) -> None:
+        """What steers a terminal is escaped; for a program the object is the same."""
+        evil = "eth\x1b[31m\u202e\x7f\x9b\u200b"
+        line = json_line(event("{name}", name=evil, names=[evil]))
+        self.assertEqual(strict(line)["name"], evil)
+        self.assertEqual(strict(line)["names"], [evil])
+        self.assertTrue(line.decode().removesuffix("\n").isprintable())
 
     @given(ANY_TEXT)
     def test_any_format_is_one_strict_line(self, text: str) -> None:
@@ -271,16 +285,21 @@ class ConsoleLineTests(SynchronousTestCase):
             r' error="no \"route\" to host" url="http://h/?a=b" tags={"core":"0"}',
         )
 
+    def test_the_name_of_an_event_is_for_programs(self) -> None:
+        """A person reads the text, and the fields where that has no value in it."""
+        self.assertEqual(self.line(event("took {count}", event="part.took", count=3)), "took 3")
+        self.assertEqual(self.line(event("took", event="part.took", count=3)), "took count=3")
+
     def test_control_characters(self) -> None:
         """A name from outside cannot steer the terminal, nor begin a line of its own."""
         evil = "eth\x1b[31m\nroot\u202e\x7f\x9b"
         self.assertEqual(
-            self.line(event("{name}", name=evil)), "eth\\x1b[31m\\nroot\\u202e\\x7f\\x9b"
+            self.line(event("{name}", name=evil)), "eth\\u001b[31m\\nroot\\u202e\\u007f\\u009b"
         )
         self.assertEqual(
             self.line(event("x", name=evil, names=[evil])),
-            'x name="eth\\u001b[31m\\nroot\\u202e\\x7f\\x9b"'
-            ' names=["eth\\u001b[31m\\nroot\\u202e\\x7f\\x9b"]',
+            'x name="eth\\u001b[31m\\nroot\\u202e\\u007f\\u009b"'
+            ' names=["eth\\u001b[31m\\nroot\\u202e\\u007f\\u009b"]',
         )
 
     @given(ANYTHING)
@@ -292,7 +311,7 @@ class ConsoleLineTests(SynchronousTestCase):
 
     def test_long_fields_are_cut(self) -> None:
         """300 characters tell enough."""
-        self.assertEqual(self.line(event("x", a="b" * 301)), f"x a={'b' * 300}…")
+        self.assertEqual(self.line(event("x", a="b" * 301)), f"x a={'b' * 299}…")
 
     def test_failure(self) -> None:
         """A traceback follows the line that tells of it."""

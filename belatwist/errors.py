@@ -27,7 +27,15 @@ class ParseError(BelaError):
 
 
 class ReadError(BelaError):
-    """A file of ``/proc`` or ``/sys`` cannot be read: missing, denied, too large, failing."""
+    """A file of ``/proc`` or ``/sys`` cannot be read: missing, denied, too large, failing.
+
+    :param reason: what is wrong, with the file's path.
+    :ivar code: the system's name of the error (``EIO``); empty where the system reported none.
+    """
+
+    def __init__(self, reason: str, code: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class NonFiniteValueError(BelaError):

@@ -1,12 +1,14 @@
 """When a failure is worth a line of the log: at once when it is new, rarely when it goes on."""
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from belatwist.errors import ReadError
 from belatwist.log.events import Event
 
 REPEAT_AFTER = 600.0
@@ -15,6 +17,9 @@ before a failure counts as a new one."""
 
 MAX_KINDS = 32
 """Kinds of failure that are told apart. All others count as one, so that memory stays bounded."""
+
+MAX_ITEMS = 64
+"""Items of a group that are told apart. All others share one log, so that memory stays bounded."""
 
 _OTHER = "any other kind"
 _FLIPPED = "; it failed and recovered {flips} times meanwhile"
@@ -144,6 +149,74 @@ class FailureLog:
     def _settle(self) -> None:
         self._known.clear()
         self._flips = 0
+
+
+class ItemFailureLog:
+    """Logs the failures of the items of a group (zones, interfaces, disks).
+
+    Each item has a :class:`FailureLog` of its own, from its first failure until it has worked or
+    been away for :data:`REPEAT_AFTER` seconds.
+
+    :param log: the part's log.
+    :param seconds: a monotonic clock.
+    :param field: the field of the events that holds an item's name.
+    """
+
+    def __init__(self, log: Logger, seconds: Callable[[], float], field: str) -> None:
+        self._log = log
+        self._seconds = seconds
+        self._field = field
+        self._items: dict[str, FailureLog] = {}
+        self._others = FailureLog(log, seconds)
+
+    def failed(self, item: str, event: Event, kind: str = "", **fields: Any) -> bool:
+        """Take note of an item's failure.
+
+        :param kind: as for :meth:`FailureLog.failed`.
+        :return: whether it was logged at its level.
+        """
+        known = self._items.get(item)
+        if known is None and len(self._items) < MAX_ITEMS:
+            known = self._items[item] = FailureLog(self._log, self._seconds)
+        if known is None:
+            known = self._others
+        fields[self._field] = item
+        return known.failed(event, kind, **fields)
+
+    def recovered(self, item: str, event: Event, **fields: Any) -> bool:
+        """Take note that an item works. To be called whenever it does.
+
+        :return: whether a recovery was logged at its level.
+        """
+        known = self._items.get(item)
+        if known is None:
+            return False
+        fields[self._field] = item
+        logged = known.recovered(event, **fields)
+        if known.settled:
+            del self._items[item]
+            if not self._items:
+                self._others = FailureLog(self._log, self._seconds)
+        return logged
+
+    def removed(self, present: Container[str], event: Event) -> None:
+        """Take note which items there are. To be called whenever they were listed.
+
+        :param present: the names of those that are there.
+        :param event: logged for each failing item that is no longer there.
+        """
+        for item in [item for item in self._items if item not in present]:
+            self.recovered(item, event)
+
+
+def kind_of(error: BaseException) -> str:
+    """Give the kind of a failure: the error's type, and the system's name of it (``EIO``)."""
+    code = ""
+    if isinstance(error, ReadError):
+        code = error.code
+    elif isinstance(error, OSError):
+        code = errno.errorcode.get(error.errno or 0, "")
+    return f"{type(error).__name__} {code}".rstrip()
 
 
 CALM = 600.0

@@ -84,5 +84,6 @@ def _failure(full: str, error: OSError | ValueError) -> ReadError:
     if not isinstance(error, OSError):  # a NUL in the path
         return ReadError(f"{full!r}: {error}")
     number = error.errno or 0
+    code = errno.errorcode.get(number, str(number))
     kind = MissingError if number in {errno.ENOENT, errno.ENOTDIR} else ReadError
-    return kind(f"{full}: {os.strerror(number)} ({errno.errorcode.get(number, number)})")
+    return kind(f"{full}: {os.strerror(number)} ({code})", code)

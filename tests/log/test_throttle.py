@@ -9,13 +9,24 @@ from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from belatwist.errors import ParseError, ReadError
 from belatwist.log.events import Event
-from belatwist.log.throttle import MAX_KINDS, REPEAT_AFTER, FailureLog
+from belatwist.log.throttle import (
+    MAX_ITEMS,
+    MAX_KINDS,
+    REPEAT_AFTER,
+    FailureLog,
+    ItemFailureLog,
+    kind_of,
+)
 from tests.log_events import Captured
 
 FAILED = Event("thing.failed", LogLevel.warn, "The thing failed: {error}")
 WORKS = Event("thing.recovered", LogLevel.info, "The thing works again")
 NAMED = Event("thing.works", LogLevel.info, "The {thing} works again")
+ZONE_FAILED = Event("zone.failed", LogLevel.warn, "Zone {zone} failed: {error}")
+ZONE_WORKS = Event("zone.recovered", LogLevel.info, "Zone {zone} works again")
+ZONE_GONE = Event("zone.removed", LogLevel.info, "Zone {zone} was removed")
 
 
 class FailureLogTests(SynchronousTestCase):
@@ -155,3 +166,90 @@ class FailureLogTests(SynchronousTestCase):
         self.assertTrue(len(last) <= 1)
         self.work(after=REPEAT_AFTER + 1)
         self.assertTrue(self.failures.settled)
+
+
+class ItemFailureLogTests(SynchronousTestCase):
+    """Zones that fail, recover and disappear at known moments."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.captured = Captured()
+        log = Logger("test", observer=self.captured)
+        self.zones = ItemFailureLog(log, self.clock.seconds, "zone")
+
+    def lines(self) -> list[str]:
+        """Take the lines above debug that came since the last call."""
+        events = [e for e in self.captured.events if e["log_level"] > LogLevel.debug]
+        self.captured.events.clear()
+        return [formatEvent(event) for event in events]
+
+    def tick(self, after: float = 10.0, **zones: str) -> list[str]:
+        """Let zones be there some time from now; each with its error, or an empty text."""
+        self.clock.advance(after)
+        for zone, error in zones.items():
+            if error:
+                self.zones.failed(zone, ZONE_FAILED, error, error=error)
+            else:
+                self.zones.recovered(zone, ZONE_WORKS)
+        self.zones.removed(zones, ZONE_GONE)
+        return self.lines()
+
+    def test_each_item_has_its_own_lines(self) -> None:
+        """A second item that fails is logged at once, however recently another was."""
+        self.assertEqual(self.tick(gpu="EIO", npu=""), ["Zone gpu failed: EIO"])
+        self.assertEqual(self.tick(gpu="EIO", npu="EIO"), ["Zone npu failed: EIO"])
+        self.assertEqual(
+            self.tick(gpu="", npu="EIO"), ["Zone gpu works again, after 20 s and 2 failures"]
+        )
+
+    def test_recovered_is_not_removed(self) -> None:
+        """The line says which of the two ended the failure."""
+        self.tick(gpu="EIO", npu="EIO")
+        self.assertEqual(
+            self.tick(gpu=""),
+            [
+                "Zone gpu works again, after 10 s and 1 failures",
+                "Zone npu was removed, after 10 s and 1 failures",
+            ],
+        )
+        self.assertEqual(self.tick(gpu=""), [])
+
+    def test_an_item_that_alternates(self) -> None:
+        """A day of it has one line in ten minutes, and not 2,880; a new kind is logged at once."""
+        lines = [line for _ in range(4320) for line in self.tick(gpu="EINVAL") + self.tick(gpu="")]
+        self.assertEqual(lines[1], "Zone gpu works again, after 10 s and 1 failures")
+        flips = "Zone gpu failed: EINVAL; it failed and recovered 29 times meanwhile"
+        self.assertEqual(set(lines[2:]), {flips})
+        self.assertEqual(len(lines), 2 + 4320 // 30 - 1)
+        self.assertEqual(len(self.tick(gpu="EIO")), 1)
+
+    def test_what_is_calm_or_gone_is_forgotten(self) -> None:
+        """Names that come and go for ever leave nothing behind."""
+        for number in range(500):
+            zones: Any = {f"usb{number}": "EIO", "gpu": "EIO" if number < 9 else ""}
+            self.tick(**zones)
+        self.assertLessEqual(len(self.zones._items), REPEAT_AFTER / 10 + 2)
+        self.assertNotIn("gpu", self.zones._items)
+        self.tick(after=REPEAT_AFTER)
+        self.tick(after=REPEAT_AFTER)
+        self.assertEqual(self.zones._items, {})
+
+    def test_items_are_bounded(self) -> None:
+        """Beyond the bound all others have one line in ten minutes together; then it is as ever."""
+        many: Any = {f"zone{number}": "EIO" for number in range(1000)}
+        self.assertEqual(len(self.tick(**many)), MAX_ITEMS + 1)
+        self.assertEqual(self.tick(**many), [])
+        self.tick()
+        self.tick(after=REPEAT_AFTER)
+        self.assertEqual(len(self.tick(**many)), MAX_ITEMS + 1)
+
+    def test_kinds(self) -> None:
+        """An error's type, with the system's name of it."""
+        for error, kind in [
+            (ReadError("temp: Input/output error (EIO)", "EIO"), "ReadError EIO"),
+            (ReadError("temp: larger than allowed"), "ReadError"),
+            (ParseError("temp", "is empty"), "ParseError"),
+            (FileNotFoundError(2, "No such file or directory"), "FileNotFoundError ENOENT"),
+            (OSError("odd"), "OSError"),
+        ]:
+            self.assertEqual(kind_of(error), kind)

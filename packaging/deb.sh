@@ -3,7 +3,7 @@
 #
 #   deb.sh PIP PYTHON OUTPUT
 #
-# PIP and PYTHON are those of install.sh; the package goes to the folder OUTPUT.
+# PIP and PYTHON are the arguments of install.sh; the package goes to the folder OUTPUT.
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,7 +20,7 @@ trap 'rm -rf "$root"' EXIT
 python=$root/opt/belatwist/bin/python
 version=$("$python" -c 'import belatwist; print(belatwist.__version__)')
 architecture=$(dpkg --print-architecture)
-# The newest C library that a wheel was built for.
+# The newest C library that a wheel needs.
 libc=$(cat "$root"/opt/belatwist/lib/python3.*/site-packages/*.dist-info/WHEEL |
     sed -n 's/^Tag: .*manylinux_2_\([0-9]*\)_.*/\1/p' | sort -n | tail -1)
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Install the agent: its virtual environment, the unit, and what makes its user and folders.
+# Install the agent: its virtual environment, its unit, and the files that create its user and folders.
 #
 #   install.sh PIP PYTHON DESTDIR PREFIX SYSTEM
 #
-# PIP brings the wheels, which run under PYTHON (as found on the device). Below DESTDIR, the
-# environment goes to PREFIX, the unit and its like to SYSTEM/lib, and the bela command to SYSTEM/bin.
-# A configuration that is there is kept. SOURCE_DATE_EPOCH is the time of every file.
+# PIP installs the wheels, and PYTHON, the device's own, runs them. Below DESTDIR, the environment goes to
+# PREFIX, the unit and its companions to SYSTEM/lib, and the bela command to SYSTEM/bin. The script keeps an
+# existing configuration. SOURCE_DATE_EPOCH is the time of every file.
 set -eu
 umask 022
 pip=$1 python=$2 destdir=$3 prefix=$4 system=$5
@@ -17,7 +17,7 @@ refuse() {
     exit 1
 }
 
-# With the minor version, so that the environment outlives a change of the default one.
+# Names the minor version, so that the environment survives a change of the default Python.
 python=$("$python" -c 'import os, sys
 sys.exit("install: Python 3.11 or newer is needed: PYTHON=...") if sys.version_info < (3, 11) else \
 print(os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2]))')
@@ -33,7 +33,7 @@ if [ -e "$target" ] && [ ! -e "$target/pyvenv.cfg" ] && [ -n "$(ls -A "$target")
     refuse "PREFIX=$prefix: a folder of its own is needed, this one has other things in it"
 fi
 
-# Made beside the one that is there, which works until the new one is whole.
+# The old environment works until the new one is complete.
 new=$target.new
 rm -rf "$new"
 trap 'rm -rf "$new"' EXIT
@@ -41,7 +41,7 @@ trap 'rm -rf "$new"' EXIT
 "$pip" --python "$new/bin/python" --disable-pip-version-check --quiet install \
     --no-compile --no-warn-script-location "$here"
 
-# Nothing names the folder that it was made in.
+# Remove every mention of the folder in which pip installed it.
 library=$(echo "$new"/lib/python3.*/site-packages)
 rm -rf "$new"/bin/* "$new/include" "$new/lib64" "$library"/*.dist-info/direct_url.json
 ln -s "$python" "$new/bin/python"
@@ -54,8 +54,8 @@ launcher() {
 launcher twistd twisted.scripts.twistd run
 launcher bela belatwist.cli main
 
-# Compiled here, because the service may write nothing below /opt. Twisted keeps a list of its
-# plugins that it takes for stale unless it is newer than they are.
+# Compile now, because the service may not write below /opt. Twisted ignores its list of plugins unless
+# the list is newer than they are.
 find "$new" -depth -exec touch -h -d "@$((epoch - 60))" {} +
 "$new/bin/python" -m compileall -q -s "$new" -p "$prefix" "$library"
 cd /

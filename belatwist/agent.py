@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from belatwist import __version__
 from belatwist.clock.sources import WallClock
 from belatwist.errors import BelaError
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog
 from belatwist.runtime.listener import Listener
 from belatwist.runtime.lockfile import ProcessLock
 from belatwist.runtime.sd_notify import Notifier
@@ -26,20 +28,49 @@ EXTENSION = 30.0
 """Seconds for which systemd is asked while the database is opened or closed, again and again."""
 
 LOCK_EVERY = 60.0
-"""Seconds between two looks at the lock file."""
+"""Seconds between two checks of the lock file."""
+
+LOCK_ACQUIRED = Event(
+    "agent.lock_acquired", LogLevel.info, "Lock acquired: process {pid} holds {lock}"
+)
+LOCK_LOST = Event(
+    "agent.lock_lost",
+    LogLevel.warn,
+    "Lock {lock} was removed or replaced: a second instance could start",
+    cure="Restart the service: it creates the lock file again.",
+)
+LOCK_RECOVERED = Event("agent.lock_recovered", LogLevel.info, "Lock {lock} is held again")
+STARTED = Event(
+    "agent.started",
+    LogLevel.info,
+    "Agent {version} started: session {session_id}, database {path}, {pending} samples pending",
+)
+START_FAILED = Event(
+    "agent.start_failed",
+    LogLevel.error,
+    "Agent cannot start: {error}",
+    cure="This is a fault of the program: report it with the traceback.",
+)
+STOP_FAILED = Event(
+    "agent.stop_failed",
+    LogLevel.error,
+    "Part {part} did not stop cleanly: {error}",
+    cure="This is a fault of the program: report it with the traceback.",
+)
+STOPPED = Event("agent.stopped", LogLevel.info, "Agent stopped, session {session}")
 
 
 class Agent(MultiService):
-    """The whole agent. What it runs starts once the database is open, and stops before it closes.
+    """The whole agent. Its services start once the database is open, and stop before it closes.
 
     A plain ``MultiService`` stops all of its children at once; here each waits for the one before.
 
     :param session_id: a UUID for this run.
-    :param lock: held as long as the agent runs.
-    :param listeners: ports to open before the database, which may take minutes.
-    :param services: what runs on the store, in the order of starting and of stopping.
-    :param notifier: told when the agent is ready, and when it stops.
-    :param failed: called with one line when the agent cannot start.
+    :param lock: the agent holds it as long as it runs.
+    :param listeners: ports to open before the database, which may take minutes to open.
+    :param services: parts that use the store, in the order of starting and of stopping.
+    :param notifier: reports to systemd that the agent is ready, and that it stops.
+    :param failed: called with the reason, one line, when the agent cannot start.
     """
 
     log = Logger()
@@ -68,14 +99,14 @@ class Agent(MultiService):
         self._wall_ms = wall_ms
         self._failed = failed
         self._starting: Deferred[None] | None = None
-        self._locked = True
+        self._lock_failures = FailureLog(self.log, reactor.seconds)
         self._lock_watch = LoopingCall(self._check_lock)
         self._lock_watch.clock = reactor
         for service in (*listeners, *services):
             service.setServiceParent(self)
 
     def startService(self) -> None:
-        """Begin to start; ``failed`` is called if that comes to nothing."""
+        """Begin to start; a start that fails calls ``failed``."""
         Service.startService(self)
         self._starting = Deferred.fromCoroutine(self._start())
 
@@ -87,11 +118,7 @@ class Agent(MultiService):
     async def _start(self) -> None:
         try:
             self._lock.acquire()
-            self.log.info(
-                "this is the only instance: process {pid} holds {lock}",
-                pid=os.getpid(),
-                lock=str(self._lock.path),
-            )
+            LOCK_ACQUIRED.emit(self.log, pid=os.getpid(), lock=str(self._lock.path))
             for listener in self._listeners:
                 listener.open()
                 listener.startService()
@@ -101,13 +128,13 @@ class Agent(MultiService):
                 self._start_services()
         except BelaError as error:
             self._failed(str(error))
-        except Exception:  # noqa: BLE001 - a start that fails in any way must end in an exit, not in an idle process
-            self.log.failure("cannot start")
-            self._failed("cannot start: an unexpected error, see the log")
+        except Exception as error:  # noqa: BLE001 - a start that fails in any way must end in an exit, not in an idle process
+            START_FAILED.failure(self.log, error=str(error))
+            self._failed(f"unexpected {type(error).__name__}, see the log")
 
     def _start_services(self) -> None:
-        self.log.info(
-            "belatwist {version}: session {session_id}, database {path}, {pending} samples pending",
+        STARTED.emit(
+            self.log,
             version=__version__,
             session_id=self._session_id,
             path=str(self._store.path),
@@ -119,20 +146,15 @@ class Agent(MultiService):
         self._notifier.ready()
 
     def _check_lock(self) -> None:
-        held = self._lock.held()
-        if held is not self._locked:
-            self._locked = held
-            say = self.log.info if held else self.log.warn
-            say(
-                "{lock} keeps a second instance off again"
-                if held
-                else "{lock} was removed or replaced: a second instance could start",
-                lock=str(self._lock.path),
-            )
+        lock = str(self._lock.path)
+        if self._lock.held():
+            self._lock_failures.recovered(LOCK_RECOVERED, lock=lock)
+        else:
+            self._lock_failures.failed(LOCK_LOST, lock=lock)
 
     @contextmanager
     def _extending(self) -> Iterator[None]:
-        """While the database takes its time to be opened or closed, ask systemd for more."""
+        """Ask systemd for more time while the database is opened or closed."""
         database_check = ResponsivenessCheck(
             self._store.ping, reactor=self._reactor, limit=EXTENSION, progress=self._store.progress
         )
@@ -165,8 +187,8 @@ class Agent(MultiService):
                 if service.running:
                     try:
                         await maybeDeferred(service.stopService)
-                    except Exception:  # noqa: BLE001 - the database must be closed whatever a part does
-                        self.log.failure("cannot stop {part} cleanly", part=service.name)
+                    except Exception as error:  # noqa: BLE001 - the database must be closed whatever a part does
+                        STOP_FAILED.failure(self.log, part=service.name, error=str(error))
             await self._close()
 
     async def _close(self) -> None:
@@ -174,4 +196,4 @@ class Agent(MultiService):
             completed = await self._store.close(self._wall_ms())
         finally:
             self._lock.release()
-        self.log.info("stopped: session completed" if completed else "stopped")
+        STOPPED.emit(self.log, session="completed" if completed else "not completed")

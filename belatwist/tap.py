@@ -97,7 +97,7 @@ def makeService(options: Options) -> IService:
             loaded,
             reactor=reactor,
             clocks=Clocks(),
-            notifier=Notifier.from_environment(os.environ),
+            notifier=Notifier.from_environment(os.environ, seconds=reactor.seconds),
             failed=failed,
             listeners=[] if where is None else [_receiver(reactor, *where)],
         )

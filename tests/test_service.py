@@ -180,9 +180,9 @@ def test_first_run(tmp_path: Path) -> None:
     text = text.replace("9090", str(port)).replace("9100", str(free_port()))
     (tmp_path / "config.yaml").write_text(text)
     with Twistd("bela", "--config", "config.yaml", "--with-receiver", cwd=tmp_path) as service:
-        service.expect(f"receiver answers at http://127.0.0.1:{port}/")
+        service.expect(f"Listening on http://127.0.0.1:{port}/ (receiver)")
         service.expect("Metrics collected")
-        service.expect("received ")
+        service.expect("Received ")
         uploaded = 0
         names: set[str] = set()
         # The first upload may come before the second reading, without which there is no usage.
@@ -236,7 +236,7 @@ def test_hangup_does_not_end_it(tmp_path: Path) -> None:
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
         service.expect_event("collected")
         service.process.send_signal(signal.SIGHUP)
-        service.expect_event("SIGHUP: the log file was reopened")
+        service.expect_event("process.log_reopened")
         assert service.stop() == 0
 
 
@@ -266,7 +266,7 @@ def test_a_second_instance_is_refused(tmp_path: Path) -> None:
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
         service.expect_event("collected")
         with Twistd("bela", "--config", str(config), cwd=tmp_path) as second:
-            refusal = second.expect_event("lock ")
+            refusal = second.expect_event("Start failed: lock ")
             assert second.wait() == 1
         assert service.stop() == 0
     assert refusal["level"] == "CRITICAL"
@@ -279,9 +279,9 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     config, url = receiver_config(tmp_path)
     port = url.rpartition(":")[2]
     with Twistd("bela-receiver", "--port", port, cwd=tmp_path) as receiver:
-        receiver.expect(f"receiver answers at {url}/")
+        receiver.expect(f"Listening on {url}/ (receiver)")
         with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
-            refusal = service.expect_event("receiver: cannot listen")
+            refusal = service.expect_event("Start failed: receiver: cannot listen")
             assert service.wait() == 1
         with Twistd("bela-receiver", "--port", port, cwd=tmp_path) as second:
             second.expect("cannot listen")
@@ -311,7 +311,7 @@ def test_a_foreign_database_is_left_alone(sql: str, words: str, tmp_path: Path) 
     before = query(database, "SELECT sql FROM sqlite_schema")
     config = write_config(tmp_path)
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        refusal = service.expect_event("database ")
+        refusal = service.expect_event("Start failed: database ")
         assert service.wait() == 1
     assert words in refusal["msg"]
     assert query(database, "SELECT sql FROM sqlite_schema") == before

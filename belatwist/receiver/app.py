@@ -12,7 +12,7 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http import HTTPChannel
@@ -20,16 +20,38 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Site
 from werkzeug.exceptions import HTTPException
 
+from belatwist.log.events import Event
 from belatwist.receiver.bounds import LIMITS, MAX_BODIES_BYTES, Body, Budget, UploadRequest
 from belatwist.receiver.memory import Memory
 from belatwist.receiver.parse import BodyParser, Line, Step, read_import, read_metrics
 from belatwist.receiver.unpack import BadBodyError, TooLargeError, UnknownEncodingError, quote
-from belatwist.web.site import BoundedRequest, BoundedSite, error_body, no_route, respond
+from belatwist.web.respond import error_body, no_route, respond
+from belatwist.web.site import BoundedRequest, BoundedSite
 
 MAX_LOGGED_SERIES = 1000
 """Most series of a request that are logged one by one."""
 
 _LOGGED_PER_STEP = 50
+
+# Not through a FailureLog: whoever tests an uploader wants to see every request.
+RECEIVED = Event(
+    "receiver.received",
+    LogLevel.info,
+    "Received {samples} samples of {series} series from {device}"
+    " in {bytes} bytes ({raw_bytes} unpacked)",
+)
+SERIES = Event(
+    "receiver.series",
+    LogLevel.info,
+    "Series {series}: {samples} samples, the last {value} at {timestamp}",
+)
+MORE_SERIES = Event("receiver.more_series", LogLevel.info, "{count} more series are not shown")
+REFUSED = Event(
+    "receiver.refused",
+    LogLevel.warn,
+    "Refused samples from {device}: {reason}",
+    cure="The reason says what is wrong with the request.",
+)
 
 _PAGE = b"""belatwist receiver, for quick local testing
 
@@ -214,9 +236,8 @@ class Receiver:
                 yield
             yield from self._log_series(upload)
         self._samples += upload.samples
-        self._log.info(
-            "received {samples} samples of {series} series from {device}"
-            " in {bytes} bytes ({raw_bytes} unpacked)",
+        RECEIVED.emit(
+            self._log,
             samples=upload.samples,
             series=upload.series,
             device=upload.device,
@@ -226,8 +247,8 @@ class Receiver:
 
     def _log_series(self, upload: _Upload) -> Iterator[None]:
         for number, logged in enumerate(upload.logged.values(), 1):
-            self._log.info(
-                "{series}: {samples} samples, the last {value} at {timestamp}",
+            SERIES.emit(
+                self._log,
                 series=logged.series,
                 samples=logged.samples,
                 value=logged.last_value,
@@ -236,11 +257,11 @@ class Receiver:
             if number % _LOGGED_PER_STEP == 0:
                 yield
         if len(upload.logged) == MAX_LOGGED_SERIES < upload.series:
-            self._log.info("and {more} more series", more=upload.series - MAX_LOGGED_SERIES)
+            MORE_SERIES.emit(self._log, count=upload.series - MAX_LOGGED_SERIES)
 
     def _reject(self, reason: str, device: str) -> None:
         self._rejected_requests += 1
-        self._log.warn("refused samples from {device}: {reason}", device=device, reason=reason)
+        REFUSED.emit(self._log, device=device, reason=reason)
 
 
 def site(receiver: Receiver, reactor: IReactorTime) -> Site:

@@ -7,9 +7,12 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from belatwist.errors import StartError
+from belatwist.log.events import Event
+
+LISTENING = Event("listener.opened", LogLevel.info, "Listening on {url} ({part})")
 
 
 class Listener(Service):
@@ -52,7 +55,7 @@ class Listener(Service):
             raise StartError(
                 f"{self.name}: cannot listen on {self._host}:{self._port}: {reason}"
             ) from error
-        self.log.info("{part} answers at {url}", part=self.name, url=f"{self.url}/")
+        LISTENING.emit(self.log, part=self.name, url=f"{self.url}/")
 
     def stopService(self) -> "Deferred[None] | None":
         """Stop listening."""

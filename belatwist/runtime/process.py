@@ -13,13 +13,30 @@ from typing import Any, NoReturn
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.python import usage
 
 from belatwist import __version__
+from belatwist.log.events import Event
 from belatwist.log.output import FromStdlib
 
 _log = Logger("belatwist")
+
+START_FAILED = Event(
+    "process.start_failed",
+    LogLevel.critical,
+    "Start failed: {reason}",
+    cure="The reason names what is wrong; docs/troubleshooting.md has an entry for each.",
+)
+STOPPING = Event("process.stopping", LogLevel.info, "Process stops: {reason}")
+ALREADY_STOPPING = Event("process.already_stopping", LogLevel.info, "Process already stops")
+LOG_REOPENED = Event("process.log_reopened", LogLevel.info, "SIGHUP received, log file reopened")
+LOG_NOT_REOPENED = Event(
+    "process.log_not_reopened",
+    LogLevel.error,
+    "SIGHUP received, log file cannot be reopened: {error}",
+    cure="Give the service's user access to the folder of logging.output.",
+)
 
 
 class ServiceOptions(usage.Options):
@@ -144,25 +161,25 @@ def _hangup(on_hangup: Callable[[], None]) -> None:
     try:
         on_hangup()
     except OSError as error:
-        _log.error("SIGHUP: the log file cannot be reopened: {error}", error=str(error))
+        LOG_NOT_REOPENED.emit(_log, error=str(error))
     else:
-        _log.info("SIGHUP: the log file was reopened")
+        LOG_REOPENED.emit(_log)
 
 
-def _stop(reactor: Any, why: str) -> None:
-    _log.info("stopping: {why}", why=why)
+def _stop(reactor: Any, reason: str) -> None:
+    STOPPING.emit(_log, reason=reason)
     try:
         reactor.stop()
     except ReactorNotRunning:
-        _log.info("already stopping")
+        ALREADY_STOPPING.emit(_log)
 
 
 def fail(reactor: Any, reason: str) -> None:
-    """Give up: one line in the log, an orderly shutdown, exit status 1."""
-    _log.critical("{reason}", reason=reason)
+    """End a start that failed: one line in the log, an orderly shutdown, exit status 1."""
+    START_FAILED.emit(_log, reason=reason)
     # twistd ends with status 0 however its reactor came to stop, and takes no other.
     atexit.register(_exit_failed)
-    reactor.callWhenRunning(_stop, reactor, "giving up")
+    reactor.callWhenRunning(_stop, reactor, "the start failed")
 
 
 def _exit_failed() -> None:

@@ -3,11 +3,22 @@
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog
 from belatwist.text import one_line
+
+NOTIFY_FAILED = Event(
+    "sd_notify.failed",
+    LogLevel.warn,
+    "Failed to send watchdog ping",
+    fields=("error", "state"),
+    cure="systemd does not read its notification socket: systemctl daemon-reexec starts it anew.",
+)
+NOTIFY_RECOVERED = Event("sd_notify.recovered", LogLevel.info, "Watchdog pings can be sent again")
 
 _MAX_STATUS = 300
 _INFINITE_USEC = 2**64 - 1
@@ -16,44 +27,54 @@ _INFINITE_USEC = 2**64 - 1
 class Notifier:
     """Sends the states of sd_notify(3) to systemd, or does nothing where nobody wants them.
 
-    Nothing here waits, and nothing is raised: a message that cannot be sent is logged, once for
-    as long as that goes on.
+    No method waits or raises: a message that cannot be sent is logged.
 
     :param address: the socket: an absolute path, or ``@`` and an abstract name; ``None`` when
         there is none.
     :param watchdog: the watchdog's interval in seconds; ``None`` when it is not enabled.
+    :param seconds: a monotonic clock.
     :ivar enabled: whether systemd listens.
-    :ivar watchdog: seconds within which it wants a sign of life; ``None`` when it wants none.
+    :ivar watchdog: seconds within which systemd expects a ping; ``None`` when it expects none.
     """
 
     log = Logger()
 
-    def __init__(self, address: str | None, *, watchdog: float | None) -> None:
+    def __init__(
+        self, address: str | None, *, watchdog: float | None, seconds: Callable[[], float]
+    ) -> None:
         self.enabled = address is not None
         self.watchdog = watchdog if self.enabled else None
         self._address = address or ""
         if self._address.startswith("@"):
             self._address = f"\0{self._address[1:]}"
         self._status = ""
-        self._failures = 0
+        self._failures = FailureLog(self.log, seconds)
         self._ready_pending = False
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Notifier":
-        """Make the one that systemd's variables ask for.
+    def from_environment(
+        cls, environment: Mapping[str, str], *, seconds: Callable[[], float]
+    ) -> "Notifier":
+        """Make the notifier that systemd's variables describe.
 
-        ``NOTIFY_SOCKET`` names the socket (an ``AF_VSOCK`` one is for virtual machines, and
-        counts as none). ``WATCHDOG_USEC`` is the interval, and ``WATCHDOG_PID`` the process that
-        it is meant for: what is malformed, or another's, enables nothing.
+        ``NOTIFY_SOCKET`` names the socket; one of ``AF_VSOCK``, which is for virtual machines,
+        counts as none. ``WATCHDOG_USEC`` is the interval, and ``WATCHDOG_PID`` the process that
+        it is meant for. A malformed value, or another process's, enables nothing.
+
+        :param seconds: a monotonic clock.
         """
         address = environment.get("NOTIFY_SOCKET", "")
         return cls(
             address if address[:1] in {"/", "@"} and len(address) > 1 else None,
             watchdog=_watchdog_interval(environment),
+            seconds=seconds,
         )
 
     def ready(self) -> None:
-        """Say that the start is complete; where that fails, before whatever is said next."""
+        """Report that the start is complete.
+
+        If that fails, the next message of any kind first tries again.
+        """
         self._ready_pending = self.enabled
         self._flush_ready()
 
@@ -62,44 +83,42 @@ class Notifier:
             self._ready_pending = False
 
     def ping(self) -> bool:
-        """Say that all is well; returns whether that could be said."""
+        """Send a watchdog ping; returns whether systemd has it."""
         self._flush_ready()
         return self._send("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """Say what is going on, if that has changed.
+        """Report the state in words, if it has changed.
 
-        :param text: made one line of at most 300 characters.
+        :param text: is made one line of at most 300 characters.
         """
         self._flush_ready()
-        line = one_line(text[: 2 * _MAX_STATUS])[:_MAX_STATUS]
+        line = one_line(text, _MAX_STATUS)
         if line != self._status and self._send(f"STATUS={line}"):
             self._status = line
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
+        """Report that the end has begun."""
         self._send("STOPPING=1")
 
     def extend(self, seconds: float) -> None:
-        """Ask for this much time from now on for the start or the end that is under way."""
+        """Ask for more time for the start or the end that is under way: seconds from now on."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def _send(self, message: str) -> bool:
         if not self.enabled:
             return False
-        # As sd_notify() itself does: a socket for each message, which is one in half a minute.
+        # A socket for each message, as sd_notify() itself has it: there are two in a minute.
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         try:
-            with socket.socket(socket.AF_UNIX, kind) as one:
-                one.sendto(message.encode(), self._address)
+            with socket.socket(socket.AF_UNIX, kind) as connection:
+                connection.sendto(message.encode(), self._address)
         except OSError as error:
-            say = self.log.debug if self._failures else self.log.warn
-            self._failures += 1
-            say("Failed to send watchdog ping", error=str(error), state=message)
+            self._failures.failed(
+                NOTIFY_FAILED, type(error).__name__, error=str(error), state=message
+            )
             return False
-        if self._failures:
-            self.log.info("Watchdog pings can be sent again", failures=self._failures)
-            self._failures = 0
+        self._failures.recovered(NOTIFY_RECOVERED)
         return True
 
 

@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog
 from belatwist.runtime.sd_notify import Notifier
 
 if TYPE_CHECKING:
@@ -16,6 +19,33 @@ STATUS_EVERY = 30.0
 """Seconds between two looks at the status where there is no watchdog."""
 
 _SHORTEST_TURN = 0.05
+
+ENABLED = Event(
+    "watchdog.enabled",
+    LogLevel.info,
+    "Systemd watchdog enabled",
+    fields=("watchdog_interval", "ping_interval"),
+)
+DISABLED = Event("watchdog.disabled", LogLevel.info, "Systemd watchdog not enabled")
+STOPPING = Event("watchdog.stopping", LogLevel.info, "Watchdog pinger stopping")
+PING_WITHHELD = Event(
+    "watchdog.ping_withheld",
+    LogLevel.error,
+    "Watchdog ping withheld",
+    fields=("reason",),
+    cure="systemd restarts a service that hangs. A card that stalls for minutes is the usual cause:"
+    " replace it if this happens again.",
+)
+PINGS_RESUMED = Event("watchdog.pings_resumed", LogLevel.info, "Watchdog pings resumed")
+STATUS_FAILED = Event(
+    "watchdog.status_failed",
+    LogLevel.error,
+    "Status line for systemd failed: {error}",
+    cure="This is a fault of the program: report it with the traceback.",
+)
+STATUS_RECOVERED = Event(
+    "watchdog.status_recovered", LogLevel.info, "Status line for systemd recovered"
+)
 
 
 class ResponsivenessCheck:
@@ -99,14 +129,14 @@ class RecencyCheck:
 
 
 class Watchdog(Service):
-    """Gives signs of life at half the watchdog's interval, while all is well; and the status.
+    """Pings systemd at half the watchdog's interval while every check passes; sends the status.
 
-    That it runs shows that the reactor turns. While a check is not satisfied it looks again ten
-    times as often, so that a stall which ends in time is not taken for a hang.
+    A ping also shows that the reactor runs. While a check fails, all are repeated ten times as
+    often, so that a stall which ends in time does not count as a hang.
 
     :param reactor: the timer's clock.
-    :param checks: each returns ``None``, or why it is not well.
-    :param status: what to tell ``systemctl status``.
+    :param checks: each returns a fault in words, or ``None``.
+    :param status: returns the line that ``systemctl status`` shows.
     """
 
     log = Logger()
@@ -124,21 +154,18 @@ class Watchdog(Service):
         self._reactor = reactor
         self._checks = checks
         self._status = status
-        self._status_failing = False
         self._timer: IDelayedCall | None = None
-        self._withheld = 0
-        self._withheld_since = 0.0
+        self._withheld = FailureLog(self.log, reactor.seconds)
+        self._status_failures = FailureLog(self.log, reactor.seconds)
 
     def startService(self) -> None:
-        """Begin, with a sign of life; without systemd there is nothing to do."""
+        """Begin with a ping; without systemd, do nothing."""
         super().startService()
         interval = self._notifier.watchdog
         if interval is None:
-            self.log.info("Systemd watchdog not enabled")
+            DISABLED.emit(self.log)
         else:
-            self.log.info(
-                "Systemd watchdog enabled", watchdog_interval=interval, ping_interval=interval / 2
-            )
+            ENABLED.emit(self.log, watchdog_interval=interval, ping_interval=interval / 2)
         if self._notifier.enabled:
             self._turn()
 
@@ -148,7 +175,7 @@ class Watchdog(Service):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if self._notifier.watchdog is not None:
-            self.log.info("Watchdog pinger stopping")
+            STOPPING.emit(self.log)
 
     def _turn(self) -> None:
         delay = STATUS_EVERY
@@ -159,35 +186,30 @@ class Watchdog(Service):
         self._timer = self._reactor.callLater(delay, self._turn)
 
     def _ping(self) -> bool:
-        """Give a sign of life if all is well; returns whether one was given."""
-        now = self._reactor.seconds()
-        reasons = [reason for check in self._checks if (reason := _reason(check)) is not None]
-        if reasons:
-            say = self.log.debug if self._withheld else self.log.error
-            if not self._withheld:
-                self._withheld_since = now
-            self._withheld += 1
-            say("Watchdog ping withheld", reason="; ".join(reasons))
+        """Ping if every check passes; returns whether systemd has the ping."""
+        reasons = [_fault(check) for check in self._checks]
+        failed = [(str(number), reason) for number, reason in enumerate(reasons) if reason]
+        if failed:
+            numbers, texts = zip(*failed, strict=True)
+            # A reason has a growing number of seconds in it.
+            self._withheld.failed(PING_WITHHELD, ",".join(numbers), reason="; ".join(texts))
             return False
-        if self._withheld:
-            seconds = round(now - self._withheld_since, 1)
-            self.log.info("Watchdog pings resumed", withheld=self._withheld, seconds=seconds)
-            self._withheld = 0
+        self._withheld.recovered(PINGS_RESUMED)
         return self._notifier.ping()
 
     def _send_status(self) -> None:
         try:
             text = self._status()
-        except Exception:  # noqa: BLE001 - a status that cannot be told must not end the pings
-            if not self._status_failing:
-                self._status_failing = True
-                self.log.failure("the status cannot be told")
+        except Exception as error:  # noqa: BLE001 - a status that cannot be made must not end the pings
+            self._status_failures.failed(
+                STATUS_FAILED, type(error).__name__, failure=Failure(), error=str(error)
+            )
         else:
-            self._status_failing = False
+            self._status_failures.recovered(STATUS_RECOVERED)
             self._notifier.status(text)
 
 
-def _reason(check: Callable[[], str | None]) -> str | None:
+def _fault(check: Callable[[], str | None]) -> str | None:
     try:
         return check()
     except Exception as error:  # noqa: BLE001 - the next turn must come

@@ -10,12 +10,22 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.web import http
 from twisted.web.http import HTTPChannel
 
 from belatwist.errors import ConfigError
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog
 from belatwist.web.site import BoundedRequest
+
+LOGINS_UNUSABLE = Event(
+    "web.logins_unusable",
+    LogLevel.error,
+    "Logins cannot be read, requests are refused: {error}",
+    cure="Correct the file of health.basic_auth_file; no restart is needed.",
+)
+LOGINS_RECOVERED = Event("web.logins_recovered", LogLevel.info, "Logins can be read again")
 
 # Host, in brackets if it is of IPv6, and port: RFC 9110, section 7.2.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?")
@@ -33,13 +43,14 @@ class Refusal(NamedTuple):
 
 
 class Access:
-    """Decides who may ask.
+    """Decides which requests are answered.
 
-    :param names: the address that is listened on, and the further names, in lower case, that the
-        owner says are the device's.
-    :param open_path: what may be asked without a password.
-    :param logins: reads the logins, ``user:password`` each; ``None`` when nobody needs one.
-    :param hostname: gives this machine's name.
+    :param names: the address that the site listens on, and further names of the device, in lower
+        case.
+    :param open_path: the path that needs no password.
+    :param logins: reads the logins, ``user:password`` each; ``None`` when no request needs one.
+    :param seconds: a monotonic clock.
+    :param hostname: returns this machine's name.
     """
 
     _log = Logger()
@@ -49,13 +60,15 @@ class Access:
         names: Collection[str],
         open_path: bytes,
         logins: Callable[[], Sequence[str]] | None,
+        *,
+        seconds: Callable[[], float],
         hostname: Callable[[], str] = socket.gethostname,
     ) -> None:
         self._names = names
         self._open_path = open_path
         self._logins = logins
         self._hostname = hostname
-        self._unusable = ""
+        self._failures = FailureLog(self._log, seconds)
 
     def refusal(self, path: bytes, host: str | None, authorization: str | None) -> Refusal | None:
         """Tell why a request is not to be answered; ``None`` when it is.
@@ -75,11 +88,9 @@ class Access:
         try:
             logins = self._logins()
         except ConfigError as error:
-            if str(error) != self._unusable:
-                self._unusable = str(error)
-                self._log.error("nobody can log in: {error}", error=self._unusable)
+            self._failures.failed(LOGINS_UNUSABLE, str(error), error=str(error))
             return Refusal(http.SERVICE_UNAVAILABLE, "no password can be checked; see the log")
-        self._unusable = ""
+        self._failures.recovered(LOGINS_RECOVERED)
         if _is_among(logins, authorization or ""):
             return None
         return Refusal(http.UNAUTHORIZED, "user and password are needed", challenge=True)

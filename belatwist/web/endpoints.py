@@ -21,7 +21,8 @@ from belatwist.metrics.exposition import CONTENT_TYPE
 from belatwist.web.access import Access, GuardedRequest
 from belatwist.web.gzip import gzip_body
 from belatwist.web.page.resource import Page
-from belatwist.web.site import BoundedSite, Limits, no_route, respond
+from belatwist.web.respond import no_route, respond
+from belatwist.web.site import BoundedSite, Limits
 
 LIMITS = Limits(connections=16, idle=10, request=15)
 
@@ -81,13 +82,16 @@ class Endpoint:
         """Give the latest value of everything, as Prometheus text."""
         return respond(request, http.OK, self._metrics(), CONTENT_TYPE.encode())
 
-    def access(self) -> Access:
-        """Return who may ask."""
+    def access(self, seconds: Callable[[], float]) -> Access:
+        """Return the rules by which requests are answered.
+
+        :param seconds: a monotonic clock.
+        """
         health, logins = self._health, None
         if health.basic_auth_file is not None:
             logins = partial(config.read_logins, health.basic_auth_file)
         names = health.host, *health.allowed_hosts
-        return Access(names, f"{health.path}/live".encode(), logins)
+        return Access(names, f"{health.path}/live".encode(), logins, seconds=seconds)
 
     def _add_page(self, page: Page) -> None:
         """Add the addresses of the page."""
@@ -117,5 +121,5 @@ class Endpoint:
 
 def site(endpoint: Endpoint, reactor: IReactorTime) -> Site:
     """Serve an endpoint to whom it may be, within bounds on what clients may take of it."""
-    request = partial(GuardedRequest, endpoint.access())
+    request = partial(GuardedRequest, endpoint.access(reactor.seconds))
     return BoundedSite(endpoint.app.resource(), LIMITS, reactor, request)

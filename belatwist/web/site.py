@@ -13,27 +13,44 @@ from io import BytesIO
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog
+from belatwist.web.respond import ALWAYS, JSON, error_body, respond
+
+REQUEST_FAILED = Event(
+    "web.request_failed",
+    LogLevel.error,
+    "Request failed: {error}",
+    cure="This is a fault of the program: report it with the traceback.",
+)
+REQUEST_CUT = Event(
+    "web.request_cut", LogLevel.debug, "Request took over {seconds} s, connection closed"
+)
+LIMIT_REACHED = Event(
+    "web.connection_limit_reached",
+    LogLevel.warn,
+    "Connection limit reached: {connections} are open, further ones are closed at once",
+    cure="A client opens connections and does not close them: ss -tnp shows which.",
+)
+LIMIT_CLEARED = Event(
+    "web.connection_limit_cleared",
+    LogLevel.info,
+    "Connection limit cleared: {connections} are open",
+)
 
 LINGER_SECONDS = 2.0
 """How long a refused body is read and thrown away. Closing at once would reset the connection, and
 with it destroy the answer that the client has not read yet."""
-
-JSON = b"application/json"
-
-# Every answer is of this moment, and is what it says it is.
-_ALWAYS = {b"Cache-Control": [b"no-store"], b"X-Content-Type-Options": [b"nosniff"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +67,6 @@ class Limits:
     request: float
 
 
-def respond(request: IRequest, status: int, body: bytes, content_type: bytes = JSON) -> bytes:
-    """Set the head of an answer.
-
-    :return: the body, for a route to return.
-    """
-    request.setResponseCode(status)
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Content-Length", b"%d" % len(body))
-    return body
-
-
-def error_body(reason: str, **more: int) -> bytes:
-    """Encode an error as JSON: ``error``, and what else is known of it."""
-    return msgspec.json.encode({"error": reason, **more})
-
-
-def no_route(request: IRequest, failure: Failure) -> bytes:
-    """Answer that there is no such address (404), or that it takes other methods (405).
-
-    :param failure: what Klein's routes raised: an ``HTTPException``.
-    """
-    error = cast("HTTPException", failure.value)
-    if isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(error.valid_methods or ()))
-        request.setHeader(b"Allow", allowed.encode())
-        return respond(request, http.NOT_ALLOWED, error_body(f"only {allowed} here"))
-    return respond(request, http.NOT_FOUND, error_body("no such address"))
-
-
 class BoundedRequest(Request):
     """A request that takes no body: it answers one with 413 before the body has arrived.
 
@@ -89,7 +77,7 @@ class BoundedRequest(Request):
 
     def __init__(self, channel: HTTPChannel, queued: object = None) -> None:
         super().__init__(channel)
-        self.responseHeaders = Headers(_ALWAYS)
+        self.responseHeaders = Headers(ALWAYS)
         self.refused = False
         self._linger: IDelayedCall | None = None
 
@@ -133,7 +121,10 @@ class BoundedRequest(Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Log what went wrong and answer 500 as JSON; the client learns no details."""
-        self._log.failure("a request failed", failure=reason)
+        site = cast("BoundedSite", self.site)
+        site.request_failures.failed(
+            REQUEST_FAILED, type(reason.value).__name__, failure=reason, error=str(reason.value)
+        )
         self.finish_with(http.INTERNAL_SERVER_ERROR, "internal error")
         return reason
 
@@ -164,7 +155,7 @@ class BoundedRequest(Request):
         body = error_body(reason)
         headers = Headers(
             {
-                **_ALWAYS,
+                **ALWAYS,
                 b"Content-Type": [JSON],
                 b"Content-Length": [b"%d" % len(body)],
                 b"Connection": [b"close"],
@@ -246,7 +237,7 @@ class BoundedChannel(HTTPChannel):
     def _cut(self) -> None:
         self._deadline = None
         seconds = f"{self.site.limits.request:g}"
-        self._log.debug("cut a request that took over {seconds} s", seconds=seconds)
+        REQUEST_CUT.emit(self._log, seconds=seconds)
         transport: Any = self.transport
         transport.abortConnection()
 
@@ -261,7 +252,8 @@ class BoundedSite(Site):
 
     :param request: makes a request of a channel.
     :param reactor: times the connections and requests.
-    :ivar connections: how many there are now.
+    :ivar connections: number of open connections.
+    :ivar request_failures: logs the requests that raised.
     """
 
     protocol: Any = BoundedChannel
@@ -285,7 +277,8 @@ class BoundedSite(Site):
         )
         self.limits = limits
         self.connections = 0
-        self._full = False
+        self.request_failures = FailureLog(self._log, reactor.seconds)
+        self._refusals = FailureLog(self._log, reactor.seconds)
 
     def startFactory(self) -> None:
         """Do nothing: Twisted's wakes the reactor each second for the time in the access log."""
@@ -294,18 +287,15 @@ class BoundedSite(Site):
         """Take a connection, or have it closed when there are too many."""
         if self.connections < self.limits.connections:
             return super().buildProtocol(addr)
-        if not self._full:
-            self._full = True
-            self._log.warn("{n} connections: more are closed at once", n=self.connections)
+        self._refusals.failed(LIMIT_REACHED, connections=self.connections)
         return None
 
     def connection_lost(self) -> None:
         """Count a connection no longer."""
         self.connections -= 1
-        # Well below the bound, so that clients which come and go at it do not fill the log.
-        if self._full and self.connections <= self.limits.connections // 2:
-            self._full = False
-            self._log.info("{n} connections: more are taken again", n=self.connections)
+        # Well below the limit: clients that come and go near it are one episode.
+        if self.connections <= self.limits.connections // 2:
+            self._refusals.recovered(LIMIT_CLEARED, connections=self.connections)
 
     def log(self, request: object) -> None:
         """Log nothing."""

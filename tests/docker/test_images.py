@@ -111,7 +111,7 @@ def test_the_receiver(box: Machine, image: Image) -> None:
     assert series["metric"]["__name__"] == "m"
     container.stop()
     log = container.log()
-    assert "received 1 samples of 1 series" in log
+    assert "Received 1 samples of 1 series" in log
     assert "plugin" not in log.lower()
 
 
@@ -142,7 +142,7 @@ def test_the_collector(box: Machine, image: Image) -> None:
     owner = box.run("stat", "-c", "%u:%g %a", "/volumes/collector-data/metrics.db")
     assert owner == "10001:10001 640"
     collector.stop()
-    assert "stopped: session completed" in collector.log()
+    assert "Agent stopped, session completed" in collector.log()
     victoria.stop()
 
 

@@ -242,7 +242,7 @@ def test_damaged_while_running(tmp_path: Path) -> None:
         begun = service.expect_event("a new database is begun")
         port = url.rpartition(":")[2]
         with Twistd("bela-receiver", "--port", port, cwd=tmp_path) as receiver:
-            receiver.expect("receiver answers")
+            receiver.expect("(receiver)")
             until_delivered(service)
             count, twice = received(url)
             assert service.stop() == 0

@@ -34,7 +34,7 @@ class Device:
         """Start the service, and wait until it can be asked."""
         arguments = ("bela", "--config", str(self.config), *options)
         service = Twistd(*arguments, cwd=self.folder, env=hooks, hooked=bool(hooks))
-        service.expect_event("health answers")
+        service.expect_event("listener.opened")
         return service
 
     def get(self, path: str = "/health") -> tuple[int, Any]:
@@ -69,7 +69,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     """The whole document, of a service that collects and uploads."""
     device = Device(tmp_path, **uploads())
     with device.run("--with-receiver") as service:
-        session = service.expect_event("belatwist")["session_id"]
+        session = service.expect_event("agent.started")["session_id"]
         service.expect_event("uploaded")
         code, found = device.until("ok")
         assert device.get("/health/ready")[0] == device.get("/health/live")[0] == 200
@@ -216,7 +216,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     second = write_config(other, health={"enabled": True, "port": port})
     with device.run() as service:
         with Twistd("bela", "--config", str(second), cwd=other) as late:
-            refusal = late.expect_event("health: cannot listen")
+            refusal = late.expect_event("Start failed: health: cannot listen")
             assert late.wait() == 1
         assert service.stop() == 0
     assert f"127.0.0.1:{port}" in refusal["msg"]

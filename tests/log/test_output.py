@@ -389,7 +389,7 @@ def test_hangup_begins_a_new_file(tmp_path: Path) -> None:
         assert service.stop() == 0
         assert service.log.rest() == ["ran", "hung up"]
     assert messages(tmp_path / "moved")[0].startswith("Loading ")
-    assert messages(path)[0] == "SIGHUP: the log file was reopened"
+    assert messages(path)[0] == "SIGHUP received, log file reopened"
     assert messages(path)[-1] == "Server Shut Down."
 
 

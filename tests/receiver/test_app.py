@@ -5,6 +5,7 @@ import json
 from io import BytesIO
 from typing import Any
 
+from constantly import NamedConstant
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -254,7 +255,7 @@ class ReceiverTests(SynchronousTestCase):
         )
         self.wire.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert self.logged() == [
-            "received 6 samples of 2 series from 'belabox-001'"
+            "Received 6 samples of 2 series from 'belabox-001'"
             f" in {len(compressed)} bytes ({3 * len(GOOD) + 2} unpacked)"
         ]
         assert [str(formatEvent(e)) for e in self.events] == self.logged()
@@ -263,7 +264,7 @@ class ReceiverTests(SynchronousTestCase):
         """A series that is known already counts in the next request again."""
         for _ in range(2):
             self.wire.post(b"/api/v1/import", GOOD)
-        assert [text[:31] for text in self.logged()] == ["received 2 samples of 1 series "] * 2
+        assert [text[:31] for text in self.logged()] == ["Received 2 samples of 1 series "] * 2
 
     def test_verbose_logs_every_series_once(self) -> None:
         """With verbose, each series of a request is described too, however many lines it has."""
@@ -273,26 +274,26 @@ class ReceiverTests(SynchronousTestCase):
         self.wire.post(b"/api/v1/import", GOOD)
         texts = self.logged()
         assert texts[:2] == [
-            f"'__name__=a, core=0': 4 samples, the last 4.5 at {NOW + 2}",
-            f"'__name__=b, core=0': 2 samples, the last 2.0 at {NOW + 1}",
+            f"Series '__name__=a, core=0': 4 samples, the last 4.5 at {NOW + 2}",
+            f"Series '__name__=b, core=0': 2 samples, the last 2.0 at {NOW + 1}",
         ]
-        assert texts[3] == f"'__name__=a, core=0': 2 samples, the last 2.0 at {NOW + 1}"
-        assert [text[:8] for text in texts[2::2]] == ["received"] * 2
+        assert texts[3] == f"Series '__name__=a, core=0': 2 samples, the last 2.0 at {NOW + 1}"
+        assert [text[:8] for text in texts[2::2]] == ["Received"] * 2
 
     def test_verbose_is_bounded(self) -> None:
         """Of many series the first are described, the others counted."""
         for series, more in (
             (MAX_LOGGED_SERIES, []),
-            (MAX_LOGGED_SERIES + 2, ["and 2 more series"]),
+            (MAX_LOGGED_SERIES + 2, ["2 more series are not shown"]),
         ):
             before = len(self.logged())
             self.wire = Wire(verbose=True)
             lines = [GOOD.replace(b'"0"', b'"%d"' % n) for n in range(series)]
             self.wire.post(b"/api/v1/import", b"\n".join(lines + lines))
             *described, last = self.logged()[before:]
-            assert described[0].startswith("'__name__=a, core=0': 4 samples")
+            assert described[0].startswith("Series '__name__=a, core=0': 4 samples")
             assert described[MAX_LOGGED_SERIES:] == more
-            assert last.startswith(f"received {4 * series} samples of {series} series ")
+            assert last.startswith(f"Received {4 * series} samples of {series} series ")
 
     def test_nothing_from_outside_can_forge_a_log_line(self) -> None:
         """Texts from clients are quoted and bounded, and never taken for a format."""
@@ -309,7 +310,7 @@ class ReceiverTests(SynchronousTestCase):
             assert len(text) < 700
         assert r"from '{samples}\x1b[31m" in texts[1]
         assert self.events[-1]["log_level"] == LogLevel.warn
-        assert "refused samples from" in texts[2]
+        assert "Refused samples from" in texts[2]
 
 
 class BoundTests(SynchronousTestCase):
@@ -442,12 +443,12 @@ class SharedBoundTests(SynchronousTestCase):
         self.events = self.enterContext(capturedLogs())
         self.wire = Wire()
 
-    def logged(self) -> list[str]:
-        """Format what the receiver logged."""
+    def logged(self, level: NamedConstant = LogLevel.debug) -> list[str]:
+        """Format what the receiver logged, at a level or above it."""
         return [
             str(formatEvent(event))
             for event in self.events
-            if event["log_namespace"].startswith("belatwist")
+            if event["log_namespace"].startswith("belatwist") and event["log_level"] >= level
         ]
 
     def start(self, path: bytes = b"/api/v1/import", wire: Wire | None = None) -> Wire:
@@ -480,7 +481,7 @@ class SharedBoundTests(SynchronousTestCase):
         assert json.loads(body) == {"error": "too many bodies at the same time"}
         assert extra.transport.half_closed
         assert self.logged() == [
-            "refused samples from a request that was not read: too many bodies at the same time"
+            "Refused samples from a request that was not read: too many bodies at the same time"
         ]
         for wire in wires:
             wire.send(b" ")
@@ -531,7 +532,7 @@ class SharedBoundTests(SynchronousTestCase):
             self.wire.clock.advance(1)
             assert wire.transport.disconnected
             wire.lose()
-        assert self.logged() == ["cut a request that took over 120 s"] * 2
+        assert self.logged() == ["Request took over 120 s, connection closed"] * 2
 
     def test_each_request_has_time_of_its_own(self) -> None:
         """A connection that is used now and then lives for as long as it is."""
@@ -559,7 +560,7 @@ class SharedBoundTests(SynchronousTestCase):
         assert self.statuses([self.wire]) == [200] * 3
 
     def test_connections_are_bounded(self) -> None:
-        """The newest is closed at once while there are too many; one log line says so."""
+        """Beyond the limit each new one is closed at once; the log has its begin and its end."""
         site = self.wire.site
         wires = [Wire(beside=self.wire) for _ in range(LIMITS.connections - 1)]
         assert self.logged() == []
@@ -567,11 +568,12 @@ class SharedBoundTests(SynchronousTestCase):
             assert [site.buildProtocol(None) for _ in range(3)] == [None] * 3
             wires.pop().lose()
             wires.append(Wire(beside=self.wire))
-        full = "64 connections: more are closed at once"
-        assert self.logged() == [full]
+        full = "Connection limit reached: 64 are open, further ones are closed at once"
+        assert self.logged(LogLevel.info) == [full]
         wires[0].send(self.HEALTH)
         assert self.statuses(wires) == [200]
         for wire in wires:
             wire.lose()
-        assert self.logged() == [full, "32 connections: more are taken again"]
+        cleared = "Connection limit cleared: 32 are open, after 0 s and 9 failures"
+        assert self.logged(LogLevel.info) == [full, cleared]
         assert site.connections == 1

@@ -1,9 +1,11 @@
 """The other end of sd_notify(3): a real datagram socket, and what was logged meanwhile."""
 
 import socket
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -52,23 +54,28 @@ class SystemdTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.systemd = Systemd(abstract())
         self.addCleanup(self.systemd.close)
+        self.clock = Clock()
         self.captured = Captured()
         self.enterContext(self.captured)
 
     def notifier(self, **more: str) -> Notifier:
         """Make one that this systemd hears."""
-        return Notifier.from_environment(self.systemd.environment(**more))
+        return self.notifier_of(self.systemd.environment(**more))
+
+    def notifier_of(self, environment: Mapping[str, str]) -> Notifier:
+        """Make one of an environment, on the test's clock."""
+        return Notifier.from_environment(environment, seconds=self.clock.seconds)
 
     def events(self, text: str) -> list[LogEvent]:
         """Return the logged events with a text."""
         return [e for e in self.captured.events if e.get("log_format") == text]
 
     def event(self, text: str) -> tuple[str, dict[str, Any]]:
-        """Return the level and the fields of the one event with a text."""
+        """Return the level and the fields of the one event with a text, but for its name."""
         (one,) = self.events(text)
         fields = {key: value for key, value in one.items() if not key.startswith("log_")}
         return one["log_level"].name, {k: v for k, v in fields.items() if k not in LEGACY}
 
 
 # Added by trial's own observer, when it has seen an event first.
-LEGACY = {"message", "time", "system", "format", "isError"}
+LEGACY = {"message", "time", "system", "format", "isError", "event"}

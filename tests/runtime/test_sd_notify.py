@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogLevel
 
+from belatwist.log.throttle import REPEAT_AFTER
 from belatwist.runtime.sd_notify import Notifier
 from tests.runtime.fake_systemd import Systemd, SystemdTestCase
 
@@ -40,14 +41,14 @@ class NotifierTests(SystemdTestCase):
         folder = self.enterContext(tempfile.TemporaryDirectory())
         systemd = Systemd(f"{folder}/notify")
         self.addCleanup(systemd.close)
-        Notifier.from_environment(systemd.environment()).ready()
+        self.notifier_of(systemd.environment()).ready()
         self.assertEqual(systemd.heard(), ["READY=1"])
 
     def test_nobody_listens(self) -> None:
         """Without a socket, or with one of another kind, nothing is sent, raised or logged."""
         for address in (None, "", "@", "/", "vsock:2:1234", "run/notify"):
             environment = {} if address is None else {"NOTIFY_SOCKET": address}
-            notifier = Notifier.from_environment({**environment, "WATCHDOG_USEC": "60000000"})
+            notifier = self.notifier_of({**environment, "WATCHDOG_USEC": "60000000"})
             self.assertEqual((notifier.enabled, notifier.watchdog), (False, None))
             notifier.ready()
             self.assertFalse(notifier.ping())
@@ -80,22 +81,27 @@ class NotifierTests(SystemdTestCase):
         self.assertEqual(self.systemd.heard(), ["STATUS=a"])
         self.systemd.close()
 
-    def test_failures_are_told_once(self) -> None:
-        """A systemd that is gone is a warning once, then quiet, and its return is told."""
+    def test_failures_are_logged_once(self) -> None:
+        """A systemd that is gone is a warning once, then at debug; its return is logged."""
         notifier = self.notifier()
         self.systemd.close()
         self.assertFalse(notifier.ping())
         level, fields = self.event("Failed to send watchdog ping")
         self.assertEqual(level, "warn")
         self.assertEqual(fields, {"error": "[Errno 111] Connection refused", "state": "WATCHDOG=1"})
+        self.clock.advance(30)
         notifier.ping()
         again = self.events("Failed to send watchdog ping")[1]
         self.assertIs(again["log_level"], LogLevel.debug)
         self.systemd = Systemd(self.systemd.address)
         self.addCleanup(self.systemd.close)
         self.assertTrue(notifier.ping())
-        self.assertEqual(self.event("Watchdog pings can be sent again"), ("info", {"failures": 2}))
+        self.assertEqual(
+            self.event("Watchdog pings can be sent again"),
+            ("info", {"failures": 2, "seconds": 30.0}),
+        )
         self.systemd.close()
+        self.clock.advance(REPEAT_AFTER)
         notifier.ping()
         last = self.events("Failed to send watchdog ping")[-1]
         self.assertIs(last["log_level"], LogLevel.warn)
@@ -110,7 +116,7 @@ class NotifierTests(SystemdTestCase):
 
     def test_an_address_that_is_too_long(self) -> None:
         """What the kernel would refuse is a failure like any other."""
-        notifier = Notifier.from_environment({"NOTIFY_SOCKET": "/" + "x" * 200})
+        notifier = self.notifier_of({"NOTIFY_SOCKET": "/" + "x" * 200})
         notifier.ready()
         self.assertIn("too long", self.event("Failed to send watchdog ping")[1]["error"])
 
@@ -140,7 +146,7 @@ class NotifierTests(SystemdTestCase):
 def test_the_watchdogs_interval(variables: Mapping[str, str], interval: float | None) -> None:
     """sd_watchdog_enabled(3): microseconds, for this process; anything else enables nothing."""
     environment = {"NOTIFY_SOCKET": "@x", **variables}
-    assert Notifier.from_environment(environment).watchdog == interval
+    assert Notifier.from_environment(environment, seconds=float).watchdog == interval
 
 
 class ReadyTests(SystemdTestCase):

@@ -7,7 +7,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.runtime.sd_notify import Notifier
 from belatwist.runtime.watchdog import STATUS_EVERY, RecencyCheck, ResponsivenessCheck, Watchdog
 from tests.runtime.fake_systemd import Systemd, SystemdTestCase
 
@@ -133,7 +132,6 @@ class WatchdogTests(SystemdTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.clock = Clock()
         self.reason: str | None = None
         self.status = "ok"
 
@@ -181,7 +179,7 @@ class WatchdogTests(SystemdTestCase):
         self.clock.advance(3)
         self.assertEqual(self.systemd.heard(), ["WATCHDOG=1"])
         self.assertEqual(
-            self.event("Watchdog pings resumed"), ("info", {"withheld": 3, "seconds": 9.0})
+            self.event("Watchdog pings resumed"), ("info", {"failures": 3, "seconds": 9.0})
         )
         self.clock.advance(30)
         self.assertEqual(self.systemd.heard(), ["WATCHDOG=1"])
@@ -223,7 +221,7 @@ class WatchdogTests(SystemdTestCase):
 
     def test_without_systemd_there_is_no_timer(self) -> None:
         """And neither checks nor status are asked for."""
-        notifier = Notifier.from_environment({"WATCHDOG_USEC": "60000000"})
+        notifier = self.notifier_of({"WATCHDOG_USEC": "60000000"})
         watchdog = Watchdog(notifier, reactor=self.clock, checks=[self.fail], status=self.fail)
         watchdog.startService()
         self.assertEqual(self.event("Systemd watchdog not enabled"), ("info", {}))

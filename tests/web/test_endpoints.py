@@ -237,7 +237,9 @@ class BoundTests(EndpointCase):
         assert self.site.buildProtocol(None) is None
         wires.pop().lose()
         wires.append(self.connect())
-        assert self.logged() == ["16 connections: more are closed at once"]
+        assert self.logged() == [
+            "Connection limit reached: 16 are open, further ones are closed at once"
+        ]
 
     def test_silence(self) -> None:
         """A connection is closed after ten silent seconds: new, within a head, or between two."""
@@ -264,7 +266,7 @@ class BoundTests(EndpointCase):
         assert not self.wire.transport.disconnected
         self.clock.advance(0.1)
         assert self.wire.transport.disconnected
-        assert self.logged() == ["cut a request that took over 15 s"]
+        assert self.logged() == ["Request took over 15 s, connection closed"]
 
     def test_answers_that_are_not_taken(self) -> None:
         """A client that closes neither side nor takes what it asked for is cut."""

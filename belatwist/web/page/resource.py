@@ -32,7 +32,7 @@ from belatwist.store.sql.ranges import (
 from belatwist.web.gzip import GzipEncoder, gzip_body
 from belatwist.web.page.index import STATIC, render
 from belatwist.web.page.query import MAX_SERIES, BadQueryError, RangeQuery, read
-from belatwist.web.site import error_body, respond
+from belatwist.web.respond import error_body, respond
 
 T = TypeVar("T")
 View = Callable[..., bytes | Awaitable[bytes]]

@@ -873,6 +873,6 @@ def test_version_4_is_refused_untouched(tmp_path: Path) -> None:
     before = path.read_bytes()
     config = write_config(tmp_path)
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        assert "version 4" in service.expect_event("database ")["msg"]
+        assert "version 4" in service.expect_event("Start failed: database ")["msg"]
         assert service.wait() == 1
     assert path.read_bytes() == before

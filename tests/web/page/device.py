@@ -76,8 +76,8 @@ class Device:
     def start(self) -> None:
         """Start the service, and wait until it answers."""
         self.service = Twistd("bela", "--config", str(self.folder / "config.yaml"), cwd=self.folder)
-        self.service.expect_event("health answers")
-        self.service.expect_event("belatwist")
+        self.service.expect_event("listener.opened")
+        self.service.expect_event("agent.started")
 
     def stop(self) -> None:
         """End the service."""
@@ -89,7 +89,7 @@ class Device:
         """Start the receiver."""
         options = ("--host", "127.0.0.1", "--port", str(self.receiver_port))
         self.receiver = Twistd("bela-receiver", *options, cwd=self.folder)
-        self.receiver.expect("receiver answers")
+        self.receiver.expect("(receiver)")
 
     def receive_no_more(self) -> None:
         """End the receiver."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.config import load, read_logins
@@ -24,7 +24,8 @@ HOME = "192.168.1.10"
 
 def access(host: str = "0.0.0.0", *logins: str, own: str = "Box") -> Access:
     """Make one for the machine "box"; without logins nobody needs one."""
-    return Access([host], b"/health/live", (lambda: logins) if logins else None, lambda: own)
+    read = (lambda: logins) if logins else None
+    return Access([host], b"/health/live", read, seconds=float, hostname=lambda: own)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,10 @@ class GuardTests(SynchronousTestCase):
         self.clock = Clock()
         self.site: Any = site(Endpoint(lambda: HEALTHY, config, lambda: b""), self.clock)
 
+    def logged(self) -> list[str]:
+        """Format what was logged above debug."""
+        return [str(formatEvent(e)) for e in self.events if e["log_level"] > LogLevel.debug]
+
     def ask(self, path: str, *headers: str) -> Answer:
         """Send a request and take its answer."""
         wire = Wire(self.site, self.clock)
@@ -228,6 +233,11 @@ class GuardTests(SynchronousTestCase):
         for _ in range(3):
             assert self.ask("/health", f"Authorization: {basic('me:secret-2')}")[0] == 503
             assert self.ask("/health/live")[0] == 200
-        [logged] = [str(formatEvent(event)) for event in self.events]
-        assert logged.startswith("nobody can log in: health.basic_auth_file: ")
+        [logged] = self.logged()
+        assert logged.startswith(
+            "Logins cannot be read, requests are refused: health.basic_auth_file: "
+        )
         assert "secret" not in logged
+        secret(self.logins, "me:secret-2\n")
+        assert self.ask("/health", f"Authorization: {basic('me:secret-2')}")[0] == 200
+        assert self.logged()[1:] == ["Logins can be read again"]

@@ -13,7 +13,7 @@ SYSTEM_PYTHON ?= /usr/bin/python3
 DIST ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint format bench install deb victoria browser systemd screenshots clean
+.PHONY: help run test soak lint format docs bench install deb victoria browser systemd screenshots clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,9 @@ format: $(TOOLS) ## format the code
 
 bench: $(TOOLS) ## measure speed, bytes and memory, here and now
 	$(BIN)/python -m benchmarks
+
+docs: $(TOOLS) ## write what the documentation has from the code: keys, events, import rules
+	$(BIN)/python -m tests.docs.generated
 
 screenshots: $(TOOLS) ## take the pictures of the status page in docs/images/
 	$(BIN)/python -m tests.web.page.screenshots

@@ -11,7 +11,6 @@ import yaml
 
 from belatwist.collectors import registry
 from belatwist.config import COLLECTORS, Config, DiskIOOptions, load
-from belatwist.config.docs import replaced
 
 ROOT = Path(__file__).parents[2]
 FILES = ("config.yaml", "config.dev.yaml", "belabox.yaml")
@@ -80,12 +79,6 @@ def test_every_collector_can_be_configured() -> None:
     assert set(COLLECTORS) == set(registry.COLLECTORS)
 
 
-def test_the_documentation_is_generated_from_the_types() -> None:
-    """Running ``python -m belatwist.config.docs docs/configuration.md`` changes nothing."""
-    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    assert replaced(text) == text
-
-
 def test_every_added_key_is_told() -> None:
     """The page of corrections lists the keys that the specification's file does not have."""
 
@@ -103,12 +96,6 @@ def test_every_added_key_is_told() -> None:
     told = set(re.findall("`([a-z_.]+)`", page.partition("## Keys that were added")[2]))
     collectors = set(COLLECTORS)
     assert told == known - given - collectors
-
-
-def test_documentation_without_markers_is_refused() -> None:
-    """The generator does not guess where its tables belong."""
-    with pytest.raises(ValueError, match="no <!-- begin"):
-        replaced("# Configuration\n")
 
 
 def test_the_configuration_is_read_without_twisted() -> None:

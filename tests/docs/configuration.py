@@ -1,11 +1,6 @@
-"""Write the tables of ``docs/configuration.md`` from the types of the sections.
+"""The tables of ``docs/configuration.md``, from the types of the configuration's sections."""
 
-``python -m belatwist.config.docs docs/configuration.md`` replaces what is between the markers.
-"""
-
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -15,10 +10,6 @@ from belatwist.config.convert import allowed, unwrap
 from belatwist.config.renamed import RENAMED_KEYS
 from belatwist.config.schema import COLLECTORS, CollectorEntry, Config, NoOptions, Section
 from belatwist.config.values import DURATION, format_duration
-
-BEGIN = "<!-- begin: written by python -m belatwist.config.docs -->"
-END = "<!-- end -->"
-
 
 EARLIER = {
     new: [old for old, found in RENAMED_KEYS.items() if found == new]
@@ -34,18 +25,6 @@ def render() -> str:
         if known.options is not NoOptions:
             parts.append(f"Options of `{name}` (below its `config`):\n\n{_keys(known.options, '')}")
     return "\n\n".join(parts)
-
-
-def replaced(text: str) -> str:
-    """Return a document with the tables between its markers written anew.
-
-    :raises ValueError: when the markers are not there.
-    """
-    head, found_begin, rest = text.partition(BEGIN)
-    _, found_end, tail = rest.partition(END)
-    if not (found_begin and found_end):
-        raise ValueError(f"no {BEGIN} … {END}")
-    return f"{head}{BEGIN}\n\n{render()}\n\n{END}{tail}"
 
 
 def _keys(cls: type[Section], path: str) -> str:
@@ -102,8 +81,3 @@ def _collectors() -> str:
         runs = "yes" if known.default else "no: made-up numbers, for development"
         rows.append(f"| `{name}` | `{format_duration(known.interval)}` | {runs} |")
     return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    document = Path(sys.argv[1])
-    document.write_text(replaced(document.read_text("utf-8")), "utf-8")

@@ -35,6 +35,7 @@ from belatwist.upload.http.reconnect import ReconnectProbe
 from belatwist.upload.policy import Backoff
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import Uploader
+from belatwist.upload.wakeup import Wakeup
 
 
 def build(
@@ -97,10 +98,14 @@ def build(
         session_id=session_id,
         verbose=config.logging.level == "debug",
     )
-    delivery = _delivery(config, store, client, timekeeper, reactor=reactor, telemetry=telemetry)
+    wakeup = Wakeup(reactor)
+    delivery = _delivery(
+        config, store, client, wakeup, timekeeper, reactor=reactor, telemetry=telemetry
+    )
     uploader = Uploader(
         delivery,
         client,
+        wakeup,
         reactor=reactor,
         interval=config.remote.upload_interval,
         random=random.SystemRandom().random,
@@ -110,7 +115,7 @@ def build(
         reactor=reactor,
         interval=config.remote.reconnect_interval,
         random=random.SystemRandom().random,
-        returned=uploader.hurry,
+        reached=wakeup.ring,
     )
     client.watch(reconnect_probe.connection_attempted)
     pruner, checkpointer = _maintenance(
@@ -262,6 +267,7 @@ def _delivery(
     config: Config,
     store: SQLiteStore,
     client: HTTPImportClient,
+    wakeup: Wakeup,
     timekeeper: Timekeeper,
     *,
     reactor: Any,
@@ -278,7 +284,10 @@ def _delivery(
     )
     return Delivery(
         store,
-        RetryChain(client, backoff, reactor=reactor, random=rng.random, telemetry=telemetry),
+        RetryChain(
+            client, backoff, wakeup, reactor=reactor, random=rng.random, telemetry=telemetry
+        ),
+        wakeup,
         reactor=reactor,
         clock=timekeeper,
         fresh_every=remote.upload_interval,

@@ -26,6 +26,7 @@ from belatwist.upload.http.client import HTTPImportClient
 from belatwist.upload.policy import Backoff
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import Uploader
+from belatwist.upload.wakeup import Wakeup
 from benchmarks import board
 from benchmarks.harness import FailedError, Plan, Row, UnavailableError, in_worker, workspace
 from benchmarks.server import victoria
@@ -98,9 +99,11 @@ def open_uploader(
     remote = Remote()
     telemetry = Telemetry()
     once = Backoff(attempts=1, initial=1.0, maximum=1.0, multiplier=1.0, jitter=0.0)
+    wakeup = Wakeup(reactor)
     delivery = Delivery(
         store,
-        RetryChain(client, once, reactor=reactor, random=lambda: 0.5, telemetry=telemetry),
+        RetryChain(client, once, wakeup, reactor=reactor, random=lambda: 0.5, telemetry=telemetry),
+        wakeup,
         reactor=reactor,
         clock=_GoodClock(wall),
         fresh_every=interval,
@@ -111,7 +114,9 @@ def open_uploader(
         endpoint=client.endpoint,
         telemetry=telemetry,
     )
-    return Uploader(delivery, client, reactor=reactor, interval=interval, random=lambda: 1.0)
+    return Uploader(
+        delivery, client, wakeup, reactor=reactor, interval=interval, random=lambda: 1.0
+    )
 
 
 class _GoodClock:

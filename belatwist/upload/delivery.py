@@ -15,6 +15,7 @@ from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Rejected, Ret
 from belatwist.upload.progress import Progress
 from belatwist.upload.quarantine import Quarantine
 from belatwist.upload.retry import RetryChain
+from belatwist.upload.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -57,6 +58,7 @@ class Delivery:
     """Runs upload cycles, one at a time.
 
     :param chain: sends a body, and again if need be.
+    :param wakeup: says when the agent stops: a request in flight is the last one then.
     :param reactor: the clock that times cycles; it schedules nothing here.
     :param fresh_every: while a backlog is drained, the newest samples are sent first as soon as
         this many seconds have passed since they were last.
@@ -72,6 +74,7 @@ class Delivery:
         self,
         store: SampleStore,
         chain: RetryChain,
+        wakeup: Wakeup,
         *,
         reactor: "IReactorTime",
         clock: ClockState,
@@ -86,6 +89,7 @@ class Delivery:
         self.progress = Progress(store, reactor=reactor, telemetry=telemetry, endpoint=endpoint)
         self._store = store
         self._chain = chain
+        self._wakeup = wakeup
         self._reactor = reactor
         self._clock = clock
         self._fresh_every = fresh_every
@@ -99,10 +103,9 @@ class Delivery:
         self._canary_first = False
         self._not_before = 0.0
         self._unrecorded: list[Settlement] = []
-        self._stopping = False
 
     async def run(self) -> None:
-        """Run a cycle: until nothing is left, or the server does not take it, or :meth:`stop`.
+        """Run a cycle: until nothing is left, or the server does not take it, or the agent stops.
 
         Where the last one ended with a server that asked for time, none begins before that.
         """
@@ -120,15 +123,6 @@ class Delivery:
             await self._drain(cycle)
         self.progress.ended(cycle)
 
-    def hurry(self) -> None:
-        """End a wait between two tries at once."""
-        self._chain.hurry()
-
-    def stop(self) -> None:
-        """End the cycle: a wait at once, a request in flight when it is answered and recorded."""
-        self._stopping = True
-        self._chain.stop()
-
     async def _settle(self) -> None:
         """Record what the server has taken. While the store cannot, nothing more is sent: it would
         be the same samples again.
@@ -140,7 +134,7 @@ class Delivery:
     async def _drain(self, cycle: Cycle) -> None:
         """Send all that is pending, in order; then ask about what was set aside."""
         after = None
-        while not self._stopping:
+        while not self._wakeup.stopped:
             until_ms = self._until_ms(cycle)
             batch = await self._store.fetch(self._batch_size, until_ms, after)
             result = await self._send(batch, cycle)
@@ -180,7 +174,7 @@ class Delivery:
         rows = self._quarantine.divert(
             rows, cycle.quarantined if in_order else {}, self._batch_size
         )
-        while rows and not self._stopping:
+        while rows and not self._wakeup.stopped:
             chunk, body = cut(rows, self._size.samples, lambda part: self._build(part, batch))
             result = await self._deliver(chunk, body, batch, cycle)
             if result is not _Result.DONE:
@@ -221,7 +215,7 @@ class Delivery:
         batch = await self._store.fetch_newest(CANARY_CANDIDATES, self._until_ms(cycle))
         rows, _ = self._encoder.partition(batch.rows, batch.series)
         unsuspected = [row for row in rows if not self._quarantine.contains(row[1])]
-        if not unsuspected or self._stopping:
+        if not unsuspected or self._wakeup.stopped:
             return False
         one = [unsuspected[int(self._random() * len(unsuspected)) % len(unsuspected)]]
         outcome = await self._post(one, self._build(one, batch), cycle)
@@ -243,7 +237,7 @@ class Delivery:
                 portions = [[row] for row in rows[: MAX_SINGLE_RETRIES - questions]]
                 questions += len(portions)
             for portion in portions:
-                if self._stopping or not cycle.chunks:
+                if self._wakeup.stopped or not cycle.chunks:
                     return
                 outcome = await self._post(portion, self._build(portion, batch), cycle)
                 if isinstance(outcome, Rejected):
@@ -274,7 +268,7 @@ class Delivery:
         if isinstance(outcome, Rejected):
             return outcome
         if not isinstance(outcome, Accepted):
-            if not (isinstance(outcome, OnHold) and self._stopping):
+            if not (isinstance(outcome, OnHold) and self._wakeup.stopped):
                 self._failed(outcome, cycle, sent.attempt)
             return outcome
         settlement = Settlement(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks, as_of=as_of)

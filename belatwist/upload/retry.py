@@ -4,14 +4,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError, Deferred
-
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.upload import ImportClient
 from belatwist.upload.policy import Backoff, OnHold, Retry, SendResult
+from belatwist.upload.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
 Check = Callable[[], Awaitable[str | None]]
 """Says why a body should not be sent now; ``None`` when nothing speaks against it."""
@@ -39,7 +38,8 @@ class RetryChain:
 
     It sequences and nothing else: what an answer means and how long to wait is the policy's.
 
-    :param reactor: the clock of the waits.
+    :param wakeup: sleeps between two tries, and ends the chain when the agent stops.
+    :param reactor: the clock that times requests.
     :param random: gives numbers from 0 to 1, uniformly.
     :param telemetry: gets the duration of each request.
     """
@@ -48,6 +48,7 @@ class RetryChain:
         self,
         client: ImportClient,
         backoff: Backoff,
+        wakeup: Wakeup,
         *,
         reactor: "IReactorTime",
         random: Callable[[], float],
@@ -55,12 +56,10 @@ class RetryChain:
     ) -> None:
         self._client = client
         self._backoff = backoff
+        self._wakeup = wakeup
         self._reactor = reactor
         self._random = random
         self._durations = telemetry.upload_duration
-        self._pause: Deferred[None] | None = None
-        self._timer: IDelayedCall | None = None
-        self._stopped = False
 
     async def send(self, body: bytes, retrying: Retrying, check: Check) -> Sent:
         """Send a body.
@@ -77,30 +76,13 @@ class RetryChain:
             outcome = await self._client.post(body)
             seconds = self._reactor.seconds() - began
             self._durations.observe(seconds)
-            last = attempt >= self._backoff.attempts or self._stopped
+            last = attempt >= self._backoff.attempts or self._wakeup.stopped
             if last or not isinstance(outcome, Retry):
                 return Sent(outcome, attempt, seconds)
             wait = self._backoff.wait(attempt, asked=outcome.after, random=self._random())
             retrying(outcome, attempt, wait)
             attempt += 1
-            pause: Deferred[None] = Deferred()
-            timer = self._reactor.callLater(wait, pause.callback, None)
-            self._pause, self._timer = pause, None if outcome.after else timer
-            try:
-                await pause
-            except CancelledError:
-                timer.cancel()
+            # A server that asks for the wait can be reached already.
+            await self._wakeup.sleep(wait, can_ring=not outcome.after)
+            if self._wakeup.stopped:
                 return Sent(OnHold("stopping"), attempt)
-            finally:
-                self._pause = self._timer = None
-
-    def hurry(self) -> None:
-        """End a wait at once and try again, unless it is the server that has asked for the wait."""
-        if self._timer is not None:
-            self._timer.reset(0)
-
-    def stop(self) -> None:
-        """End a wait at once, and begin no further try; one in flight is left alone."""
-        self._stopped = True
-        if self._pause is not None:
-            self._pause.cancel()

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from belatwist.upload import ImportClient
 from belatwist.upload.delivery import Delivery
+from belatwist.upload.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
 GRACE = 5.0
 """Seconds that a request in flight is given at shutdown."""
@@ -23,7 +23,8 @@ class Uploader(Service):
 
     :param delivery: runs a cycle.
     :param client: closed when the service stops.
-    :param reactor: the timers' clock.
+    :param wakeup: sleeps between two cycles; when it rings, a cycle begins at once.
+    :param reactor: the clock of the intervals.
     :param interval: seconds between the beginnings of two cycles.
     :param random: gives numbers from 0 to 1.
     """
@@ -35,6 +36,7 @@ class Uploader(Service):
         self,
         delivery: Delivery,
         client: ImportClient,
+        wakeup: Wakeup,
         *,
         reactor: "IReactorTime",
         interval: float,
@@ -42,21 +44,14 @@ class Uploader(Service):
     ) -> None:
         self._delivery = delivery
         self._client = client
+        self._wakeup = wakeup
         self._reactor = reactor
         self._interval = interval
         self._random = random
-        self._first: IDelayedCall | None = None
-        self._current: Deferred[None] | None = None
-        # It waits for what its function returns: there are never two cycles at a time.
-        self._loop = LoopingCall(self._begin)
-        self._loop.clock = reactor
+        self._running: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Begin: the first cycle comes at some time within an interval from now.
-
-        Devices that are switched on together, or all begin anew, would otherwise upload at the same
-        moments ever after.
-        """
+        """Begin to upload."""
         super().startService()
         self.log.info(
             "samples go to {endpoint} every {interval:g} s",
@@ -64,51 +59,45 @@ class Uploader(Service):
             interval=self._interval,
         )
         self._delivery.progress.started()
-        wait = self._random() * self._interval
-        self._first = self._reactor.callLater(wait, self._loop.start, self._interval)
-
-    def hurry(self) -> None:
-        """Try at once: the server, which could not be reached, can be.
-
-        A wait within a cycle ends; without one, a cycle begins.
-        """
-        if self._current is not None and not self._current.called:
-            self._delivery.hurry()
-        elif self._loop.running:
-            self._loop.stop()
-            self._loop.start(self._interval)
+        self._running = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> "Deferred[None]":
         """Stop; a request in flight is given :data:`GRACE` seconds to be answered and recorded."""
         super().stopService()
-        if self._first is not None and self._first.active():
-            self._first.cancel()
-        if self._loop.running:
-            self._loop.stop()
-        self._delivery.stop()
+        self._wakeup.stop()
         return Deferred.fromCoroutine(self._stopped())
 
     async def _stopped(self) -> None:
-        if self._current is not None:
-            timer = self._reactor.callLater(GRACE, self._current.cancel)
-            await self._current
+        if self._running is not None:
+            timer = self._reactor.callLater(GRACE, self._running.cancel)
+            await self._running
             if timer.active():
                 timer.cancel()
         await self._client.close()
 
-    def _begin(self) -> "Deferred[None]":
-        self._current = Deferred.fromCoroutine(self._guarded())
-        return self._current
+    async def _run(self) -> None:
+        """Run cycles until the service stops. A cycle that outlasts the interval skips the next.
 
-    async def _guarded(self) -> None:
+        The first one comes at a random moment of an interval, and nothing hastens it. Devices that
+        are switched on together would otherwise upload at the same moments ever after.
+        """
+        await self._wakeup.sleep(self._random() * self._interval, can_ring=False)
+        due = self._reactor.seconds()
+        while not self._wakeup.stopped:
+            await self._cycle()
+            late = self._reactor.seconds() - due
+            # A timer may fire a rounding error before the moment that it was set for.
+            due += self._interval * max(1, late // self._interval + 1)
+            if await self._wakeup.sleep(max(0.0, due - self._reactor.seconds())):
+                due = self._reactor.seconds()
+
+    async def _cycle(self) -> None:
         """Run a cycle; whatever it raises, the next one comes."""
         try:
             await self._delivery.run()
         except CancelledError:
             self.log.info("upload given up: stopping")
-        except Exception as error:  # noqa: BLE001 - a LoopingCall ends for good at the first failure
+        except Exception as error:  # noqa: BLE001 - the loop goes on
             self._delivery.progress.broke(error)
         else:
             self._delivery.progress.ran()
-        finally:
-            self._current = None

@@ -20,6 +20,7 @@ from belatwist.upload.http.reconnect import ReconnectProbe
 from belatwist.upload.policy import Backoff
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import Uploader
+from belatwist.upload.wakeup import Wakeup
 from benchmarks.fleet.link import LinkClient
 from benchmarks.fleet.recording import RecordedStore, Recording
 from tests.fakes import inline_store
@@ -99,6 +100,7 @@ def uploader(
     store: SampleStore,
     client: ImportClient,
     waits: Backoff,
+    wakeup: Wakeup,
     *,
     reactor: "IReactorTime",
     random: Random,
@@ -112,7 +114,10 @@ def uploader(
     remote, telemetry = Remote(), Telemetry()
     delivery = Delivery(
         store,
-        RetryChain(client, waits, reactor=reactor, random=random.random, telemetry=telemetry),
+        RetryChain(
+            client, waits, wakeup, reactor=reactor, random=random.random, telemetry=telemetry
+        ),
+        wakeup,
         reactor=reactor,
         clock=_GoodClock(now_ms),
         fresh_every=remote.upload_interval,
@@ -124,24 +129,29 @@ def uploader(
         telemetry=telemetry,
     )
     return Uploader(
-        delivery, client, reactor=reactor, interval=remote.upload_interval, random=lambda: first
+        delivery,
+        client,
+        wakeup,
+        reactor=reactor,
+        interval=remote.upload_interval,
+        random=lambda: first,
     )
 
 
 def reconnect_probe(
     client: LinkClient,
-    uploader: Uploader,
+    wakeup: Wakeup,
     *,
     reactor: "IReactorTime",
     random: Callable[[], float],
 ) -> ReconnectProbe:
-    """Make what looks out for the server and has the uploader go on, as the agent does."""
+    """Make what looks for the server's return and wakes the uploader, as the agent does."""
     made = ReconnectProbe(
         client.probe,
         reactor=reactor,
         interval=Remote().reconnect_interval,
         random=random,
-        returned=uploader.hurry,
+        reached=wakeup.ring,
     )
     client.watch(made.connection_attempted)
     return made

@@ -14,6 +14,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from zope.interface import implementer
 
 from belatwist.config import Remote
+from belatwist.upload.wakeup import Wakeup
 from benchmarks.fleet import device
 from benchmarks.fleet.device import Device
 from benchmarks.fleet.link import Link, LinkClient
@@ -171,18 +172,21 @@ def _device(
         )
     else:
         store = device.recorded_store(recording, name, start, now_ms)
+    wakeup = Wakeup(clock)
     uploader = device.uploader(
         store,
         client,
         device.backoff(jitter=scenario.jitter, spread_asked=scenario.spread_asked),
+        wakeup,
         reactor=clock,
         random=Random(f"{seed} {name} waits"),
         now_ms=now_ms,
         first=Random(f"{seed} {name} offset").random() if scenario.offset else 1.0,
     )
-    spread = Random(f"{seed} {name} reconnect_probe").random
+    # The figures of docs/fleet.md were made with this seed.
+    spread = Random(f"{seed} {name} lookout").random
     reconnect_probe = device.reconnect_probe(
-        client, uploader, reactor=clock, random=(lambda: 0.0) if scenario.jitter == 0.0 else spread
+        client, wakeup, reactor=clock, random=(lambda: 0.0) if scenario.jitter == 0.0 else spread
     )
     for service in (reconnect_probe, uploader):
         clock.callLater(start, service.startService)

@@ -19,6 +19,7 @@ from belatwist.upload.delivery import MAX_SINGLE_RETRIES, Delivery
 from belatwist.upload.policy import Backoff
 from belatwist.upload.quarantine import WHOLE_SERIES_AFTER
 from belatwist.upload.retry import RetryChain
+from belatwist.upload.wakeup import Wakeup
 from tests.fakes import MemoryStore
 from tests.log_events import Captured
 from tests.upload.model import ASKED, Fault, ModelServer, Point
@@ -37,15 +38,18 @@ class World:
         self.server = ModelServer()
         self.device_clock = DeviceClock(NOW_MS)
         self.telemetry = Telemetry()
+        self.wakeup = Wakeup(self.clock)
         self.delivery = Delivery(
             self.store,
             RetryChain(
                 self.server,
                 Backoff(attempts, initial=1.0, maximum=10.0, multiplier=2.0, jitter=0.0),
+                self.wakeup,
                 reactor=self.clock,
                 random=lambda: 0.5,
                 telemetry=self.telemetry,
             ),
+            self.wakeup,
             reactor=self.clock,
             clock=self.device_clock,
             fresh_every=30.0,

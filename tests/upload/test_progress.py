@@ -324,7 +324,7 @@ class EventTests(SynchronousTestCase):
         self.world.server.faults = [Fault.LOST]
         done = Deferred.fromCoroutine(self.world.delivery.run())
         with Captured() as log:
-            self.world.delivery.stop()
+            self.world.wakeup.stop()
         self.successResultOf(done)
         self.assertEqual(told(log, FAILED), [])
         self.assertEqual(value(self.world, "uploader_upload_failures_total"), 1)

@@ -17,6 +17,7 @@ from belatwist.upload.policy import (
     Retry,
 )
 from belatwist.upload.retry import RetryChain, Sent
+from belatwist.upload.wakeup import Wakeup
 from tests.upload.scripted import ScriptedClient
 
 BACKOFF = Backoff(attempts=3, initial=5.0, maximum=60.0, multiplier=3.0, jitter=0.2)
@@ -66,9 +67,11 @@ class ChainTests(SynchronousTestCase):
         self.wrong: str | None = None
         self.told: list[tuple[str, int, float]] = []
         self.telemetry = Telemetry()
+        self.wakeup = Wakeup(self.clock)
         self.chain = RetryChain(
             self.client,
             BACKOFF,
+            self.wakeup,
             reactor=self.clock,
             random=lambda: 0.5,
             telemetry=self.telemetry,
@@ -151,24 +154,23 @@ class ChainTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.successResultOf(done)
 
-    def test_hurry_ends_a_wait(self) -> None:
+    def test_a_wakeup_ends_a_wait(self) -> None:
         """The next try comes at once, and is the second; without a wait nothing happens."""
         self.client.outcomes = [Retry("refused"), None]
-        self.chain.hurry()
+        self.wakeup.ring()
         done = self.send()
-        self.chain.hurry()
-        self.clock.advance(0)
+        self.wakeup.ring()
         self.assertEqual(len(self.client.bodies), 2)
-        self.chain.hurry()
+        self.wakeup.ring()
         self.client.waiting.pop().callback(Accepted(204))
         self.assertEqual(self.successResultOf(done), Sent(Accepted(204), 2))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_hurry_leaves_a_wait_that_the_server_has_asked_for(self) -> None:
+    def test_a_wakeup_leaves_a_wait_that_the_server_has_asked_for(self) -> None:
         """Whoever was reached then, and said so, is reached now as well."""
         self.client.outcomes = [Retry("busy", 429, 100.0), Accepted(204)]
         done = self.send()
-        self.chain.hurry()
+        self.wakeup.ring()
         self.clock.advance(99.9)
         self.assertNoResult(done)
         self.clock.advance(0.1)
@@ -178,7 +180,7 @@ class ChainTests(SynchronousTestCase):
         """No timer is left, no further try is made."""
         self.client.outcomes = [Retry("reset")]
         done = self.send()
-        self.chain.stop()
+        self.wakeup.stop()
         self.assertEqual(self.successResultOf(done), Sent(OnHold("stopping"), 2))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(self.client.bodies), 1)
@@ -187,7 +189,7 @@ class ChainTests(SynchronousTestCase):
         """Its answer counts, but a failure is not followed by a wait."""
         self.client.outcomes = [None]
         done = self.send()
-        self.chain.stop()
+        self.wakeup.stop()
         self.assertNoResult(done)
         self.client.waiting.pop().callback(Retry("reset"))
         self.assertEqual(self.successResultOf(done), Sent(Retry("reset"), 1))

@@ -14,6 +14,7 @@ from belatwist.upload.jsonl import MAX_AHEAD_MS
 from belatwist.upload.policy import Accepted, Backoff, Misconfigured, Retry
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import GRACE, Uploader
+from belatwist.upload.wakeup import Wakeup
 from tests.fakes import MemoryStore
 from tests.log_events import Captured
 from tests.upload.scripted import DeviceClock, ScriptedClient
@@ -50,11 +51,18 @@ class UploaderTests(SynchronousTestCase):
         """Start an uploader; without retries, unless a test is about them."""
         backoff = Backoff(attempts, initial=5.0, maximum=60.0, multiplier=3.0, jitter=0.2)
         self.telemetry = Telemetry()
+        self.wakeup = Wakeup(self.clock)
         self.delivery = Delivery(
             self.store,
             RetryChain(
-                self.client, backoff, reactor=self.clock, random=random, telemetry=self.telemetry
+                self.client,
+                backoff,
+                self.wakeup,
+                reactor=self.clock,
+                random=random,
+                telemetry=self.telemetry,
             ),
+            self.wakeup,
             reactor=self.clock,
             clock=self.device_clock,
             fresh_every=INTERVAL,
@@ -68,6 +76,7 @@ class UploaderTests(SynchronousTestCase):
         service = Uploader(
             self.delivery,
             self.client,
+            self.wakeup,
             reactor=self.clock,
             interval=INTERVAL,
             random=lambda: self.offset,
@@ -106,17 +115,17 @@ class UploaderTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.assertEqual(len(self.client.bodies), 2)
 
-    def test_hurry_begins_a_cycle(self) -> None:
+    def test_a_wakeup_begins_a_cycle(self) -> None:
         """Between two cycles; the next comes an interval later. Before the first there is none."""
         self.store.add(samples(1))
         service = self.uploader()
-        service.hurry()
+        self.wakeup.ring()
         self.assertEqual(self.client.bodies, [])
         self.client.outcomes = [Retry("refused"), Accepted(204)]
         self.clock.advance(INTERVAL)
         self.clock.advance(INTERVAL / 2)
         self.assertEqual(len(self.client.bodies), 1)
-        service.hurry()
+        self.wakeup.ring()
         self.assertEqual(len(self.client.bodies), 2)
         self.store.add(samples(1, first=1))
         self.clock.advance(INTERVAL - 0.1)
@@ -124,20 +133,19 @@ class UploaderTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.assertEqual(len(self.client.bodies), 3)
         self.successResultOf(service.stopService())
-        service.hurry()
+        self.wakeup.ring()
         self.assertEqual(len(self.client.bodies), 3)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_hurry_within_a_cycle(self) -> None:
+    def test_a_wakeup_within_a_cycle(self) -> None:
         """It ends the wait for the next try, and begins no second cycle."""
         self.store.add(samples(1))
-        service = self.uploader(attempts=2)
+        self.uploader(attempts=2)
         self.client.outcomes = [Retry("refused"), None]
         self.clock.advance(INTERVAL)
-        service.hurry()
-        self.clock.advance(0)
+        self.wakeup.ring()
         self.assertEqual(len(self.client.bodies), 2)
-        service.hurry()
+        self.wakeup.ring()
         self.assertEqual(len(self.client.bodies), 2)
         self.client.waiting.pop().callback(Accepted(204))
         self.assertEqual(self.accepted(), 1)

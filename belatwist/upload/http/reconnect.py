@@ -30,7 +30,7 @@ class ReconnectProbe(Service):
     :param connect: makes a connection to the server and drops it; fails when there is none.
     :param interval: seconds from an attempt that has failed to the next one, at most.
     :param random: gives numbers from 0 to 1.
-    :param returned: called when the server can be connected to again.
+    :param reached: called when the server can be connected to again.
     """
 
     log = Logger()
@@ -43,13 +43,13 @@ class ReconnectProbe(Service):
         reactor: "IReactorTime",
         interval: float,
         random: Callable[[], float],
-        returned: Callable[[], None],
+        reached: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._reactor = reactor
         self._interval = interval
         self._random = random
-        self._returned = returned
+        self._reached = reached
         self._timer: IDelayedCall | None = None
         self._attempt: Deferred[None] | None = None
         self._fruitless_reconnects = 0
@@ -87,7 +87,7 @@ class ReconnectProbe(Service):
         self._attempt = None
         self._fruitless_reconnects += 1
         self.log.debug("the server can be reached again")
-        self._returned()
+        self._reached()
 
     def _failed(self, _: object) -> None:
         self._attempt = None

@@ -24,7 +24,7 @@ class ReconnectProbeTests(SynchronousTestCase):
             reactor=self.clock,
             interval=INTERVAL,
             random=lambda: self.random,
-            returned=self.tell,
+            reached=self.tell,
         )
         self.probe.startService()
 
@@ -96,7 +96,7 @@ class ReconnectProbeTests(SynchronousTestCase):
             reactor=self.clock,
             interval=INTERVAL,
             random=lambda: 0.0,
-            returned=lambda: probe.connection_attempted(False),
+            reached=lambda: probe.connection_attempted(False),
         )
         probe.startService()
         probe.connection_attempted(False)

@@ -14,9 +14,9 @@ from belatwist.metrics.catalogue import CATALOGUE, MetricType
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = [
-    CHECKOUT / "README.md",
-    CHECKOUT / "CHANGELOG.md",
-    *sorted((CHECKOUT / "docs").glob("*.md")),
+    *sorted(CHECKOUT.glob("*.md")),
+    *sorted((CHECKOUT / "docs").rglob("*.md")),
+    CHECKOUT / "tests" / "README.md",
 ]
 
 

@@ -1,7 +1,8 @@
 """Sentences of the documentation and their lengths: ``python -m tests.docs.prose [PAGE ...]``.
 
-Only running text counts: code, tables, headings, comments and pictures have no sentences. Code
-within a sentence, like ``twistd -n bela``, counts as one word. A link counts with its text.
+Only running text counts. Code, tables, headings, comments, pictures and the line that says when and
+where a table was measured have no sentences. Code within a sentence, like ``twistd -n bela``,
+counts as one word. A link counts with its text.
 """
 
 import re
@@ -19,8 +20,8 @@ _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 _LINK = re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
 _CODE = re.compile(r"(`+).+?\1", re.DOTALL)
-_MARKUP = re.compile(r"[*_]{1,2}(?=\S)|(?<=\S)[*_]{1,2}")
-_NO_TEXT = re.compile(r"^ *(#|\||\[[^\]]+\]: |(-{3,}|\*{3,}) *$)")
+_MARKUP = re.compile(r"\*{1,2}(?=\S)|(?<=\S)\*{1,2}")
+_NO_TEXT = re.compile(r"^ *(#|\||\[[^\]]+\]: |(-{3,}|\*{3,}) *$|date \d{4}-)")
 _ITEM = re.compile(r"^ *(?:[-*+]|\d+[.)]) +(?:\[[ x]\] +)?|^ *> ?")
 _END = re.compile(r"[.!?…]+[\"'”)\]]*(?=\s|$)")
 _ABBREVIATIONS = {"cf.", "e.g.", "etc.", "fig.", "i.e.", "no.", "p.", "resp.", "st.", "vs."}

@@ -16,7 +16,8 @@ from belatwist.health.snapshot import (
     TimeState,
     UploaderState,
 )
-from belatwist.health.status import Status, Verdict, printable
+from belatwist.health.status import Status, Verdict
+from belatwist.text import one_line
 
 _MAX_TEXT = 500  # Characters; a path may be that long, an error says what it has to before.
 
@@ -131,7 +132,7 @@ def _clock(state: TimeState, now_ms: int) -> dict[str, Any]:
 
 
 def _text(text: str | None) -> str | None:
-    return None if text is None else printable(text, _MAX_TEXT)
+    return None if text is None else one_line(text, _MAX_TEXT)
 
 
 def _ago(age: float | None, now_ms: int) -> str | None:

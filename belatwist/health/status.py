@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from belatwist.config import Health
 from belatwist.health.snapshot import CollectorState, Snapshot, StorageState, UploaderState
+from belatwist.text import one_line
 
 RECENT_SECONDS = 3600.0
 """How long it is held against the agent that samples were lost or the database was replaced."""
@@ -61,7 +62,7 @@ def judge(snapshot: Snapshot, thresholds: Health) -> Verdict:
     findings.sort(key=lambda finding: -finding[0])
     return Verdict(
         _worst(findings),
-        tuple(printable(reason, MAX_REASON) for _, reason in findings[:MAX_REASONS]),
+        tuple(one_line(reason, MAX_REASON) for _, reason in findings[:MAX_REASONS]),
         {
             name: Status.ERROR if state.failing else Status.OK
             for name, state in snapshot.collectors.items()
@@ -81,19 +82,6 @@ def summary(snapshot: Snapshot, verdict: Verdict) -> str:
     if uploader.age is None:
         return f"ok: {pending} samples pending, no upload yet"
     return f"ok: {pending} samples pending, {uploader.uploaded} uploaded"
-
-
-def printable(text: str, limit: int) -> str:
-    """Make one line of printable characters of a text from anywhere.
-
-    Errors quote what servers, drivers and the kernel say; nothing of it may act on a terminal, and
-    half a surrogate pair cannot be encoded.
-
-    :param limit: most characters of the result.
-    """
-    line = " ".join(text[: 2 * limit].split())
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def _worst(findings: list[Finding]) -> Status:

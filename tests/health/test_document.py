@@ -215,7 +215,8 @@ def test_every_text_is_harmless() -> None:
     )
     assert len(encoded) < 10_000
     assert encoded.decode().isprintable()
-    assert "\\" not in encoded.decode()
+    # What is left of a control character is its escape, as text.
+    assert "\\" not in encoded.decode().replace(r"\\u", "")
 
 
 def test_nothing_of_a_snapshot_is_left_out() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from belatwist.config import Health, Threshold
 from belatwist.health.snapshot import CollectorState, Snapshot
-from belatwist.health.status import MAX_REASON, MAX_REASONS, Status, judge, printable
+from belatwist.health.status import MAX_REASON, MAX_REASONS, Status, judge
 from tests.health.snapshots import BAD, GOOD, HEALTH, HEALTHY, NEW, healthy_but
 from tests.strategies import anything
 
@@ -252,32 +252,6 @@ def test_reasons_are_bounded() -> None:
     assert verdict.reasons[0] == "collectors: all are failing"
     assert {len(reason) for reason in verdict.reasons[1:]} == {MAX_REASON}
     assert verdict.reasons[1].endswith("xxx…")
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("plain, ünïcödé", "plain, ünïcödé"),
-        ("two\nlines\r\n\tand more ", "two lines and more"),
-        ("\x1b[31mred\x07", "\ufffd[31mred\ufffd"),
-        ("a\u202eb\udcffc\x00", "a\ufffdb\ufffdc\ufffd"),
-        ("x" * 21, "x" * 19 + "…"),
-        ("x" * 20, "x" * 20),
-        ("", ""),
-    ],
-)
-def test_texts_are_made_harmless(text: str, line: str) -> None:
-    """Nothing that acts on a terminal and nothing that cannot be encoded is left."""
-    assert printable(text, 20) == line
-
-
-@given(anything, st.integers(1, 30))
-def test_any_text_is_made_harmless(text: str, limit: int) -> None:
-    """One printable line within the limit, whatever comes."""
-    line = printable(text, limit)
-    assert len(line) <= limit
-    assert line.isprintable()
-    line.encode()
 
 
 ages = st.sampled_from([0.0, 59.9, 60.0, 60.1, 599.9, 600.0, 600.1, 1e7]) | st.floats(0, 1e4)

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from itertools import chain
 from typing import Any
 
@@ -443,12 +441,3 @@ def test_a_document_of_the_older_format_is_as_short_as_a_line() -> None:
     assert metrics(b"[]".ljust(parse.MAX_LINE_BYTES)) == []
     with pytest.raises(TooLargeError):
         metrics(gzip.compress(b"[]".ljust(parse.MAX_LINE_BYTES + 1)), "gzip")
-
-
-def test_the_pure_modules_do_not_import_twisted() -> None:
-    """Parser and memory can be used without a reactor."""
-    code = (
-        "import sys, belatwist.receiver.parse, belatwist.receiver.memory\n"
-        "sys.exit('twisted' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

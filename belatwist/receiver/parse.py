@@ -18,6 +18,7 @@ from typing import Annotated, NamedTuple, Protocol
 import msgspec
 
 from belatwist.receiver.unpack import BadBodyError, TooLargeError, quote, unpack
+from belatwist.text import one_line
 
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
 """Most that the body of an import request may unpack to."""
@@ -245,6 +246,4 @@ def _reason(error: Exception) -> str:
         return f"not valid UTF-8: {error.reason}"
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    text = str(error)
-    text = text if len(text) <= _REASON_CHARACTERS else f"{text[:_REASON_CHARACTERS]}…"
-    return text if text.isprintable() else repr(text)
+    return one_line(str(error), _REASON_CHARACTERS)

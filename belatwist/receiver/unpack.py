@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Iterator
 
 from belatwist.errors import BelaError
+from belatwist.text import escape, shorten
 
 PIECE_BYTES = 32 * 1024
 """Most that one step unpacks."""
@@ -67,11 +68,11 @@ def unpack(body: bytes, encoding: str, limit: int) -> Iterator[bytes]:
 
 
 def quote(text: str, limit: int = 40) -> str:
-    """Quote a text from outside for a log or an answer, without control characters.
+    """Quote a text from a client for the log or an answer: printable, and on one line.
 
-    :param limit: most characters of the text to show.
+    :param limit: the most characters between the quotes.
     """
-    return repr(text if len(text) <= limit else f"{text[:limit]}…")
+    return f"'{shorten(escape(text[: limit + 1]), limit)}'"
 
 
 def _gunzip(body: bytes) -> Iterator[bytes]:

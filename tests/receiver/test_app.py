@@ -308,7 +308,7 @@ class ReceiverTests(SynchronousTestCase):
         for text in texts:
             assert text.isprintable(), text
             assert len(text) < 700
-        assert r"from '{samples}\x1b[31m" in texts[1]
+        assert r"from '{samples}\u001b[31m" in texts[1]
         assert self.events[-1]["log_level"] == LogLevel.warn
         assert "Refused samples from" in texts[2]
 

@@ -166,25 +166,25 @@ def tail(
     :param wanted: whether samples of a metric's stored name are shown.
     :param interval: seconds between two readings.
     :param wait: waits for so many seconds; ends everything by returning false.
-    :raises DatabaseError: when the database cannot be read to begin with. Later, that is said and
-        waited out.
+    :raises DatabaseError: when the first reading fails. A later failure is printed once, and the
+        command waits for its end.
     """
     follower = Follower(database, wanted, wall_ms)
     line = json_line if as_json else Lines()
-    trouble: str | None = None
+    failure: str | None = None
     try:
         _show(follower.last(count), line)
         while wait(interval):
             try:
                 found = follower.new()
             except DatabaseError as error:
-                if trouble is None:
+                if str(error) != failure:
                     output.notify(f"{error} (waiting)")
-                trouble = str(error)
+                failure = str(error)
                 continue
-            if trouble is not None:
+            if failure is not None:
                 output.notify("the database can be read again")
-                trouble = None
+                failure = None
             _show(found, line)
     except (KeyboardInterrupt, BrokenPipeError):
         return

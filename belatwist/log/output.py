@@ -12,30 +12,45 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
+from belatwist.log.events import Event
 from belatwist.log.file import LogFile
 from belatwist.log.format import ConsoleLine, json_line
 
 _LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
-# They tell of each connection that is opened and closed, and of odd answers.
+ROTATION_FAILED = Event(
+    "log.rotation_failed",
+    LogLevel.warn,
+    "Log file cannot be rotated: {error}",
+    cure="Give the service's user write access to the folder of logging.output. Until then the file"
+    " grows.",
+)
+LINES_LOST = Event(
+    "log.lines_lost",
+    LogLevel.warn,
+    "Log could not be written for {seconds:.0f} s, {lost} lines are lost: {error}",
+    cure="Free space on the disk of logging.output, or write to stdout and let journald keep it.",
+)
+
+# They log each connection that is opened and closed, and odd answers.
 _CHATTY = ("twisted.web.client._HTTP11ClientFactory", "twisted.web._newclient")
 
-# Of the two events of a lost error, this one only announces the other.
+# Twisted logs a lost error as two events. The first one only announces the second.
 _ANNOUNCEMENT = "Unhandled error in Deferred:"
 
 
 @implementer(ILogObserver)
 class LogOutput:
-    """Writes events of a level and above to a stream or a file, one after the other.
+    """Writes the events of a level and above, each as a line, to a stream or a file.
 
-    What cannot be written is counted, and never raised: a full disk must not stop the service.
-    Once lines can be written again, the first says how many were lost.
+    The output counts the lines that it cannot write, and raises nothing: a full disk must not stop
+    the service. The next line that it can write is preceded by their number.
 
     :param level: ``debug``, ``info``, ``warn`` or ``error``.
     :param form: ``json`` or ``console``.
-    :param output: ``stdout``, ``stderr`` or the path of a file, which is appended to.
-    :param max_bytes: the size at which a file is put aside and a new one begun; ``None``: never.
-    :raises OSError: when it cannot be opened.
+    :param output: ``stdout``, ``stderr`` or the path of a file; new lines are appended.
+    :param max_bytes: the size at which the output rotates the file; ``None`` for never.
+    :raises OSError: when the output cannot be opened.
     """
 
     def __init__(self, level: str, form: str, output: str, *, max_bytes: int | None = None) -> None:
@@ -44,20 +59,20 @@ class LogOutput:
         self._line: Callable[[LogEvent], bytes] = (
             json_line if form == "json" else ConsoleLine(colour=colour)
         )
-        self._dropped = {one for one in LogLevel.iterconstants() if one < _LEVELS[level]}
-        self._hushed = LogLevel.info if level == "info" else None
+        self._dropped = {other for other in LogLevel.iterconstants() if other < _LEVELS[level]}
+        self._dropped_if_chatty = LogLevel.info if level == "info" else None
         self._lost = 0
         self._lost_since = 0.0
         self._error = ""
-        # Reentrant: wherever memory is allocated, a lost Deferred may come to tell of its error.
+        # Reentrant: wherever memory is allocated, a Deferred may be collected and log its error.
         self._lock = threading.RLock()
 
     def __call__(self, event: LogEvent) -> None:
-        """Write an event, if its level is high enough."""
+        """Write an event if its level is high enough."""
         level = event.get("log_level")
         if level in self._dropped or event.get("log_format") == _ANNOUNCEMENT:
             return
-        if level is self._hushed and event.get("log_namespace", "").startswith(_CHATTY):
+        if level is self._dropped_if_chatty and event.get("log_namespace", "").startswith(_CHATTY):
             return
         line = self._line(event)
         with self._lock:
@@ -65,7 +80,7 @@ class LogOutput:
 
     @property
     def lost(self) -> int:
-        """How many lines could not be written since the last that could."""
+        """How many lines were lost since the last one that was written."""
         return self._lost
 
     def reopen(self) -> None:
@@ -86,16 +101,11 @@ class LogOutput:
             try:
                 self._file.rotate()
             except OSError as error:
-                line = self._own_line("Log file cannot be rotated", error=str(error)) + line
+                line = self._own_line(ROTATION_FAILED, error=str(error)) + line
         if self._lost:
             seconds = round(time.monotonic() - self._lost_since, 1)
             line = (
-                self._own_line(
-                    "Log could not be written",
-                    lost=self._lost,
-                    seconds=seconds,
-                    error=self._error,
-                )
+                self._own_line(LINES_LOST, lost=self._lost, seconds=seconds, error=self._error)
                 + line
             )
         try:
@@ -108,22 +118,28 @@ class LogOutput:
         else:
             self._lost = 0
 
-    def _own_line(self, text: str, **fields: object) -> bytes:
-        """Return a line about the log itself, which cannot take the way of the others."""
+    def _own_line(self, event: Event, **fields: object) -> bytes:
+        """Return a line about the log itself. Emitting it would come back here."""
         return self._line(
-            {"log_time": time.time(), "log_level": LogLevel.warn, "log_format": text, **fields}
+            {
+                "log_time": time.time(),
+                "log_level": event.level,
+                "log_format": event.text,
+                "event": event.name,
+                **fields,
+            }
         )
 
 
-class FromStdlib(logging.Handler):
-    """Hands records of the standard library's logging (asyncio's, say) over to Twisted's."""
+class StdlibHandler(logging.Handler):
+    """Emits the records of the standard library's logging, such as asyncio's, as Twisted events."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a record as an event."""
+        """Emit a record as an event."""
         fields: dict[str, Any] = {}
         try:
             fields["log_text"] = record.getMessage()
-        except Exception:  # noqa: BLE001 - its arguments do not fit it, or cannot be shown
+        except Exception:  # noqa: BLE001 - its arguments may not fit its text, or may fail to format
             fields["log_text"] = safe_str(record.msg)
         if record.exc_info and record.exc_info[1]:
             kind, error, trace = record.exc_info

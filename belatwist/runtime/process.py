@@ -18,7 +18,7 @@ from twisted.python import usage
 
 from belatwist import __version__
 from belatwist.log.events import Event
-from belatwist.log.output import FromStdlib
+from belatwist.log.output import StdlibHandler
 
 _log = Logger("belatwist")
 
@@ -75,7 +75,7 @@ class ServiceRoot(MultiService):
     def setServiceParent(self, parent: Any) -> None:
         """Attach to the application, and set its log observer; the standard library's log too."""
         parent.setComponent(ILogObserver, self._observer)
-        logging.basicConfig(handlers=[FromStdlib()])
+        logging.basicConfig(handlers=[StdlibHandler()])
         super().setServiceParent(parent)
 
 

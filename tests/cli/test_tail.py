@@ -140,13 +140,15 @@ def test_a_rare_metric_does_not_cost_the_whole_table(
 
 
 def test_trouble_is_waited_out(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
-    """A database that cannot be read for a while is told of once, and once when it can again."""
+    """A failure that lasts is printed once, another one at once, and then the recovery."""
     box.store(sample(LOAD, NOON, 1))
     aside = box.path.with_suffix(".aside")
     turns = iter(
         [
             lambda: box.path.rename(aside),
             lambda: None,
+            box.path.mkdir,
+            box.path.rmdir,
             lambda: aside.rename(box.path),
             lambda: box.store(sample(LOAD, NOON + 1000, 2)),
         ]
@@ -170,9 +172,11 @@ def test_trouble_is_waited_out(box: Box, capsys: pytest.CaptureFixture[str]) -> 
     out, err = capsys.readouterr()
     assert [json.loads(line)["value"] for line in out.splitlines()] == [2]
     told = err.splitlines()
-    assert len(told) == 2
+    assert len(told) == 4
     assert "no such file" in told[0]
-    assert told[1] == "bela: the database can be read again"
+    assert "is not a regular file" in told[1]
+    assert "no such file" in told[2]
+    assert told[3] == "bela: the database can be read again"
 
 
 def test_lines_are_aligned_and_harmless() -> None:

@@ -17,7 +17,7 @@ from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.log.format import json_line
-from belatwist.log.output import FromStdlib, LogOutput
+from belatwist.log.output import LogOutput, StdlibHandler
 from tests.log.test_file import Pipe
 from tests.log_events import Captured
 from tests.process import Twistd, write_config
@@ -156,7 +156,8 @@ def test_a_rotation_that_fails_is_told(tmp_path: Path) -> None:
         logger(output).info("line")
     output.close()
     told = [record for record in records(path) if record["level"] == "WARN"]
-    assert [record["msg"] for record in told] == ["Log file cannot be rotated"] * 2
+    assert [record["event"] for record in told] == ["log.rotation_failed"] * 2
+    assert told[0]["msg"] == f"Log file cannot be rotated: {told[0]['error']}"
     assert "Is a directory" in told[0]["error"]
 
 
@@ -172,7 +173,9 @@ def test_lines_that_cannot_be_written(pipe: Pipe) -> None:
         Logger(observer=publisher).info(text)
     output.close()
     told, one, two = (json.loads(line) for line in pipe.read().splitlines())
-    assert (told["level"], told["msg"], told["lost"]) == ("WARN", "Log could not be written", 5)
+    assert (told["level"], told["event"], told["lost"]) == ("WARN", "log.lines_lost", 5)
+    assert told["msg"].startswith("Log could not be written for ")
+    assert told["msg"].endswith(f" s, 5 lines are lost: {told['error']}")
     assert told["seconds"] >= 0
     assert "temporarily unavailable" in told["error"]
     assert (one["msg"], two["msg"]) == ("one", "two")
@@ -257,14 +260,14 @@ def test_no_colours_in_a_file(tmp_path: Path) -> None:
     assert "\x1b" not in path.read_text()
 
 
-class FromStdlibTests(SynchronousTestCase):
+class StdlibHandlerTests(SynchronousTestCase):
     """The standard library's logging."""
 
     def setUp(self) -> None:
         self.captured = Captured()
         self.enterContext(self.captured)
         self.logger = logging.Logger("asyncio", 1)
-        self.logger.addHandler(FromStdlib())
+        self.logger.addHandler(StdlibHandler())
 
     def test_levels(self) -> None:
         """Each has its counterpart, and one in between the next lower one."""
@@ -302,7 +305,7 @@ from twisted.application.service import Application, Service
 from twisted.internet import reactor
 from twisted.internet.defer import fail
 from twisted.python import log
-from belatwist.log.output import FromStdlib, LogOutput
+from belatwist.log.output import StdlibHandler, LogOutput
 from belatwist.runtime.process import ServiceRoot, configure_process
 
 output = LogOutput("info", {form!r}, {output!r}, max_bytes={max_bytes!r})

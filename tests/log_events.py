@@ -1,10 +1,11 @@
 """What was logged, as a machine reads it: the level and the fields of each event."""
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
 from constantly import NamedConstant
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 
@@ -33,6 +34,11 @@ class Captured:
     def texts(self, level: NamedConstant) -> list[str]:
         """Return the texts of one level's events."""
         return [formatEvent(e) for e in self.events if e.get("log_level") is level]
+
+
+def shown(events: Iterable[LogEvent]) -> list[str]:
+    """Return the texts of the events that a log at level info shows."""
+    return [formatEvent(e) for e in events if e["log_level"] >= LogLevel.info]
 
 
 # What Twisted adds for the observers of its older logging, while a test runner has one.

@@ -82,7 +82,7 @@ class CpuUsage:
         self._procfs = machine.procfs
         self._last: Mapping[str, CoreTimes] = {}
         self._series: dict[str, Series] = {}
-        self._skipped = SkippedLines(self._log)
+        self._skipped = SkippedLines("/proc/stat", self._log, machine.seconds)
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Compare ``/proc/stat`` with the last reading.

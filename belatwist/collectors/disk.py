@@ -10,17 +10,30 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from belatwist.collectors.contract import Machine
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.errors import BelaError, ParseError
+from belatwist.log.events import Event
+from belatwist.log.throttle import ItemFailureLog, kind_of
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
 from belatwist.procfs.reader import MissingError
 
 DEFAULT_DEVICES = r"^(sd[a-z]+|nvme\d+n\d+|mmcblk\d+)$"
 """Whole disks, without their partitions, boot areas, loop devices and compressed memory."""
+
+BLOCK_SIZE_FAILED = Event(
+    "disk.block_size_failed",
+    LogLevel.warn,
+    "Disk {device} is counted in sectors of {size} bytes: {error}",
+    cure="Set sector_size of disk.io to kernel, which needs no block size.",
+)
+BLOCK_SIZE_READ = Event(
+    "disk.block_size_read", LogLevel.debug, "The block size of disk {device} was read"
+)
+DISK_REMOVED = Event("disk.removed", LogLevel.debug, "Disk {device} was removed")
 
 _NAMES = 256
 
@@ -144,7 +157,8 @@ class DiskIO:
         self._wants = lru_cache(_NAMES)(lambda name: allowed.fullmatch(name) is not None)
         self._logical = sector_size == "logical"
         self._devices: dict[str, _Device] = {}
-        self._skipped = SkippedLines(self._log)
+        self._skipped = SkippedLines("/proc/diskstats", self._log, machine.seconds)
+        self._failures = ItemFailureLog(self._log, machine.seconds, "device")
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Read ``/proc/diskstats``; where it does not exist (a container) there is nothing to say.
@@ -175,6 +189,7 @@ class DiskIO:
                 for series, value in zip(device.series, values, strict=True)
             )
         self._devices = devices
+        self._failures.removed(devices, DISK_REMOVED)
         return samples
 
     def _register(self, name: str) -> _Device:
@@ -187,12 +202,11 @@ class DiskIO:
         # In sysfs a slash within a name (cciss/c0d0) is written as an exclamation mark.
         path = f"block/{name.replace('/', '!')}/queue/logical_block_size"
         try:
-            return parse_block_size(self._sysfs.read(path), self._sysfs.locate(path))
+            size = parse_block_size(self._sysfs.read(path), self._sysfs.locate(path))
         except BelaError as error:
-            self._log.warn(
-                "{device} is counted in sectors of {size} bytes: {error}",
-                device=name,
-                size=SECTOR_SIZE,
-                error=error,
+            self._failures.failed(
+                name, BLOCK_SIZE_FAILED, kind_of(error), size=SECTOR_SIZE, error=str(error)
             )
             return SECTOR_SIZE
+        self._failures.recovered(name, BLOCK_SIZE_READ)
+        return size

@@ -86,7 +86,7 @@ class MemoryUsage:
         self._total = Series.of("memory.total_bytes", machine.device_id)
         self._swap_used = Series.of("memory.swap_used_bytes", machine.device_id)
         self._swap_total = Series.of("memory.swap_total_bytes", machine.device_id)
-        self._skipped = SkippedLines(self._log)
+        self._skipped = SkippedLines("/proc/meminfo", self._log, machine.seconds)
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Read ``/proc/meminfo``.

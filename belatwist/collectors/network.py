@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from belatwist.collectors.contract import Machine
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.errors import ParseError
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog, ItemFailureLog
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
 
@@ -33,6 +35,27 @@ DEFAULT_EXCLUSIONS = (
 are not among them: on this device they are the uplinks."""
 
 DEFAULT_MAX_INTERFACES = 32
+
+COUNTERS_FELL = Event(
+    "network.counters_fell",
+    LogLevel.warn,
+    "Counters of {interface} went backwards, its samples are left out once"
+    " (bytes received: {rx_bytes_delta}, sent: {tx_bytes_delta})",
+    cure="Nothing, where a modem was plugged in again. Otherwise look at its driver with dmesg.",
+)
+COUNTERS_RISE = Event(
+    "network.counters_rise", LogLevel.debug, "Counters of {interface} went forwards again"
+)
+INTERFACE_REMOVED = Event(
+    "network.interface_removed", LogLevel.debug, "Interface {interface} was removed"
+)
+LIMIT_HIT = Event(
+    "network.limit_hit",
+    LogLevel.warn,
+    "More interfaces than {limit}, left out: {names}",
+    cure="Raise max_interfaces in the config of network.traffic, or exclude interfaces there.",
+)
+LIMIT_KEPT = Event("network.limit_kept", LogLevel.info, "No interface is left out any more")
 
 _NAMES = 256
 
@@ -105,7 +128,6 @@ class _Interface:
 
     series: tuple[Series, ...]
     last: InterfaceCounters
-    went_backwards: bool = False
 
 
 class NetworkTraffic:
@@ -150,8 +172,9 @@ class NetworkTraffic:
         self._interfaces: dict[str, _Interface] = {}
         self._dropped = Series.of("network.interfaces_dropped_total", machine.device_id)
         self._dropped_total = 0
-        self._limit_hit = False
-        self._skipped = SkippedLines(self._log)
+        self._skipped = SkippedLines("/proc/net/dev", self._log, machine.seconds)
+        self._falls = ItemFailureLog(self._log, machine.seconds, "interface")
+        self._limit_hits = FailureLog(self._log, machine.seconds)
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Read ``/proc/net/dev``; no wanted interface is not an error.
@@ -165,12 +188,13 @@ class NetworkTraffic:
         samples: list[Sample] = []
         for name, interface in self._interfaces.items():
             counters = wanted[name]
-            if not self._went_backwards(name, interface, counters):
+            if not self._fell(name, interface.last, counters):
                 samples.extend(
                     sample(series, now_ms, value)
                     for series, value in zip(interface.series, counters, strict=True)
                 )
             interface.last = counters
+        self._falls.removed(self._interfaces, INTERFACE_REMOVED)
         if self._dropped_total > 0:
             samples.append(sample(self._dropped, now_ms, self._dropped_total))
         return samples
@@ -195,26 +219,20 @@ class NetworkTraffic:
             interfaces[name] = _Interface(series, counters)
         self._interfaces = interfaces
         self._dropped_total += len(left_out)
-        if bool(left_out) != self._limit_hit:
-            self._limit_hit = bool(left_out)
-            if left_out:
-                self._log.warn(
-                    "More interfaces than {limit}, left out: {names}",
-                    limit=self._max_interfaces,
-                    names=left_out[:10],
-                )
-            else:
-                self._log.info("No interface is left out any more")
+        if left_out:
+            self._limit_hits.failed(LIMIT_HIT, limit=self._max_interfaces, names=left_out[:10])
+        else:
+            self._limit_hits.recovered(LIMIT_KEPT)
 
-    def _went_backwards(self, name: str, known: _Interface, now: InterfaceCounters) -> bool:
-        backwards = any(b < a for a, b in zip(known.last, now, strict=True))
-        if backwards and not known.went_backwards:
-            self._log.warn(
-                "Counters of {interface} went backwards, its samples are left out once"
-                " (bytes received: {rx_bytes_delta}, sent: {tx_bytes_delta})",
-                interface=name,
-                rx_bytes_delta=now.rx_bytes - known.last.rx_bytes,
-                tx_bytes_delta=now.tx_bytes - known.last.tx_bytes,
-            )
-        known.went_backwards = backwards
-        return backwards
+    def _fell(self, name: str, last: InterfaceCounters, now: InterfaceCounters) -> bool:
+        """Return whether any counter of an interface went backwards, and log it."""
+        if all(a <= b for a, b in zip(last, now, strict=True)):
+            self._falls.recovered(name, COUNTERS_RISE)
+            return False
+        self._falls.failed(
+            name,
+            COUNTERS_FELL,
+            rx_bytes_delta=now.rx_bytes - last.rx_bytes,
+            tx_bytes_delta=now.tx_bytes - last.tx_bytes,
+        )
+        return True

@@ -1,28 +1,42 @@
-"""Reporting lines that a parser left out: when that begins and when it ends, not at every tick."""
+"""The lines that a parser left out, in the log."""
 
-from twisted.logger import Logger
+from collections.abc import Callable
+
+from twisted.logger import Logger, LogLevel
+
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog
+
+LINES_SKIPPED = Event(
+    "collector.lines_skipped",
+    LogLevel.warn,
+    "Lines of {path} that are not as documented are left out: {lines}",
+    cure="Report the lines: this kernel writes them in a way that belatwist does not know.",
+)
+LINES_COMPLETE = Event(
+    "collector.lines_complete", LogLevel.info, "All lines of {path} are as documented again"
+)
 
 
 class SkippedLines:
-    """Logs the lines of one source that cannot be used.
+    """Logs the lines of one file that cannot be used.
 
+    :param path: the file, as an operator would name it.
     :param log: the collector's log.
+    :param seconds: a monotonic clock.
     """
 
-    def __init__(self, log: Logger) -> None:
-        self._log = log
-        self._any = False
+    def __init__(self, path: str, log: Logger, seconds: Callable[[], float]) -> None:
+        self._path = path
+        self._failures = FailureLog(log, seconds)
 
-    def report(self, skipped: tuple[str, ...]) -> None:
+    def report(self, lines: tuple[str, ...]) -> None:
         """Log that there are such lines, or that there are none any more.
 
-        :param skipped: quotations of the lines. They may differ at each reading, because counters
-            move; only whether there are any is news.
+        :param lines: quotations. They differ at each reading, because counters move, and so they
+            are no kinds of failure.
         """
-        if bool(skipped) == self._any:
-            return
-        self._any = bool(skipped)
-        if skipped:
-            self._log.warn("Lines not as documented are left out: {lines}", lines=skipped)
+        if lines:
+            self._failures.failed(LINES_SKIPPED, path=self._path, lines=lines)
         else:
-            self._log.info("All lines are as documented again")
+            self._failures.recovered(LINES_COMPLETE, path=self._path)

@@ -7,13 +7,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from belatwist.collectors.contract import Machine
 from belatwist.errors import BelaError, ParseError, ReadError
+from belatwist.log.events import Event
+from belatwist.log.throttle import ItemFailureLog, kind_of
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
 from belatwist.procfs.reader import MissingError
+
+ZONE_FAILED = Event(
+    "thermal.zone_failed",
+    LogLevel.warn,
+    "Thermal zone {zone} is left out: {error}",
+    fields=("error_type",),
+    cure="A reboot often revives a sensor. A zone of a device that is off has no reading.",
+)
+ZONE_RECOVERED = Event("thermal.zone_recovered", LogLevel.info, "Thermal zone {zone} recovered")
+ZONE_REMOVED = Event("thermal.zone_removed", LogLevel.info, "Thermal zone {zone} was removed")
 
 _DIRECTORY = "class/thermal"
 _ZONE = re.compile(r"thermal_zone([0-9]+)", re.ASCII)
@@ -81,7 +93,7 @@ class CpuTemperature:
         self._sysfs = machine.sysfs
         self._hottest = Series.of("cpu.temperature", machine.device_id)
         self._zones: dict[tuple[str, int], _Zone] = {}
-        self._failing: frozenset[str] = frozenset()
+        self._failures = ItemFailureLog(self._log, machine.seconds, "zone")
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Read all zones; none at all is not an error.
@@ -132,18 +144,18 @@ class CpuTemperature:
         return failures
 
     def _report(self, failures: Mapping[str, BelaError]) -> None:
-        """Log each zone when it begins to fail and when it no longer does."""
+        """Log which zones fail, have recovered, or were removed.
+
+        :param failures: by a zone's label, or by its directory where its type cannot be read.
+        """
         for zone, error in failures.items():
-            if zone not in self._failing:
-                self._log.warn(
-                    "Thermal zone {zone} is left out: {error}",
-                    zone=zone,
-                    error=str(error),
-                    error_type=type(error).__name__,
-                )
-        for zone in self._failing.difference(failures):
-            self._log.info("Thermal zone {zone} reads again, or is gone", zone=zone)
-        self._failing = frozenset(failures)
+            self._failures.failed(
+                zone, ZONE_FAILED, kind_of(error), error=str(error), error_type=type(error).__name__
+            )
+        present = {name for name, _ in self._zones} | {z.label for z in self._zones.values()}
+        for zone in present.difference(failures):
+            self._failures.recovered(zone, ZONE_RECOVERED)
+        self._failures.removed(present.union(failures), ZONE_REMOVED)
 
     def _register(self, number: int, name: str) -> _Zone:
         path = f"{_DIRECTORY}/{name}/type"

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +12,7 @@ from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
 from tests.fixture_trees import NOW_MS, machine, procfs
+from tests.log_events import shown
 
 BOARD = (kernel_texts.FIXTURES / "orangepi5plus/proc/stat").read_bytes()
 CORE = b"cpu0 1 2 3 4 5 6 7 8 9 10\n"
@@ -248,11 +250,28 @@ class Log(SynchronousTestCase):
         """A condition that lasts is logged once, although its text differs each time."""
         board = procfs("orangepi5plus")
         collector = CpuUsage(machine(board))
-        texts = [b"", b"cpu1 1 x\n", b"cpu1 2 x\n", b"cpu1 3 x\n", b"", b""]
-        levels = []
-        for text in texts:
+        texts = []
+        for text in (b"", b"cpu1 1 x\n", b"cpu1 2 x\n", b"cpu1 3 x\n", b"", b""):
             board.texts["stat"] = b"cpu0 1 2 3 4 5 6 7 8\n" + text
             with capturedLogs() as events:
                 collector.collect(NOW_MS)
-            levels.append([event["log_level"].name for event in events])
-        assert levels == [[], ["warn"], [], [], ["info"], []]
+            texts.append(shown(events))
+        assert texts == [
+            [],
+            ["Lines of /proc/stat that are not as documented are left out: ('cpu1 1 x',)"],
+            [],
+            [],
+            ["All lines of /proc/stat are as documented again, after 0 s and 3 failures"],
+            [],
+        ]
+
+    def test_lines_that_come_and_go_do_not_fill_the_log(self) -> None:
+        """A kernel that writes an odd line every other time: one line in ten minutes."""
+        board, clock = procfs("orangepi5plus"), Clock()
+        collector = CpuUsage(machine(board, seconds=clock.seconds))
+        with capturedLogs() as events:
+            for tick in range(360):
+                board.texts["stat"] = b"cpu0 1 2 3 4 5 6 7 8\n" + b"cpu1 x\n" * (tick % 2)
+                collector.collect(NOW_MS)
+                clock.advance(10)
+        assert len(shown(events)) == 2 + 5

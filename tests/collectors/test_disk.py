@@ -2,7 +2,8 @@
 
 import pytest
 from hypothesis import given, settings
-from twisted.logger import capturedLogs, formatEvent
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors.disk import DiskIO, Diskstats, parse, parse_block_size
@@ -10,6 +11,7 @@ from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
 from tests.fixture_trees import NOW_MS, machine, procfs, sysfs
+from tests.log_events import shown
 
 BOARD = (kernel_texts.FIXTURES / "orangepi5plus/proc/diskstats").read_bytes()
 GOOD = b"   8       0 sda 1 2 3 4 5 6 7 8 9 10 11\n"
@@ -295,6 +297,23 @@ class Log(SynchronousTestCase):
             second = values(collector.collect(NOW_MS))
         assert first == second
         assert first["vda", "read_bytes"] == 1204118 * 512
-        assert [formatEvent(event) for event in events] == [
-            f"vda is counted in sectors of 512 bytes: {path}: Input/output error (EIO)"
+        assert shown(events) == [
+            f"Disk vda is counted in sectors of 512 bytes: {path}: Input/output error (EIO)"
         ]
+
+    def test_a_disk_that_comes_and_goes_does_not_fill_the_log(self) -> None:
+        """A card reader with a bad contact: one line in ten minutes, with their number."""
+        board, sys, clock = procfs("vm"), sysfs("vm"), Clock()
+        path = "block/vda/queue/logical_block_size"
+        sys.faults[path] = ReadError(f"{path}: Input/output error (EIO)", "EIO")
+        one = machine(board, sys, seconds=clock.seconds)
+        collector = DiskIO(one, allowed_devices="vda", sector_size="logical")
+        with capturedLogs() as events:
+            for tick in range(121):
+                board.texts = {"diskstats": b""} if tick % 2 else {}
+                collector.collect(NOW_MS)
+                clock.advance(10)
+        first, second, third = shown(events)
+        assert first.endswith("(EIO)")
+        assert second.endswith("(EIO); it failed and recovered 29 times meanwhile")
+        assert third.endswith("(EIO); it failed and recovered 29 times meanwhile")

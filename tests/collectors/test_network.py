@@ -4,14 +4,17 @@ from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
-from twisted.logger import capturedLogs, formatEvent
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors.network import DEFAULT_EXCLUSIONS, NetDev, NetworkTraffic, parse
 from belatwist.errors import ParseError, ReadError
+from belatwist.log.throttle import REPEAT_AFTER
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
 from tests.fixture_trees import NOW_MS, Board, machine, procfs
+from tests.log_events import shown
 
 BOARD = (kernel_texts.FIXTURES / "orangepi5plus/proc/net/dev").read_bytes()
 HEADER = b"".join(BOARD.splitlines(keepends=True)[:2])
@@ -343,19 +346,34 @@ def test_a_table_that_cannot_be_read_is_an_error() -> None:
 class Log(SynchronousTestCase):
     def test_a_reset_is_logged(self) -> None:
         """The warning names the interface and by how much it fell; a repetition is not news."""
-        board = procfs("vm")
-        collector = NetworkTraffic(machine(board))
+        board, clock = procfs("vm"), Clock()
+        collector = NetworkTraffic(machine(board, seconds=clock.seconds))
         texts = []
         for count in (100, 40, 30, 31, 7):
             table(board, usb0=count)
             with capturedLogs() as events:
                 collector.collect(NOW_MS)
-            texts.append([formatEvent(event) for event in events])
+            texts.append(shown(events))
+            clock.advance(REPEAT_AFTER / 2)
         message = (
             "Counters of usb0 went backwards, its samples are left out once"
             " (bytes received: {0}, sent: {0})"
         )
         assert texts == [[], [message.format(-60)], [], [], [message.format(-24)]]
+
+    def test_counters_that_fall_again_and_again(self) -> None:
+        """A day of it has one line in ten minutes, and not 4,320; another interface its own."""
+        board, clock = procfs("vm"), Clock()
+        collector = NetworkTraffic(machine(board, seconds=clock.seconds))
+        with capturedLogs() as events:
+            for tick in range(8640):
+                table(board, usb0=tick % 2, eth0=tick if tick < 8639 else 0)
+                collector.collect(NOW_MS)
+                clock.advance(10)
+        lines = shown(events)
+        assert len(lines) == 1 + 86400 // 600 - 1 + 1
+        assert lines[1].endswith("sent: -1); it failed and recovered 29 times meanwhile")
+        assert lines[-1].startswith("Counters of eth0 went backwards")
 
     def test_the_limit_is_logged_when_it_begins_and_ends(self) -> None:
         """Not at every tick."""
@@ -366,7 +384,7 @@ class Log(SynchronousTestCase):
             table(board, **dict.fromkeys(names, 1))
             with capturedLogs() as events:
                 collector.collect(NOW_MS)
-            texts.append([formatEvent(event) for event in events])
+            texts.append(shown(events))
         assert texts == [
             [],
             ["More interfaces than 1, left out: ['b']"],

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.logger import capturedLogs, formatEvent
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors.thermal import CpuTemperature, parse_temperature, parse_type
@@ -15,6 +17,7 @@ from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from tests.collectors import kernel_texts
 from tests.fixture_trees import FIXTURES, NOW_MS, machine, sysfs
+from tests.log_events import shown
 
 BOARD = {
     "soc-thermal": 51.769,
@@ -291,20 +294,60 @@ def test_fixtures_have_their_zones() -> None:
 
 
 class Log(SynchronousTestCase):
+    """What the log says of zones that fail, recover and disappear."""
+
+    def setUp(self) -> None:
+        self.board, self.clock = sysfs("orangepi5plus"), Clock()
+        self.collector = CpuTemperature(machine(sys=self.board, seconds=self.clock.seconds))
+
+    def collect(self, error: str = "") -> list[str]:
+        """Collect ten seconds after the last time, the first zone failing with an error."""
+        self.clock.advance(10)
+        code = error.rpartition("(")[2].rstrip(")")
+        self.board.faults = {ALL[0]: ReadError(error, code)} if error else {}
+        with capturedLogs() as events:
+            self.collector.collect(NOW_MS)
+        return shown(events)
+
     def test_a_failing_sensor_is_logged_when_it_begins_and_ends(self) -> None:
         """A sensor that stays dead is logged once, with its reason, and so is its return."""
-        board = sysfs("orangepi5plus")
-        collector = CpuTemperature(machine(sys=board))
-        texts = []
-        for failing in (False, True, True, False, False):
-            board.faults = {ALL[0]: ReadError("temp: (EAGAIN)")} if failing else {}
-            with capturedLogs() as events:
-                collector.collect(NOW_MS)
-            texts.append([formatEvent(event) for event in events])
-        assert texts == [
-            [],
-            ["Thermal zone soc-thermal is left out: temp: (EAGAIN)"],
-            [],
-            ["Thermal zone soc-thermal reads again, or is gone"],
-            [],
+        assert self.collect() == []
+        assert self.collect("temp: (EAGAIN)") == [
+            "Thermal zone soc-thermal is left out: temp: (EAGAIN)"
         ]
+        assert self.collect("temp: (EAGAIN)") == []
+        assert self.collect() == ["Thermal zone soc-thermal recovered, after 20 s and 2 failures"]
+        assert self.collect() == []
+
+    def test_a_sensor_that_alternates(self) -> None:
+        """A day of it has one line in ten minutes, and not 2,880; a new error is logged at once."""
+        lines = [line for _ in range(4320) for line in self.collect("(EINVAL)") + self.collect()]
+        assert lines[1] == "Thermal zone soc-thermal recovered, after 10 s and 1 failures"
+        assert len(lines) == 2 + 86400 // 600 - 1
+        flips = "is left out: (EINVAL); it failed and recovered 29 times meanwhile"
+        assert set(lines[2:]) == {f"Thermal zone soc-thermal {flips}"}
+        assert self.collect("(EIO)")[0].startswith("Thermal zone soc-thermal is left out: (EIO)")
+
+    def test_a_zone_that_is_removed_while_it_fails(self) -> None:
+        """The line does not say that it recovered."""
+        root = Path(self.enterContext(TemporaryDirectory()))
+        make_zone(root, 0, "soc", 20000)
+        bad = make_zone(root, 1, "modem", 21000)
+        collector = CpuTemperature(machine(sys=Reader(str(root))))
+        (bad / "temp").write_text("rubbish\n")
+        with capturedLogs() as events:
+            collector.collect(NOW_MS)
+            bad.unlink()
+            collector.collect(NOW_MS)
+        failed, removed = shown(events)
+        assert failed.startswith("Thermal zone modem is left out: ")
+        assert removed.startswith("Thermal zone modem was removed, after ")
+
+    def test_a_type_that_is_read_in_the_end(self) -> None:
+        """A zone without a type goes by its directory, and recovers under that name."""
+        path = "class/thermal/thermal_zone0/type"
+        self.board.faults[path] = ReadError("type: EIO", "EIO")
+        with capturedLogs() as events:
+            self.collector.collect(NOW_MS)
+        assert shown(events) == ["Thermal zone thermal_zone0 is left out: type: EIO"]
+        assert self.collect() == ["Thermal zone thermal_zone0 recovered, after 10 s and 1 failures"]

@@ -17,6 +17,7 @@ PAGES = [
     *sorted(CHECKOUT.glob("*.md")),
     *sorted((CHECKOUT / "docs").rglob("*.md")),
     CHECKOUT / "tests" / "README.md",
+    CHECKOUT / "benchmarks" / "README.md",
 ]
 
 

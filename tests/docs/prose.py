@@ -63,8 +63,10 @@ def length(sentence: str) -> int:
 
 def pages() -> list[Path]:
     """Find every page of the project."""
-    found = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md"), *CHECKOUT.glob("tests/*.md")]
-    return sorted(found)
+    folders = (CHECKOUT / name for name in ("docs", "tests", "benchmarks"))
+    return sorted(
+        [*CHECKOUT.glob("*.md"), *(page for one in folders for page in one.rglob("*.md"))]
+    )
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,12 +1,13 @@
-"""Runs ``twistd`` as its command does; SIGUSR1 then hangs the database's thread, for tests.
+"""Runs ``twistd`` as its command does; signals hang the database's thread and release it.
 
-``BELA_HANG`` says for how many seconds; with ``BELA_HANG_FIRST`` it hangs from the beginning.
-Everything else is the real program.
+SIGUSR1 hangs the thread, as a card does that does not answer; SIGUSR2 lets it go on. A line of the
+log says when it hangs. With ``BELA_HANG_FIRST`` it hangs before the database is opened. Everything
+else is the real program.
 """
 
 import os
 import signal
-import time
+import threading
 from typing import Any
 
 from twisted.scripts.twistd import run
@@ -14,7 +15,10 @@ from twisted.scripts.twistd import run
 from belatwist import agent
 from belatwist.store.sqlite import SQLiteStore
 
+HANGS = "the database's thread hangs"
+
 stores: list[SQLiteStore] = []
+released = threading.Event()
 
 
 class Agent(agent.Agent):
@@ -28,12 +32,24 @@ class Agent(agent.Agent):
 
 
 def hang(_number: int, _frame: object) -> None:
-    """Keep the thread busy, as a card that does not answer does."""
+    """Keep the thread busy until SIGUSR2."""
     (store,) = stores
-    store._pool.threadpool.callInThread(time.sleep, float(os.environ["BELA_HANG"]))
+    store._pool.threadpool.callInThread(wait)
+
+
+def wait() -> None:
+    """Wait in the thread, having said so."""
+    os.write(1, f"{HANGS}\n".encode())
+    released.wait()
+
+
+def release(_number: int, _frame: object) -> None:
+    """Let the thread go on."""
+    released.set()
 
 
 if __name__ == "__main__":
     agent.Agent = Agent  # type: ignore[misc]
     signal.signal(signal.SIGUSR1, hang)
+    signal.signal(signal.SIGUSR2, release)
     run()

@@ -51,3 +51,13 @@ def test_the_limits_on_starts_are_where_they_work() -> None:
     """The start limits stand in ``[Unit]``: in ``[Service]`` they are ignored."""
     head = UNIT.read_text().partition("[Service]")[0]
     assert "StartLimitIntervalSec=0" in head
+
+
+def test_the_documentation_is_our_own() -> None:
+    """The unit names pages of ``docs/``, where the installation puts them."""
+    found = re.search(r"^Documentation=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert found is not None
+    pages = [Path(uri.removeprefix("file:")) for uri in found[1].split()]
+    assert {page.parent for page in pages} == {Path("/usr/share/doc/belatwist")}
+    for page in pages:
+        assert (UNIT.parents[1] / "docs" / page.name).is_file(), page

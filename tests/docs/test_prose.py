@@ -1,8 +1,17 @@
 """Sentences of the documentation are short enough to be read once."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.docs.prose import length, sentences
+from tests.docs.prose import CHECKOUT, MAX_WORDS, length, pages, sentences
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_no_sentence_is_longer_than_thirty_words(page: Path) -> None:
+    """Whoever wrote a longer one has put two thoughts into it."""
+    long = [text for text in sentences(page.read_text()) if length(text) > MAX_WORDS]
+    assert long == []
 
 
 @pytest.mark.parametrize(

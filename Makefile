@@ -13,7 +13,7 @@ SYSTEM_PYTHON ?= /usr/bin/python3
 DIST ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint format docs bench install deb victoria browser systemd screenshots clean
+.PHONY: help run test test-fast test-process soak lint format docs bench install deb victoria browser systemd screenshots clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,9 +35,13 @@ $(TOOLS): $(AGENT)
 run: $(AGENT) ## collect this machine's metrics and receive them, in one process; data goes to var/
 	@exec $(BIN)/twistd --nodaemon --pidfile= bela --config configs/config.dev.yaml --with-receiver
 
-test: $(TOOLS) ## run every test, under pytest and (those that are TestCases) under trial
-	$(BIN)/pytest
-	$(BIN)/trial --temp-directory=var/trial tests
+test: test-fast test-process ## run every test
+
+test-fast: $(TOOLS) ## run the tests that start no process, on all processors: about a minute
+	$(BIN)/pytest -m 'not process and not soak' --numprocesses=auto --dist=worksteal
+
+test-process: $(TOOLS) ## run the tests that start processes: the agent, servers, a browser, a systemd
+	$(BIN)/pytest -m 'process and not soak'
 
 soak: $(TOOLS) ## the long fault tests against the real server: minutes of kills and bad networks
 	$(BIN)/pytest -m soak

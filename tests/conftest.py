@@ -1,10 +1,11 @@
 """What holds in every test."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from belatwist.log.events import COMMON_FIELDS, Event
@@ -43,6 +44,61 @@ class UndeclaredFields:
 
 
 _observer = UndeclaredFields()
+
+STARTS = {
+    *("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec"),
+    "os.system",
+}
+"""Audit events with which Python starts a process."""
+
+
+class Processes:
+    """Keeps a test that is not marked ``process`` from starting one.
+
+    :ivar forbidden: whether such a test runs.
+    :ivar started: what it tried to start.
+    """
+
+    def __init__(self) -> None:
+        self.forbidden = False
+        self.started: str | None = None
+
+    def audit(self, event: str, arguments: tuple[object, ...]) -> None:
+        """Refuse to start a process."""
+        if self.forbidden and event in STARTS:
+            self.started = f"{event} {arguments[:2]}"
+            raise RuntimeError(f"only a test marked process starts one: {self.started}")
+
+
+_processes = Processes()
+sys.addaudithook(_processes.audit)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Forbid processes to a test that is not marked, and to the fixtures that it sets up."""
+    _processes.forbidden = item.get_closest_marker("process") is None
+    try:
+        return (yield)
+    finally:
+        _processes.forbidden = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    """Fail a test that has passed over the refusal."""
+    result = yield
+    started, _processes.started = _processes.started, None
+    assert started is None, f"mark the test process: {started}"
+    return result
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a ``TestCase`` that runs the reactor by itself: pytest-twisted runs it already."""
+    for item in items:
+        case = getattr(item, "cls", None)
+        if case is not None and issubclass(case, TestCase):
+            raise pytest.UsageError(f"{item.nodeid}: take SynchronousTestCase or pytest_twisted")
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import belatwist
 from tests import import_rules
 
 PACKAGE = Path(belatwist.__file__).parent
 
 
+@pytest.mark.process
 def test_the_import_rules_are_kept() -> None:
     """Data flows one way, and nothing downstream is imported upstream."""
     command = Path(sys.executable).with_name("lint-imports")
@@ -32,6 +35,7 @@ def test_the_page_shows_the_rules() -> None:
     assert import_rules.with_rules(page) == page, "run make docs"
 
 
+@pytest.mark.process
 def test_the_pure_modules_load_without_twisted() -> None:
     """In a process of their own: also what a package's __init__ brings counts."""
     (pure,) = (

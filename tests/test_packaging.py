@@ -41,6 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.process
 def test_wheel_carries_the_plugin_and_spares_twisted(wheel: Path) -> None:
     """It holds our package and our one plugin file; nothing else below ``twisted``, no tests."""
     names = zipfile.ZipFile(wheel).namelist()
@@ -59,6 +60,7 @@ def test_plugins_are_discoverable() -> None:
     assert all(p.description for p in found.values())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("service", ["bela", "bela-receiver"])
 def test_an_installed_wheel_works_outside_the_checkout(
     wheel: Path, service: str, tmp_path: Path

@@ -60,12 +60,14 @@ def receiver_config(folder: Path, **sections: Any) -> tuple[Path, str]:
     return write_config(folder, remote=remote, metrics=EVERY_SECOND, **sections), url
 
 
+@pytest.mark.process
 def test_version(tmp_path: Path) -> None:
     """``--version`` prints the one version there is."""
     for service in ("bela", "bela-receiver"):
         assert run(service, "--version", cwd=tmp_path).stdout == f"belatwist {__version__}\n"
 
 
+@pytest.mark.process
 def test_help_explains_every_option(tmp_path: Path) -> None:
     """``--help`` tells of every option, and no option is without a text."""
     assert "--with-receiver" in run("bela", "--help", cwd=tmp_path).stdout
@@ -75,6 +77,7 @@ def test_help_explains_every_option(tmp_path: Path) -> None:
         assert len(line.split(maxsplit=2)) == 3
 
 
+@pytest.mark.process
 def test_a_missing_configuration_is_one_line(tmp_path: Path) -> None:
     """Without a configuration the program says so, and what to do, and writes nothing."""
     done = run("bela", "--config", "none.yaml", cwd=tmp_path)
@@ -86,6 +89,7 @@ def test_a_missing_configuration_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_the_default_configuration_is_looked_for(tmp_path: Path) -> None:
     """Without ``--config`` the system's file is read; here it does not exist."""
     default = Path("/etc/belabox-metrics/config.yaml")
@@ -94,6 +98,7 @@ def test_the_default_configuration_is_looked_for(tmp_path: Path) -> None:
     assert str(default) in run("bela", cwd=tmp_path).stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -113,6 +118,7 @@ def test_a_mistake_on_the_command_line_is_one_line(
     assert words in done.stderr
 
 
+@pytest.mark.process
 def test_a_refused_configuration_is_one_line(tmp_path: Path) -> None:
     """A refusal names file, key, value and what is allowed; nothing is written."""
     config = write_config(tmp_path, remote={"retry": {"jitter_percent": 120}})
@@ -124,6 +130,7 @@ def test_a_refused_configuration_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [config]
 
 
+@pytest.mark.process
 def test_a_key_with_a_new_name_is_logged_once(tmp_path: Path) -> None:
     """A configuration with an old name works; the log names it, the new one and the file."""
     config = write_config(tmp_path, remote={"lookout_interval": "5s"})
@@ -140,6 +147,7 @@ def test_a_key_with_a_new_name_is_logged_once(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("section", "key", "content"),
     [
@@ -161,6 +169,7 @@ def test_a_file_that_cannot_serve_is_one_line(
     assert str(path) in done.stderr
 
 
+@pytest.mark.process
 def test_with_receiver_needs_a_loopback_url(tmp_path: Path) -> None:
     """The receiver never listens where the configuration does not point on this machine."""
     config = write_config(tmp_path, remote={"url": "http://192.0.2.1/api/v1/import?key=secret"})
@@ -170,6 +179,7 @@ def test_with_receiver_needs_a_loopback_url(tmp_path: Path) -> None:
     assert "secret" not in done.stderr
 
 
+@pytest.mark.process
 def test_first_run(tmp_path: Path) -> None:
     """The development configuration, as ``make run`` uses it: collected, stored, uploaded, counted.
 
@@ -201,6 +211,7 @@ def test_first_run(tmp_path: Path) -> None:
     assert query(database, "SELECT count(*) FROM metrics WHERE uploaded = 1")[0][0] > 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_in_order(number: signal.Signals, tmp_path: Path) -> None:
     """The exit status is 0, the session is completed, the log is written back into the database."""
@@ -212,6 +223,7 @@ def test_signals_end_it_in_order(number: signal.Signals, tmp_path: Path) -> None
     assert query(tmp_path / "metrics.db", "SELECT status FROM sessions") == [("completed",)]
 
 
+@pytest.mark.process
 def test_the_disk_is_looked_after(tmp_path: Path) -> None:
     """The write-ahead log is emptied at its interval and at the end; what is old is deleted."""
     config, _ = receiver_config(
@@ -230,6 +242,7 @@ def test_the_disk_is_looked_after(tmp_path: Path) -> None:
     assert query(tmp_path / "metrics.db", "SELECT status FROM sessions") == [("completed",)]
 
 
+@pytest.mark.process
 def test_hangup_does_not_end_it(tmp_path: Path) -> None:
     """SIGHUP leaves the service running; it reopens the log."""
     config = write_config(tmp_path)
@@ -240,6 +253,7 @@ def test_hangup_does_not_end_it(tmp_path: Path) -> None:
         assert service.stop() == 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("env", [{}, {"PYTHONFAULTHANDLER": "1"}])
 def test_an_abort_tells_where_it_hung(tmp_path: Path, env: dict[str, str]) -> None:
     """SIGABRT, as systemd's watchdog sends it, leaves the stack of every thread.
@@ -260,6 +274,7 @@ def test_an_abort_tells_where_it_hung(tmp_path: Path, env: dict[str, str]) -> No
     assert "in abort" in every
 
 
+@pytest.mark.process
 def test_a_second_instance_is_refused(tmp_path: Path) -> None:
     """It says in one line which process holds the lock, exits with 1, and disturbs nothing."""
     config = write_config(tmp_path)
@@ -274,6 +289,7 @@ def test_a_second_instance_is_refused(tmp_path: Path) -> None:
     assert query(tmp_path / "metrics.db", "SELECT status FROM sessions") == [("completed",)]
 
 
+@pytest.mark.process
 def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     """A service that cannot listen says where and why, and exits with 1."""
     config, url = receiver_config(tmp_path)
@@ -291,6 +307,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     assert "in use" in refusal["msg"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
@@ -317,6 +334,7 @@ def test_a_foreign_database_is_left_alone(sql: str, words: str, tmp_path: Path) 
     assert query(database, "SELECT sql FROM sqlite_schema") == before
 
 
+@pytest.mark.process
 def test_a_kill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     """After SIGKILL the session is failed, its samples are delivered by the next run, once."""
     config, url = receiver_config(tmp_path)
@@ -345,6 +363,7 @@ def test_a_kill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     assert sum(series["duplicates"] for series in received) == 0
 
 
+@pytest.mark.process
 def test_a_fixture_board_end_to_end(tmp_path: Path) -> None:
     """With its roots pointed at a board's files, the service stores exactly that board's values."""
     roots = {"procfs": str(BOARD / "proc"), "sysfs": str(BOARD / "sys")}
@@ -361,6 +380,7 @@ def test_a_fixture_board_end_to_end(tmp_path: Path) -> None:
     assert ("disk.read_bytes_total", '{"device":"nvme0n1"}') in values
 
 
+@pytest.mark.process
 def test_uploads_switched_off(tmp_path: Path) -> None:
     """With ``remote.enabled: false`` everything is collected and stays pending."""
     config = write_config(tmp_path)
@@ -371,6 +391,7 @@ def test_uploads_switched_off(tmp_path: Path) -> None:
     assert not [e for e in events if e["msg"].startswith("upload")]
 
 
+@pytest.mark.process
 def test_every_line_of_a_json_log_is_json(tmp_path: Path) -> None:
     """From the first line to the last, Twisted's own included."""
     config, _ = receiver_config(tmp_path)

@@ -126,6 +126,7 @@ def run(
     return result
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("span", RANGES)
 @each_target
 def test_a_query_returns_data_of_every_device(
@@ -136,6 +137,7 @@ def test_a_query_returns_data_of_every_device(
     assert {series["metric"]["device_id"] for series in result} == set(DEVICES)
 
 
+@pytest.mark.process
 @each_target
 def test_a_query_keeps_to_the_device_that_was_chosen(
     server: VictoriaMetrics, target: dict[str, Any]
@@ -146,6 +148,7 @@ def test_a_query_keeps_to_the_device_that_was_chosen(
     assert found == (set(DEVICES) if target.get("instant") else {DEVICES[0]})
 
 
+@pytest.mark.process
 @each_line
 def test_a_line_has_no_holes(server: VictoriaMetrics, target: dict[str, Any]) -> None:
     """Where samples come without a gap there is a point at every step, once there are some."""
@@ -156,6 +159,7 @@ def test_a_line_has_no_holes(server: VictoriaMetrics, target: dict[str, Any]) ->
         assert len(times) == (times[-1] - times[0]) // step + 1
 
 
+@pytest.mark.process
 @each_line
 def test_a_legend_has_the_labels_that_tell_lines_apart(
     server: VictoriaMetrics, target: dict[str, Any]
@@ -168,6 +172,7 @@ def test_a_legend_has_the_labels_that_tell_lines_apart(
     assert all(all(name) for name in names)
 
 
+@pytest.mark.process
 def test_the_variable_lists_the_devices(server: VictoriaMetrics) -> None:
     """What Grafana asks for ``label_values(metric, label)`` gives both devices."""
     variable = VARIABLES["device_id"]
@@ -182,6 +187,7 @@ def test_the_variable_lists_the_devices(server: VictoriaMetrics) -> None:
     assert variable["multi"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("annotation", ANNOTATIONS, ids=lambda annotation: annotation["name"])
 def test_annotations_return_data(server: VictoriaMetrics, annotation: dict[str, Any]) -> None:
     """The alerts that vmalert has written back are found."""

@@ -104,6 +104,7 @@ def lived(case: Case, until: float) -> Iterator[Any]:
     return samples(case.name, case.changes, times, wanted)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_case_raises_its_alerts_and_no_others(
     fired: dict[str, dict[str, list[dict[str, Any]]]], case: Case
@@ -125,6 +126,7 @@ def test_every_rule_fires_and_is_spared() -> None:
     assert {case.spares for case in CASES} - {None} == RULES.keys()
 
 
+@pytest.mark.process
 def test_vmalert_takes_the_file() -> None:
     """Syntax, expressions and templates are valid."""
     command = [program("vmalert", "victoria-metrics"), "-dryRun", f"-rule={FILE}"]
@@ -188,6 +190,7 @@ def alertmanager() -> Iterator[tuple[str, "queue.SimpleQueue[dict[str, Any]]"]]:
             thread.join()
 
 
+@pytest.mark.process
 def test_what_a_person_reads(tmp_path: Path) -> None:
     """Evaluated as in production, each alert's words name the device, and no template fails."""
     now, moment = int(time.time()), TROUBLE + 50 * 60
@@ -228,6 +231,7 @@ def test_what_a_person_reads(tmp_path: Path) -> None:
             assert not re.search("[{}<>]|NaN|%!", text)
 
 
+@pytest.mark.process
 def test_late_samples_end_a_silence_and_tell_of_failures(tmp_path: Path) -> None:
     """While nothing arrives a device is silent, and only what arrives later says that uploads
     failed; what has arrived late makes no difference from what was in time.

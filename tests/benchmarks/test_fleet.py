@@ -224,6 +224,7 @@ def small(name: str, where: Path) -> Finding:
     return run.run(scenario, 2, run.recording(), 7, where)
 
 
+@pytest.mark.process
 @pytest.mark.victoria
 def test_small_fleet(tmp_path: Path) -> None:
     """Nothing is lost, all drain soon after the return, and a seed gives the same run again."""
@@ -240,6 +241,7 @@ def test_small_fleet(tmp_path: Path) -> None:
     assert table.scenarios([first], markdown=False).count("\n") == 1
 
 
+@pytest.mark.process
 @pytest.mark.victoria
 def test_small_fleet_on_disk(tmp_path: Path) -> None:
     """The same with the real store: every sample that it was given is on the server."""
@@ -249,6 +251,7 @@ def test_small_fleet_on_disk(tmp_path: Path) -> None:
     assert 0 < found.drained[-1] < 60
 
 
+@pytest.mark.process
 @pytest.mark.victoria
 def test_plots(tmp_path: Path) -> None:
     """Where there is matplotlib, pictures are drawn of what was run."""

@@ -185,6 +185,7 @@ def test_pictures(tmp_path: Path) -> None:
     assert plot.draw([], [], tmp_path) == []
 
 
+@pytest.mark.process
 def test_a_tool_that_ended_is_told(tmp_path: Path) -> None:
     """A process that has ended is an error with the end of its log."""
     (tmp_path / "agent.log").write_text("no such flag")
@@ -233,6 +234,7 @@ def test_what_waits_can_be_ended(tmp_path: Path) -> None:
         watcher.pause(60)
 
 
+@pytest.mark.process
 @pytest.mark.victoria
 def test_side_by_side(tmp_path: Path) -> None:
     """Both tools land the same series of the board; an outage's samples land after it."""

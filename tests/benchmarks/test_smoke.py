@@ -95,11 +95,13 @@ def test_process_counters_are_read() -> None:
     assert harness.filesystem(Path("/proc/self")) == "proc"
 
 
+@pytest.mark.process
 def test_interpreter_memory() -> None:
     """An import costs memory on top of the bare interpreter."""
     assert 1 < memory.imported("").rss < memory.imported("import twisted.web.client").rss
 
 
+@pytest.mark.process
 def test_collect_stage(tmp_path: Path) -> None:
     """The collectors give all of the board model's samples."""
     tree = str(tmp_path / "board")
@@ -108,11 +110,13 @@ def test_collect_stage(tmp_path: Path) -> None:
     assert found["ms"] > 0
 
 
+@pytest.mark.process
 def test_store_stage(tmp_path: Path) -> None:
     """The store takes some CPU time for each sample."""
     assert in_worker(stages.store, None, str(tmp_path / "metrics.db"), 3)["ms"] > 0
 
 
+@pytest.mark.process
 def test_wear(tmp_path: Path) -> None:
     """The store and the uploader run on simulated time; the file holds what was stored."""
     found = in_worker(flash.wear, None, str(tmp_path / "metrics.db"), 400, 10.0, 30.0, "")
@@ -120,6 +124,7 @@ def test_wear(tmp_path: Path) -> None:
     assert 10 < found["file"] / found["samples"] < 1000
 
 
+@pytest.mark.process
 def test_floor(tmp_path: Path) -> None:
     """The least is some work: it stores and sends what the board model gives, and marks it."""
     tree, database = tmp_path / "board", tmp_path / "metrics.db"
@@ -150,6 +155,7 @@ def test_floor(tmp_path: Path) -> None:
     assert states == [(1, 400)]
 
 
+@pytest.mark.process
 def test_migration(tmp_path: Path) -> None:
     """A database of version 2 is migrated in some time, of which a step is a part."""
     path = tmp_path / "metrics.db"
@@ -158,6 +164,7 @@ def test_migration(tmp_path: Path) -> None:
     assert 0 < found["longest"] < found["seconds"]
 
 
+@pytest.mark.process
 def test_retention(tmp_path: Path) -> None:
     """Most of what was settled is deleted, the file is smaller, and adding waits little for it."""
     found = in_worker(retention.prune, None, str(tmp_path / "db"), 40_000, 0.02)
@@ -167,6 +174,7 @@ def test_retention(tmp_path: Path) -> None:
     assert found["turn"] > 0
 
 
+@pytest.mark.process
 def test_worker_failure_is_told() -> None:
     """A measurement that fails is an error with a reason, not a figure."""
     with pytest.raises(harness.FailedError, match="failed with status 1"):

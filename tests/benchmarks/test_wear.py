@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import wear
 from benchmarks.harness import in_worker
+
+pytestmark = pytest.mark.process
 
 HOUR = 3600.0
 

@@ -75,6 +75,7 @@ REFUSED: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("sections", REFUSED, ids=str)
 def test_a_refusal_is_the_agents_own(sections: dict[str, Any], tmp_path: Path) -> None:
     """The same line, the same exit status, and nothing is made."""

@@ -53,6 +53,7 @@ main()
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["check", "export", "status", "--help"])
 def test_twisted_is_not_loaded(name: str, tmp_path: Path) -> None:
     """It takes longer to import than these commands take for their work."""
@@ -73,6 +74,7 @@ def test_twisted_is_not_loaded(name: str, tmp_path: Path) -> None:
     assert done.stdout.endswith("set()\n"), done.stderr
 
 
+@pytest.mark.process
 def test_twisted_is_not_loaded_by_tail() -> None:
     """Nor does ``bela tail`` need it, which has no end of its own."""
     code = "import belatwist.cli.tail, sys; print('twisted' in sys.modules)"
@@ -82,6 +84,7 @@ def test_twisted_is_not_loaded_by_tail() -> None:
     assert done.stdout == "False\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str) -> None:
     """The script is for that shell and this command."""
@@ -90,6 +93,7 @@ def test_completion(shell: str) -> None:
     assert f"_BELA_COMPLETE={shell}_complete" in done.stdout
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_accepts_the_script(tmp_path: Path) -> None:
     """And asks the command, which answers with its words."""

@@ -197,6 +197,7 @@ except DatabaseError as error:
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 def test_without_permission() -> None:
     """What may not be read, and what cannot be read without writing, is told apart."""

@@ -61,6 +61,7 @@ NO_SPACE = "the output cannot be written: No space left on device\n"
 CLOSED = "stdout and stderr must be open (>/dev/null is)\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("how", "arguments", "out", "err"),
     [
@@ -89,6 +90,7 @@ def test_streams_that_cannot_be_written(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_nobody_reads_the_answer() -> None:
     """A closed pipe ends it without a word, and not as DEGRADED."""
     reading, writing = os.pipe()
@@ -106,6 +108,7 @@ def test_nobody_reads_the_answer() -> None:
     assert (done.returncode, done.stderr) == (3, "")
 
 
+@pytest.mark.process
 def test_it_is_interrupted() -> None:
     """Ctrl-C while the service keeps it waiting leaves it without a verdict."""
     with socket.create_server(("127.0.0.1", 0)) as listening:

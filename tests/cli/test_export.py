@@ -218,6 +218,7 @@ def test_mistakes_of_usage(path: Path, arguments: tuple[str, ...]) -> None:
     assert "Error: " in done.stderr
 
 
+@pytest.mark.process
 def test_a_full_disk(path: Path) -> None:
     """Stdout that cannot be written to is one line, and status 1."""
     with Path("/dev/full").open("w") as full:
@@ -233,6 +234,7 @@ def test_a_full_disk(path: Path) -> None:
     assert done.stderr == "bela: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.process
 def test_nobody_reads_any_more(tmp_path: Path) -> None:
     """A closed pipe ends it without a word."""
     path = make(tmp_path / "m.db", ticks(LOAD, NOON, 30_000))
@@ -244,6 +246,7 @@ def test_nobody_reads_any_more(tmp_path: Path) -> None:
         assert running.wait(20) == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_closed_from_the_beginning(path: Path, stream: str) -> None:
     """Without its streams it does nothing: their numbers would go to the files it opens."""
@@ -259,6 +262,7 @@ def test_closed_from_the_beginning(path: Path, stream: str) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_progress_on_a_terminal(path: Path, tmp_path: Path) -> None:
     """A bar is shown where somebody looks, and only there."""
     ours, theirs = pty.openpty()
@@ -292,6 +296,7 @@ def deliver(body: bytes, url: str) -> None:
             return
 
 
+@pytest.mark.process
 @pytest.mark.victoria
 def test_a_real_server_takes_it(tmp_path: Path) -> None:
     """VictoriaMetrics imports the file as it is, and has then what the database has."""

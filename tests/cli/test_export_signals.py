@@ -64,6 +64,7 @@ def signalled(
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("after", ["comes again", "fails", "goes on"])
 def test_a_signal_leaves_the_old_file(path: Path, number: signal.Signals, after: str) -> None:
@@ -78,6 +79,7 @@ def test_a_signal_leaves_the_old_file(path: Path, number: signal.Signals, after:
     assert left.read_text() == "precious"
 
 
+@pytest.mark.process
 def test_a_signal_that_is_ignored(path: Path) -> None:
     """Under ``nohup`` a terminal that is gone does not end it."""
     done = signalled(path, signal.SIGHUP, "ignored", "")

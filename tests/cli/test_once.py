@@ -190,6 +190,7 @@ def test_a_token_that_is_not_ours_to_read_is_no_matter(tmp_path: Path) -> None:
     assert bela("once", "--config", path).exit_code == 0
 
 
+@pytest.mark.process
 def test_it_does_without_the_reactor(tmp_path: Path) -> None:
     """A process that runs it through ends by itself, with what it should."""
     path = write_config(tmp_path, metrics=[{"name": "cpu.usage"}])

@@ -191,6 +191,7 @@ def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "the defaults hold" in done.stderr
 
 
+@pytest.mark.process
 def test_the_real_service(tmp_path: Path) -> None:
     """It is asked where its configuration says; everything of the report is filled in."""
     path = write_config(
@@ -216,6 +217,7 @@ def test_the_real_service(tmp_path: Path) -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.process
 def test_a_service_that_asks_for_a_password(tmp_path: Path) -> None:
     """The configuration names the file with it; an address alone is not enough."""
     logins = tmp_path / "logins"

@@ -190,6 +190,7 @@ def test_lines_are_aligned_and_harmless() -> None:
     assert one.index("0.500") + 5 == two.index(" 7 ") + 2
 
 
+@pytest.mark.process
 def test_a_process_ends_well(tmp_path: Path) -> None:
     """It shows a sample that another process stores; Ctrl-C ends it with status 0, in silence."""
     path = make(tmp_path / "m.db", ticks(LOAD, NOON, 3))
@@ -218,6 +219,7 @@ def test_a_process_ends_well(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("count", ["0", "1000"])
 def test_nobody_reads_any_more(count: str, tmp_path: Path) -> None:
     """A closed pipe ends it with status 0, whether there is something to show or not."""

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,19 @@ SECRET = "hunter2hunter2"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def short() -> Iterator[Path]:
+    """A folder with a short name: a refusal shortens a long one."""
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def folder(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a valid token and certificate, which is not the current one."""
-    elsewhere = tmp_path / "cwd"
+    elsewhere = short / "cwd"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    folder = tmp_path / "etc"
+    folder = short / "etc"
     folder.mkdir()
     token = folder / "token"
     token.touch(mode=0o600)

@@ -98,6 +98,7 @@ def test_every_added_key_is_told() -> None:
     assert told == known - given - collectors
 
 
+@pytest.mark.process
 def test_the_configuration_is_read_without_twisted() -> None:
     """A tool that only wants to check a file does not pay for the reactor's imports."""
     script = "import sys, belatwist.config; assert 'twisted' not in sys.modules"

@@ -13,7 +13,7 @@ import pytest
 from tests.process import until_listening
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 PAGE = Path(__file__).parents[2] / "docs" / "victoriametrics.md"
 LINE = b'{"metric":{"__name__":"m","device_id":"d"},"values":[1,2],"timestamps":[%d,%d]}'

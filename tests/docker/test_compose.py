@@ -40,6 +40,7 @@ def compose() -> list[str]:
     pytest.skip(reason)
 
 
+@pytest.mark.process
 def test_docker_compose_takes_it() -> None:
     """It is valid with all profiles, and without a warning."""
     profiles = {name for one in SERVICES.values() for name in one.get("profiles", [])}
@@ -92,6 +93,7 @@ def test_what_is_mounted_is_there() -> None:
                     assert (DOCKER / source).exists(), volume
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", VICTORIA)
 def test_flags_are_known(name: str) -> None:
     """The programs have the flags that they are given."""

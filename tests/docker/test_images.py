@@ -14,6 +14,8 @@ from tests.docker.engine import Container, Image, base, build, context
 from tests.systemd import machine
 from tests.systemd.machine import Machine
 
+pytestmark = pytest.mark.process
+
 CHECKOUT = Path(__file__).parents[2]
 DOCKER = CHECKOUT / "docker"
 SERVICES = yaml.safe_load((DOCKER / "docker-compose.yml").read_text())["services"]

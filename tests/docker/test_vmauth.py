@@ -18,7 +18,7 @@ from tests.faults.certificates import Authority
 from tests.process import TIMEOUT, Lines, Twistd, free_port, until_listening, write_config
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 DOCKER = Path(__file__).parents[2] / "docker"
 TOKEN = "fd3a7b2c5e"

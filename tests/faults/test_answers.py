@@ -13,7 +13,7 @@ from tests.faults.proxy import Action, Answer, Forward, Proxy, Request
 from tests.faults.scenario import World
 from tests.victoria.server import DEDUPLICATING, VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 BAD = "memory_used_bytes"
 REFUSAL = Answer(400, body=b"cannot parse")

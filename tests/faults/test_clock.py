@@ -11,7 +11,7 @@ from tests.faults.scenario import World
 from tests.victoria.faketime import environment
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 INTERVAL = 0.5
 

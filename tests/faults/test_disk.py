@@ -22,6 +22,8 @@ from tests.fakes import inline_store
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 from tests.store.stores import query
 
+pytestmark = pytest.mark.process
+
 PAGE = PAGE_SIZE
 COLLECTORS = [
     {"name": name, "interval": "200ms"}

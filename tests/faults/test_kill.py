@@ -9,7 +9,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.scenario import World
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 LIVES = 8
 

@@ -9,7 +9,7 @@ from tests.faults.proxy import Answer, Cut, Forward, Hang, Proxy, Reset
 from tests.faults.scenario import World
 from tests.victoria.server import DEDUPLICATING, VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 INTERVAL_MS = 500
 

@@ -12,7 +12,7 @@ from tests.faults.proxy import Action, Answer, Cut, Forward, Hang, Proxy, Reques
 from tests.faults.scenario import Account, World
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 INTERVAL_MS = 500
 UPLOAD_MS = 1000

@@ -12,7 +12,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.scenario import World
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 BOARD = Path(__file__).parent.parent / "fixtures" / "orangepi5plus"
 INTERVAL_MS = 500

@@ -11,7 +11,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.scenario import World
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 
 def test_the_right_certificate(server: VictoriaMetrics, tmp_path: Path) -> None:

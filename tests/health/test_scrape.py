@@ -18,7 +18,7 @@ from tests.health.snapshots import HEALTH, HEALTHY
 from tests.process import TIMEOUT, free_port
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 reactor: Any = installed_reactor
 

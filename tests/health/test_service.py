@@ -9,10 +9,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from belatwist import __version__
 from belatwist.metrics.catalogue import HOST, SELF
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 from tests.twistd_with_hooks import HANGS
+
+pytestmark = pytest.mark.process
 
 METRICS = [
     {"name": name, "interval": "500ms"} for name in ("system.load", "system.uptime", "memory.usage")

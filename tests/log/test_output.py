@@ -337,6 +337,7 @@ def program(
     return Twistd("-y", str(path), cwd=folder)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("body", "message", "error"),
     [
@@ -361,6 +362,7 @@ def test_an_unhandled_error_is_one_line(
     assert "ValueError: " in one["stack"]
 
 
+@pytest.mark.process
 def test_what_others_say_is_in_the_log(tmp_path: Path) -> None:
     """Warnings, the standard library's log, and what is printed: each a line of JSON."""
     body = (
@@ -381,6 +383,7 @@ def test_what_others_say_is_in_the_log(tmp_path: Path) -> None:
     assert warning["level"] == "WARN"
 
 
+@pytest.mark.process
 def test_hangup_begins_a_new_file(tmp_path: Path) -> None:
     """A file that was renamed is left, with its lines, and one of the name begun."""
     path = tmp_path / "log"
@@ -396,6 +399,7 @@ def test_hangup_begins_a_new_file(tmp_path: Path) -> None:
     assert messages(path)[-1] == "Server Shut Down."
 
 
+@pytest.mark.process
 def test_the_program_keeps_its_log_small(tmp_path: Path) -> None:
     """At the limit the file is put aside; three are kept."""
     body = "[log.msg('line', number=n) for n in range(200)]"
@@ -408,6 +412,7 @@ def test_the_program_keeps_its_log_small(tmp_path: Path) -> None:
     assert messages(found[0])[-1] == "Server Shut Down."
 
 
+@pytest.mark.process
 def test_the_configured_size(tmp_path: Path) -> None:
     """``logging.max_size_mb`` is where the agent's file is put aside."""
     path = tmp_path / "log"
@@ -423,6 +428,7 @@ def test_the_configured_size(tmp_path: Path) -> None:
     assert "starting up" in messages(path)[0]
 
 
+@pytest.mark.process
 def test_a_failed_start_is_told_where_the_log_cannot_be_written(tmp_path: Path) -> None:
     """A log on a full disk does not swallow why the agent has ended."""
     config = write_config(
@@ -436,6 +442,7 @@ def test_a_failed_start_is_told_where_the_log_cannot_be_written(tmp_path: Path) 
     assert line == f"bela: lock {config}/metrics.db.lock: Not a directory"
 
 
+@pytest.mark.process
 def test_a_log_that_is_a_link_is_refused_in_one_line(tmp_path: Path) -> None:
     """With the key and the path."""
     (tmp_path / "log").symlink_to("elsewhere")

@@ -144,6 +144,7 @@ NAMED_BY_THE_CATALOGUE = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.victoria
 def test_promtool_takes_it() -> None:
     """Prometheus' own tool reads it, and objects to nothing but milliseconds in four names."""

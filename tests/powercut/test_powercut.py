@@ -15,6 +15,8 @@ from tests.powercut import disk
 from tests.powercut.crash_runs import CutResult, Life
 from tests.powercut.recording import Fate
 
+pytestmark = pytest.mark.process
+
 
 def cut_again_and_again(
     folder: Path,

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.process import TIMEOUT
+
+pytestmark = pytest.mark.process
 
 # The plugin is imported for what it brings: the more there is, the longer rounds were put off.
 FULL_ROUNDS = """

@@ -12,6 +12,8 @@ import pytest
 
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 
+pytestmark = pytest.mark.process
+
 INTERVAL = 1.0
 """The watchdog's, in seconds."""
 

@@ -12,6 +12,8 @@ import pytest
 from tests.systemd.conftest import CHECKOUT
 from tests.systemd.machine import TIMEOUT, Machine
 
+pytestmark = pytest.mark.process
+
 
 def traces(pid: int) -> list[str]:
     """Return what there is outside of the machines of a process: control groups and processes."""

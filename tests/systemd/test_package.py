@@ -13,6 +13,8 @@ from belatwist import __version__
 from tests.systemd.conftest import CHECKOUT
 from tests.systemd.machine import Machine
 
+pytestmark = pytest.mark.process
+
 UNIT = "metrics-collector.service"
 CONFIG = "/etc/belabox-metrics/config.yaml"
 STATE = "/var/lib/belabox-metrics"

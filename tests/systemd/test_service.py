@@ -13,6 +13,8 @@ import yaml
 from tests.faults.certificates import Authority
 from tests.systemd.machine import Machine
 
+pytestmark = pytest.mark.process
+
 UNIT = "metrics-collector.service"
 PYTHON = "/opt/belatwist/bin/python"
 CONFIG = "/etc/belabox-metrics/config.yaml"

@@ -31,6 +31,7 @@ def analyze(*arguments: str | Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.process
 def test_verify_is_silent(systemd_analyze: None, tmp_path: Path) -> None:
     """Systemd finds nothing wrong with the unit; only the program is not installed here."""
     unit = tmp_path / UNIT.name
@@ -38,6 +39,7 @@ def test_verify_is_silent(systemd_analyze: None, tmp_path: Path) -> None:
     assert analyze("verify", unit) == (0, "")
 
 
+@pytest.mark.process
 def test_exposure_is_low(systemd_analyze: None) -> None:
     """Systemd rates the exposure 1.5 or better, of 10."""
     status, text = analyze("security", "--offline=true", "--threshold=15", "--no-pager", UNIT)

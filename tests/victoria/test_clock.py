@@ -11,7 +11,7 @@ from tests.process import Twistd, write_config
 from tests.victoria.faketime import environment
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 
 @pytest.mark.parametrize("wrong", ["-2h", "+50y"])

@@ -14,7 +14,7 @@ from tests.process import Twistd, write_config
 from tests.victoria.compare import assert_same, expected, rows
 from tests.victoria.server import VictoriaMetrics
 
-pytestmark = pytest.mark.victoria
+pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 BOARD = Path(__file__).parent.parent / "fixtures" / "orangepi5plus"

@@ -720,6 +720,7 @@ def run_until(path: Path, steps: int, seconds: float) -> str:
     return lines[-1] if lines else ""
 
 
+@pytest.mark.process
 def test_killed_ten_times(path: Path) -> None:
     """Two hundred thousand rows, SIGKILL at ten random moments of one migration: all is there."""
     rng = random.Random(20)
@@ -836,6 +837,7 @@ def test_another_table_in_the_way(path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM metrics").fetchone() == (1,)
 
 
+@pytest.mark.process
 def test_the_service_uploads_only_what_was_pending(tmp_path: Path) -> None:
     """A real start on an old database: migrated, said so, and nothing is sent a second time."""
     now = 1_760_000_000_000
@@ -866,6 +868,7 @@ def test_the_service_uploads_only_what_was_pending(tmp_path: Path) -> None:
     assert sessions(tmp_path / "metrics.db")["old"][0] == "failed"
 
 
+@pytest.mark.process
 def test_version_4_is_refused_untouched(tmp_path: Path) -> None:
     """A real start on a newer database: one line, status 1, not a byte changed."""
     path = tmp_path / "metrics.db"

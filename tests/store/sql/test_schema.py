@@ -279,6 +279,7 @@ def sqlite3_program() -> str:
     return program
 
 
+@pytest.mark.process
 def test_the_view_is_readable_by_the_plain_program(path: Path) -> None:
     """An operator's ``sqlite3`` reads the view, also while the agent has the database open."""
     program = sqlite3_program()

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from belatwist.store.sql.ranges import ROWS
 from benchmarks import page
 from benchmarks.harness import in_worker
+
+pytestmark = pytest.mark.process
 
 
 def test_a_day_in_pieces(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from tests.web.page.browser import Browser, require
 from tests.web.page.device import Device, running
 
+pytestmark = pytest.mark.process
+
 UPLINKS = ["eth0", "eth1", "eth2", "usb0", "wlan0", "wwan0"]
 
 # The pixels of a colour of the first line, in each chart.

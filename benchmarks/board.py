@@ -18,7 +18,7 @@ import msgspec
 
 from belatwist.collectors import registry
 from belatwist.collectors.contract import Collector, Machine
-from belatwist.config.schema import DEFAULT_METRICS, DiskIOOptions
+from belatwist.config.collectors import DEFAULT_METRICS, DiskIOOptions
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from benchmarks.harness import ROOT

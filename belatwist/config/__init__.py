@@ -1,32 +1,34 @@
 """The configuration: YAML text to frozen, typed objects.
 
-Every refusal is a :class:`~belatwist.errors.ConfigError` of one line that names the file, the
-path of the key, the value and what is allowed.
+Each refusal is a :class:`~belatwist.errors.ConfigError` of one line. It names the file, the path of
+the key, the value and the allowed values.
 """
 
+from belatwist.config.collectors import (
+    COLLECTORS,
+    CollectorEntry,
+    DiskIOOptions,
+    KnownCollector,
+    NetworkTrafficOptions,
+    NoOptions,
+)
 from belatwist.config.convert import parse
 from belatwist.config.files import load, read_logins, read_token
 from belatwist.config.renamed import RENAMED_KEYS, RENAMED_TEXT, RenamedKey
 from belatwist.config.schema import (
-    COLLECTORS,
-    CollectorEntry,
     Config,
     Device,
-    DiskIOOptions,
     Health,
-    KnownCollector,
     Logging,
     Monitoring,
-    NetworkTrafficOptions,
-    NoOptions,
     Paths,
     Remote,
     Retention,
     Retry,
-    Section,
     Storage,
     Threshold,
 )
+from belatwist.config.section import Section
 from belatwist.config.values import Seconds, duration, format_duration
 
 DEFAULT_PATH = "/etc/belabox-metrics/config.yaml"

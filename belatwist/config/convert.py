@@ -1,7 +1,7 @@
 """Plain objects to :class:`~belatwist.config.schema.Config`, guided by the types of the sections.
 
-The walk knows where it is, so each value is converted alone and a refusal can name the key's
-path, the value found there and, from the type, what is allowed.
+Each value is converted alone, at a known path. So a refusal can name the key's path, the value, and
+from the type the allowed values.
 """
 
 import difflib
@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from belatwist.config.collectors import COLLECTORS, CollectorEntry
 from belatwist.config.refusals import RefusalError, refuse, show
 from belatwist.config.renamed import RENAMED_KEYS, RenamedKey, Warn, ignore, rename
-from belatwist.config.schema import COLLECTORS, CollectorEntry, Config, Section
+from belatwist.config.schema import Config
+from belatwist.config.section import Section
 from belatwist.config.values import DURATION, ValueType, format_duration
 from belatwist.config.yamltext import join, read_yaml
 from belatwist.errors import ConfigError
@@ -26,12 +28,12 @@ S = TypeVar("S", bound=Section)
 
 
 def parse(text: str, source: str, warn: Warn = ignore) -> Config:
-    """Read a configuration. No file that it names is looked at; :func:`load` does that.
+    """Read a configuration, but not the files that it names; :func:`load` reads those as well.
 
     :param text: the YAML text.
     :param source: the file's name, for messages.
     :param warn: takes a warning for each key that has a new name.
-    :raises ConfigError: one line with the file, the key's path, the value and what is allowed.
+    :raises ConfigError: one line with the file, the key's path, the value and the allowed values.
     """
     written: dict[str, str] = {}
     try:
@@ -54,9 +56,9 @@ def parse(text: str, source: str, warn: Warn = ignore) -> Config:
 def _section(cls: type[S], raw: object, path: str, base: S | None = None, unknown: str = "") -> S:
     """Convert one mapping.
 
-    :param raw: the mapping; ``None`` (a key with everything below it commented out) is empty.
-    :param base: holds the values of the keys that are not given.
-    :param unknown: what to say of an unknown key instead of naming the known ones.
+    :param raw: the mapping, or ``None`` for a key with everything below it commented out.
+    :param base: has the values of missing keys.
+    :param unknown: the refusal of an unknown key, instead of a list of the known ones.
     """
     if raw is None:
         raw = {}
@@ -81,7 +83,7 @@ def _section(cls: type[S], raw: object, path: str, base: S | None = None, unknow
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """Say which known name was probably meant."""
+    """Suggest the known name that is most like a name, or list all of them."""
     close = difflib.get_close_matches(name[:64].lower(), known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
 
@@ -148,7 +150,7 @@ def _collector_entry(raw: object, path: str) -> CollectorEntry:
 
 
 def _conflicts(config: Config) -> Iterator[tuple[str, object, str]]:
-    """Yield the path, the value and what is allowed of each value that contradicts another."""
+    """Yield path, value and allowed values where a value contradicts another."""
     remote, retry, health = config.remote, config.remote.retry, config.health
     if remote.chunk_size > remote.batch_size:
         limit = f"at most remote.batch_size ({remote.batch_size})"
@@ -168,12 +170,12 @@ def _conflicts(config: Config) -> Iterator[tuple[str, object, str]]:
             yield (
                 f"metrics[{i}].name",
                 name,
-                f"one entry for each; metrics[{names.index(name)}] too",
+                f"metrics[{names.index(name)}] has this collector already",
             )
 
 
 def _with_skew_url(config: Config, raw: dict[str, Any]) -> Config:
-    """Compare the clock with the server that gets the samples, unless the file names another."""
+    """Set the address of the clock check to the upload server, unless the file has another."""
     if "clock_skew_url" in (raw.get("monitoring") or ()):
         return config
     url = urlsplit(config.remote.url)._replace(path="/health", query="").geturl()
@@ -182,7 +184,7 @@ def _with_skew_url(config: Config, raw: dict[str, Any]) -> Config:
 
 
 def _with_upload_age(config: Config, raw: dict[str, Any]) -> Config:
-    """Have health wait for two uploads at the least, unless the file says for how long."""
+    """Raise the limits of the upload age to some upload intervals, unless the file sets them."""
     health, interval = config.health, config.remote.upload_interval
     given = raw.get("health") or {}
     limit = math.inf
@@ -190,7 +192,7 @@ def _with_upload_age(config: Config, raw: dict[str, Any]) -> Config:
         threshold = getattr(health, name)
         age = threshold.upload_age_seconds
         if "upload_age_seconds" not in (given.get(name) or {}):
-            # An error is never nearer than what is degraded.
+            # The limit for DEGRADED never exceeds the one for ERROR.
             age = int(min(max(age, math.ceil(intervals * interval)), limit))
         limit = age
         threshold = msgspec.structs.replace(threshold, upload_age_seconds=age)
@@ -207,7 +209,7 @@ def unwrap(hint: Any) -> tuple[Any, tuple[object, ...]]:
 
 
 def allowed(hint: Any) -> str:
-    """Say in words what a type accepts, for messages and for the documentation."""
+    """Describe the values that a type allows, for messages and for the documentation."""
     base, marks = unwrap(hint)
     if get_origin(base) in (Union, UnionType):
         return f"{allowed(Annotated[get_args(base)[0], *marks])}, or null"

@@ -26,10 +26,10 @@ class _File(NamedTuple):
 
 
 def load(path: str | Path, warn: Warn = ignore) -> Config:
-    """Read the configuration file and look at the files that it names.
+    """Read the configuration file, and check the files that it names.
 
     :param warn: takes a warning for each key that has a new name.
-    :raises ConfigError: one line with the file, the key's path, the value and what is allowed.
+    :raises ConfigError: one line with the file, the key's path, the value and the allowed values.
     """
     source = str(path)
     try:
@@ -59,12 +59,12 @@ def load(path: str | Path, warn: Warn = ignore) -> Config:
 
 
 def read_token(path: str) -> str:
-    """Read the bearer token of ``remote.auth_token_file``; also after SIGHUP.
+    """Read the bearer token of ``remote.auth_token_file``.
 
-    :param path: the file: one line of printable ASCII, for its owner alone.
+    :param path: a file with one line of printable ASCII, readable only by its owner.
     :return: the token.
-    :raises ConfigError: when it cannot be used. Its text starts with the key and never holds the
-        token, nor a path that could be a token pasted in the wrong place.
+    :raises ConfigError: when the file cannot be used. The text starts with the key. It never holds
+        the token, nor a path that could be a token in the wrong place.
     """
     lines = _read_secret("remote.auth_token_file", path)
     if not _TOKEN.fullmatch(lines):
@@ -74,11 +74,12 @@ def read_token(path: str) -> str:
 
 
 def read_logins(path: str) -> tuple[str, ...]:
-    """Read the logins of ``health.basic_auth_file``; at each request.
+    """Read the logins of ``health.basic_auth_file``.
 
-    :param path: the file: ``user:password`` a line, in UTF-8, for its owner alone.
+    :param path: a file in UTF-8 with one ``user:password`` per line, readable only by its owner.
     :return: the lines.
-    :raises ConfigError: when it cannot be used. Its text starts with the key and holds no login.
+    :raises ConfigError: when the file cannot be used. The text starts with the key, and holds no
+        login.
     """
     data = _read_secret("health.basic_auth_file", path)
     try:
@@ -92,13 +93,13 @@ def read_logins(path: str) -> tuple[str, ...]:
 
 
 def _read_secret(key: str, path: str) -> bytes:
-    """Read a file that is for its owner alone, without the end of its last line."""
+    """Read a file that only its owner may access, without the end of its last line."""
     try:
         found = _read(path, _MAX_SECRET)
     except (OSError, ValueError) as error:
         raise _secret_error(key, path, _reason(error)) from None
-    # systemd keeps a credential from everybody else by its folder, and lets its user read it by an
-    # access list, of which the mode's group bits are the mask.
+    # The folder of a systemd credential keeps other users out. An access list lets the service's
+    # user read the file, and the mode's group bits are the mask of that list.
     credential = str(Path(path).parent) == os.environ.get("CREDENTIALS_DIRECTORY")
     if found.mode & (0o007 if credential else 0o077):
         what = f"mode {found.mode:04o}: only its owner may have access: chmod 600"
@@ -110,8 +111,8 @@ def _read_secret(key: str, path: str) -> bytes:
 
 
 def _secret_error(key: str, path: str, what: str) -> ConfigError:
-    # A secret pasted where the path belongs was resolved to a file of the current directory, or to
-    # one in a folder that does not exist.
+    # The path may be a secret that was pasted in its place. It then leads to the current folder, or
+    # to a folder that does not exist.
     folder = Path(path).parent
     shown = show(path) if folder != Path.cwd() and folder.is_dir() else NOT_SHOWN
     return ConfigError(escape(f"{key}: {shown}: {what}"))
@@ -122,7 +123,7 @@ def _check_database(path: str) -> None:
     try:
         if found.is_file() or not found.exists():
             return
-        what = "a regular file, or none yet: the database is made there"
+        what = "not a regular file; the agent creates the database where there is no file"
     except OSError as error:
         what = _reason(error)
     raise ConfigError(escape(f"storage.path: {show(path)}: {what}"))
@@ -132,7 +133,7 @@ def _check_certificates(path: str) -> None:
     try:
         if b"-----BEGIN CERTIFICATE-----" in _read(path, _MAX_CERTIFICATES).data:
             return
-        what = "the file holds no PEM certificate"
+        what = "the file contains no PEM certificate"
     except (OSError, ValueError) as error:
         what = _reason(error)
     raise ConfigError(escape(f"remote.tls_ca_file: {show(path)}: {what}"))

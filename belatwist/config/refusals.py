@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, as one line for an operator."""
+"""Refusals of a configuration: one line each, for an operator."""
 
 import json
 from collections.abc import Mapping
@@ -7,16 +7,16 @@ from typing import NoReturn
 from belatwist.text import escape, shorten
 
 MAX_SHOWN = 80
-"""The most characters of a value that a refusal repeats."""
+"""Maximum number of a value's characters that a refusal repeats."""
 
 NOT_SHOWN = "<not shown>"
-"""Stands for a value that may be, or may hold, a secret."""
+"""Replaces a value that may be a secret, or may contain one."""
 
 
 class RefusalError(Exception):
-    """One key that cannot be used. Its text is ``<key.path>: <value>: <what is allowed>``.
+    """Refuses one key. The text is ``<key.path>: <value>: <allowed values>``.
 
-    It never leaves the package: the caller gets a ``ConfigError`` that names the file too.
+    It never leaves the package: callers get a ``ConfigError``, which also names the file.
 
     :param path: the key's path; empty where the text names no key.
     """
@@ -26,9 +26,9 @@ class RefusalError(Exception):
         self._path = path
 
     def as_written(self, written: Mapping[str, str]) -> str:
-        """Return the text with the key's name as the file has it.
+        """Return the text with the key's name in the file.
 
-        :param written: the path of a key, and the path under which the file has it.
+        :param written: by the path of a key, its path in the file.
         """
         for path, old in written.items():
             if self._path == path or self._path.startswith((f"{path}.", f"{path}[")):
@@ -39,18 +39,18 @@ class RefusalError(Exception):
 def refuse(path: str, shown: str, allowed: str) -> NoReturn:
     """Refuse a key.
 
-    :param path: where it is, as in ``metrics[2].config.max_interfaces``.
-    :param shown: its value as :func:`show` spells it, or what is the matter (``missing``).
-    :param allowed: what it could be instead.
+    :param path: the key's path, such as ``metrics[2].config.max_interfaces``.
+    :param shown: the value as :func:`show` spells it, or the problem (``missing``).
+    :param allowed: the allowed values.
     :raises RefusalError: always.
     """
     raise RefusalError(escape(f"{path}: {shown}: {allowed}"), path)
 
 
 def show(value: object) -> str:
-    """Spell a value of the file for a message: short, and a text in quotes.
+    """Spell a value of the file for a message: short, with text in quotes.
 
-    A collection is only named, because it may be long, nested, or hold a secret.
+    The message only names the type of a collection, which may be long or contain a secret.
     """
     match value:
         case dict():
@@ -62,7 +62,7 @@ def show(value: object) -> str:
 
 
 def show_key(key: str) -> str:
-    """Spell a key for a path; one that could be mistaken for something else is quoted."""
+    """Spell a key for a path, in quotes unless it is a plain word."""
     if key and all(c.isalnum() or c in "_-" for c in key):
         return shorten(key, MAX_SHOWN)
     return show(key)

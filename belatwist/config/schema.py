@@ -1,16 +1,11 @@
-"""The sections of the configuration as frozen, typed values, and the collectors by name.
+"""The sections of the configuration as frozen, typed values."""
 
-The types say what is allowed (see :mod:`belatwist.config.values`); the descriptions are those of
-the documentation.
-"""
+from typing import Annotated, Literal
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Literal, NamedTuple
-
-import msgspec
 from msgspec import Meta
 
+from belatwist.config.collectors import DEFAULT_METRICS, CollectorEntry
+from belatwist.config.section import Section
 from belatwist.config.values import (
     Backoff,
     DeviceId,
@@ -19,35 +14,29 @@ from belatwist.config.values import (
     Host,
     HostName,
     LongSeconds,
-    NamePattern,
     Output,
-    Pattern,
     Seconds,
     SecretPath,
     Url,
 )
 
 
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A mapping of the configuration file."""
-
-
 class Device(Section, frozen=True, kw_only=True):
-    """Who measures."""
+    """The device that the agent measures."""
 
     id: Annotated[
-        DeviceId, Meta(description="The device's name: the label `device_id` of every series.")
+        DeviceId, Meta(description="Name of the device: the label `device_id` of every series.")
     ]
 
 
 class Retention(Section, frozen=True, kw_only=True):
-    """What is kept, and for how long."""
+    """How long the database keeps samples, and how large it may become."""
 
     uploaded: Annotated[
         LongSeconds,
         Meta(
-            description="How long a sample is kept after its upload, or after it was rejected; "
-            "up to 1/24 longer. A sample that waits for its upload is never deleted for its age."
+            description="Time to keep a sample after it was uploaded or rejected; up to 1/24 "
+            "longer. A pending sample is never deleted because of its age."
         ),
     ] = 24 * 3600.0
     max_size_mb: Annotated[
@@ -55,9 +44,9 @@ class Retention(Section, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=1_048_576,
-            description="The largest size of the database with its write-ahead log in MiB; the "
-            "oldest uploaded samples go first and then, only if it must be, pending ones: the "
-            "oldest of the lowest priority.",
+            description="Maximum size in MiB of the database with its write-ahead log. At the "
+            "limit the oldest uploaded samples are deleted first, then pending ones: the oldest of "
+            "the lowest priority.",
         ),
     ] = 1024
 
@@ -65,135 +54,141 @@ class Retention(Section, frozen=True, kw_only=True):
 class Storage(Section, frozen=True, kw_only=True):
     """The database.
 
-    The memory defaults are below the 64 and 256 MB that a larger machine could spare: the
-    service's limit is 200 MB. Nothing is mapped, because an I/O error in a mapped page is a
-    signal that ends the process (https://www.sqlite.org/mmap.html), and a worn card has them.
+    The cache is small because the service's memory is limited to 200 MB. SQLite maps nothing,
+    because an I/O error in a mapped page kills the process (https://www.sqlite.org/mmap.html), and
+    a worn card has such errors.
     """
 
     path: Annotated[
-        FilePath, Meta(description="The database file; its folder must be writable.")
+        FilePath, Meta(description="The database file. The agent needs write access to its folder.")
     ] = "/var/lib/belabox-metrics/metrics.db"
     wal_checkpoint_interval: Annotated[
-        Seconds, Meta(description="How often the write-ahead log is emptied into the database.")
+        Seconds, Meta(description="How often to move the write-ahead log into the database.")
     ] = 3600.0
     wal_checkpoint_size_mb: Annotated[
         int,
         Meta(
             ge=1,
             le=4096,
-            description="The write-ahead log is also emptied at this size in MiB, looked at after "
-            "each write.",
+            description="Size in MiB at which the agent also moves the write-ahead log into the "
+            "database, checked after each write.",
         ),
     ] = 64
     synchronous: Annotated[
         Literal["full", "normal"],
         Meta(
-            description="`full` loses nothing in a power cut; `normal` writes less and may lose "
-            "everything since the last checkpoint."
+            description="`full` loses nothing in a power cut. `normal` writes less, and a power "
+            "cut may lose everything since the last WAL checkpoint."
         ),
     ] = "full"
     cache_mb: Annotated[
-        int, Meta(ge=1, le=1024, description="SQLite's page cache in MiB, at most.")
+        int, Meta(ge=1, le=1024, description="Maximum size of SQLite's page cache in MiB.")
     ] = 2
     mmap_mb: Annotated[
         int,
         Meta(
             ge=0,
             le=2047,
-            description="How much of the database SQLite maps into memory, in MiB. 0 maps nothing: "
-            "an I/O error in a mapped page would end the process.",
+            description="MiB of the database that SQLite maps into memory. 0 maps nothing: an I/O "
+            "error in a mapped page kills the process.",
         ),
     ] = 0
     retention: Retention = Retention()
 
 
 class Retry(Section, frozen=True, kw_only=True):
-    """What happens after an upload that failed for now."""
+    """How the agent retries an upload."""
 
     enabled: Annotated[
-        bool, Meta(description="Off: one try; what failed waits for the next interval.")
+        bool, Meta(description="`false`: no retries; the samples wait for the next interval.")
     ] = True
     max_attempts: Annotated[
-        int, Meta(ge=1, le=20, description="Tries of one chunk, the first included.")
+        int, Meta(ge=1, le=20, description="Attempts for one chunk, including the first.")
     ] = 3
-    initial_backoff: Annotated[Backoff, Meta(description="The wait after the first try.")] = 5.0
-    max_backoff: Annotated[Backoff, Meta(description="The longest wait.")] = 60.0
+    initial_backoff: Annotated[Backoff, Meta(description="Wait after the first attempt.")] = 5.0
+    max_backoff: Annotated[Backoff, Meta(description="Longest wait.")] = 60.0
     backoff_multiplier: Annotated[
-        float, Meta(ge=1, le=100, description="Each wait is this many times the one before.")
+        float, Meta(ge=1, le=100, description="Factor by which each wait exceeds the one before.")
     ] = 3.0
     jitter_percent: Annotated[
-        int, Meta(ge=0, le=100, description="Each wait varies at random by ± this much.")
+        int, Meta(ge=0, le=100, description="Each wait varies at random by ± this percentage.")
     ] = 20
 
 
 class Remote(Section, frozen=True, kw_only=True):
-    """Where samples go."""
+    """The server that gets the samples."""
 
     url: Annotated[
         Url,
         Meta(
-            description="The import endpoint of VictoriaMetrics; a query (`?extra_label=…`) stays."
+            description="VictoriaMetrics' import endpoint. A query (`?extra_label=…`) is sent "
+            "along."
         ),
     ] = "http://localhost:8428/api/v1/import"
     enabled: Annotated[
-        bool, Meta(description="Off: samples are collected and kept, nothing is sent.")
+        bool, Meta(description="`false`: the agent collects and stores samples, and sends nothing.")
     ] = True
-    upload_interval: Annotated[Seconds, Meta(description="How often pending samples are sent.")] = (
+    upload_interval: Annotated[Seconds, Meta(description="How often to send pending samples.")] = (
         30.0
     )
-    timeout: Annotated[Seconds, Meta(description="The time one request has, answer included.")] = (
-        30.0
-    )
+    timeout: Annotated[
+        Seconds, Meta(description="Maximum time for one request, including its answer.")
+    ] = 30.0
     reconnect_interval: Annotated[
         Seconds,
         Meta(
-            description="How often to try to connect while the server is unreachable; each wait "
-            "is up to a fifth shorter, at random. Thousands of devices on one server need more."
+            description="How often to try to connect while the server is unreachable. Each wait "
+            "is up to a fifth shorter, at random. Choose more where thousands of devices share a "
+            "server."
         ),
     ] = 4.5
-    compression: Annotated[bool, Meta(description="Whether bodies are sent with gzip.")] = True
+    compression: Annotated[
+        bool, Meta(description="Whether to compress request bodies with gzip.")
+    ] = True
     compression_level: Annotated[
-        int, Meta(ge=1, le=9, description="gzip's level; 9 is the smallest and the slowest.")
+        int, Meta(ge=1, le=9, description="Level of gzip: 1 is fastest, 9 is smallest.")
     ] = 6
     batch_size: Annotated[
-        int, Meta(ge=1, le=10_000, description="The most samples of one batch, and of one chunk.")
+        int,
+        Meta(ge=1, le=10_000, description="Maximum number of samples in a batch, and in a chunk."),
     ] = 2500
     chunk_size: Annotated[
         int,
         Meta(
             ge=1,
             le=10_000,
-            description="Samples of the first chunk (one request); after each success the next "
-            "may double, up to `batch_size`.",
+            description="Number of samples in the first chunk (one request). After each success "
+            "the next chunk may double, up to `batch_size`.",
         ),
     ] = 50
     auth_token_file: Annotated[
         SecretPath | None,
         Meta(
-            description="A file with the bearer token: one line, readable by its owner only "
+            description="File with the bearer token: one line, readable only by its owner "
             "(`chmod 600`)."
         ),
     ] = None
     tls_ca_file: Annotated[
         FilePath | None,
-        Meta(description="PEM certificates to trust instead of the system's, for `https`."),
+        Meta(
+            description="PEM file of the certificates to trust for `https`, instead of the "
+            "system's."
+        ),
     ] = None
     retry: Retry = Retry()
 
 
 class Threshold(Section, frozen=True, kw_only=True):
-    """From where on the backlog is a matter of health."""
+    """Limits of the backlog. A value above a limit changes the status."""
 
-    pending_metrics: Annotated[
-        int, Meta(ge=1, le=10**9, description="Samples that wait to be sent.")
-    ]
+    pending_metrics: Annotated[int, Meta(ge=1, le=10**9, description="Number of pending samples.")]
     upload_age_seconds: Annotated[
         int,
         Meta(
             ge=1,
             le=10**9,
-            description="Seconds since the last successful upload. Not given: as here, but at "
-            "least 2 (degraded) or 20 (error) times `remote.upload_interval`.",
+            description="Seconds since the last successful upload. The default is never below 2 "
+            "(degraded) or 20 (error) times `remote.upload_interval`.",
         ),
     ]
 
@@ -201,28 +196,32 @@ class Threshold(Section, frozen=True, kw_only=True):
 class Health(Section, frozen=True, kw_only=True):
     """The health endpoint."""
 
-    enabled: Annotated[bool, Meta(description="Whether the endpoint listens.")] = True
+    enabled: Annotated[bool, Meta(description="Whether the agent serves the health endpoint.")] = (
+        True
+    )
     host: Annotated[
-        Host, Meta(description="Where it listens; `0.0.0.0` opens it to every network.")
+        Host,
+        Meta(description="Address to listen on; `0.0.0.0` opens the endpoint to every network."),
     ] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=1, le=65535, description="The TCP port.")] = 9100
+    port: Annotated[int, Meta(ge=1, le=65535, description="TCP port to listen on.")] = 9100
     path: Annotated[
         HealthPath,
-        Meta(description="The status; `/live` and `/ready` are below it."),
+        Meta(description="Path of the status; `/live` and `/ready` are below it."),
     ] = "/health"
     basic_auth_file: Annotated[
         SecretPath | None,
         Meta(
-            description="A file with logins, `user:password` a line, readable by its owner only "
-            "(`chmod 600`): who asks for anything but `/health/live` needs one of them."
+            description="File with logins, one `user:password` per line, readable only by its "
+            "owner (`chmod 600`). Every request except `/health/live` then needs one of these "
+            "logins."
         ),
     ] = None
     allowed_hosts: Annotated[
         tuple[HostName, ...],
         Meta(
             max_length=64,
-            description="Further names by which it may be asked, such as that which a scraper has "
-            "of the device; addresses, `localhost` and the device's own host name always work.",
+            description="Further host names that requests may use, such as a scraper's name for "
+            "the device. Addresses, `localhost` and the device's own host name always work.",
         ),
     ] = ()
     degraded_threshold: Threshold = Threshold(pending_metrics=5000, upload_age_seconds=60)
@@ -233,144 +232,58 @@ class Logging(Section, frozen=True, kw_only=True):
     """The log."""
 
     level: Annotated[
-        Literal["debug", "info", "warn", "error"], Meta(description="The least that is logged.")
+        Literal["debug", "info", "warn", "error"], Meta(description="Lowest level that is logged.")
     ] = "info"
     format: Annotated[
         Literal["json", "console"],
-        Meta(description="`json`: one object a line; `console`: for a reader."),
+        Meta(description="`json`: one object per line, for programs; `console`: text for people."),
     ] = "json"
-    output: Annotated[Output, Meta(description="Where the log goes.")] = "stdout"
+    output: Annotated[Output, Meta(description="Destination of the log.")] = "stdout"
     max_size_mb: Annotated[
         int,
         Meta(
             ge=1,
             le=1024,
-            description="The size in MiB at which a log file is put aside and a new one begun; the "
-            "last three are kept beside it.",
+            description="Size in MiB at which the agent rotates a log file. It keeps the last "
+            "three old files.",
         ),
     ] = 10
 
 
 class Monitoring(Section, frozen=True, kw_only=True):
-    """Watching the clock, and the agent itself."""
+    """How the agent checks the clock and measures itself."""
 
     clock_skew_check_interval: Annotated[
-        Seconds, Meta(description="How often the clock is compared with the server's.")
+        Seconds, Meta(description="How often to compare the clock with the server's.")
     ] = 300.0
     clock_skew_warn_threshold_ms: Annotated[
-        int, Meta(ge=1, le=86_400_000, description="A larger difference is logged as a warning.")
+        int,
+        Meta(ge=1, le=86_400_000, description="Difference above which the agent logs a warning."),
     ] = 2000
     clock_skew_url: Annotated[
         Url,
         Meta(
-            description="A cheap address whose answers carry a `Date`. Not given: `/health` on "
-            "the server of `remote.url`."
+            description="Address whose answers carry a `Date`, and cost the server little. By "
+            "default `/health` on the server of `remote.url`."
         ),
     ] = "http://localhost:8428/health"
     clock_hold: Annotated[
         Seconds,
         Meta(
-            description="How long samples wait at most for a clock that is known to be good. One "
-            "that is days away from the server's is waited for without end."
+            description="Maximum time to hold samples until the clock is trusted. If it differs "
+            "from the server's by more than two days, the agent holds them indefinitely."
         ),
     ] = 600.0
     self_metrics_interval: Annotated[
-        Seconds, Meta(description="How often the agent's own metrics are stored.")
+        Seconds, Meta(description="How often to store the agent's own metrics.")
     ] = 120.0
 
 
 class Paths(Section, frozen=True, kw_only=True):
-    """Where the kernel's files are; a container mounts the host's elsewhere."""
+    """The folders of the kernel's files. In a container the host's are mounted elsewhere."""
 
-    procfs: Annotated[FilePath, Meta(description="The root of procfs.")] = "/proc"
-    sysfs: Annotated[FilePath, Meta(description="The root of sysfs.")] = "/sys"
-
-
-class DiskIOOptions(Section, frozen=True, kw_only=True):
-    """The options of ``disk.io``."""
-
-    allowed_devices: Annotated[
-        Pattern,
-        Meta(description="Devices to report; empty: whole SATA/USB disks, NVMe, eMMC and SD."),
-    ] = ""
-    sector_size: Annotated[
-        Literal["kernel", "logical"],
-        Meta(
-            description="Bytes of a sector in `/proc/diskstats`: `kernel` is 512, as the kernel "
-            "counts on every device; `logical` is the device's block size, which over-reports a "
-            "4096-byte device eightfold."
-        ),
-    ] = "kernel"
-
-
-class NetworkTrafficOptions(Section, frozen=True, kw_only=True):
-    """The options of ``network.traffic``."""
-
-    include_ifaces: Annotated[
-        tuple[NamePattern, ...],
-        Meta(max_length=64, description="Interfaces to report; empty: all that are not excluded."),
-    ] = ()
-    exclude_ifaces: Annotated[
-        tuple[NamePattern, ...] | None,
-        Meta(
-            max_length=64,
-            description="Interfaces not to report. Not given (or null): loopback, container, "
-            "bridge, tunnel and monitor interfaces; a list replaces those.",
-        ),
-    ] = None
-    max_interfaces: Annotated[
-        int,
-        Meta(ge=1, le=1000, description="The most interfaces reported; each is six series."),
-    ] = 32
-
-
-class NoOptions(Section, frozen=True, kw_only=True):
-    """A collector without options of its own."""
-
-
-class CollectorEntry(Section, frozen=True, kw_only=True):
-    """One entry of ``metrics``, its ``config`` already of the collector's own type."""
-
-    name: Annotated[str, Meta(description="A collector, once; see the table of collectors.")]
-    interval: Annotated[
-        Seconds, Meta(description="How often it collects. Not given: the collector's default.")
-    ]
-    enabled: Annotated[bool, Meta(description="Whether it runs.")] = True
-    config: Annotated[
-        DiskIOOptions | NetworkTrafficOptions | NoOptions,
-        Meta(description="The collector's own options."),
-    ] = NoOptions()
-
-
-class KnownCollector(NamedTuple):
-    """What the configuration knows of a collector."""
-
-    interval: float
-    """Seconds between two collections when none are given."""
-    options: type[DiskIOOptions | NetworkTrafficOptions | NoOptions] = NoOptions
-    default: bool = True
-    """Whether it runs when the file has no ``metrics`` at all."""
-
-
-COLLECTORS: Mapping[str, KnownCollector] = MappingProxyType(
-    {
-        "cpu.temperature": KnownCollector(30.0),
-        "cpu.usage": KnownCollector(10.0),
-        "memory.usage": KnownCollector(30.0),
-        "disk.io": KnownCollector(30.0, DiskIOOptions),
-        "network.traffic": KnownCollector(10.0, NetworkTrafficOptions),
-        "system.load": KnownCollector(30.0),
-        "system.uptime": KnownCollector(60.0),
-        "srt.packet_loss": KnownCollector(5.0, default=False),  # made-up numbers, for development
-    }
-)
-"""Every collector that a configuration may name."""
-
-DEFAULT_METRICS = tuple(
-    CollectorEntry(name=name, interval=known.interval, config=known.options())
-    for name, known in COLLECTORS.items()
-    if known.default
-)
+    procfs: Annotated[FilePath, Meta(description="Root of procfs.")] = "/proc"
+    sysfs: Annotated[FilePath, Meta(description="Root of sysfs.")] = "/sys"
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -387,6 +300,7 @@ class Config(Section, frozen=True, kw_only=True):
         tuple[CollectorEntry, ...],
         Meta(
             max_length=100,
-            description="The collectors that run. Not given: all of the host's, at their defaults.",
+            description="The collectors to run. By default all that measure this machine, at their "
+            "default intervals.",
         ),
     ] = DEFAULT_METRICS

@@ -1,7 +1,7 @@
-"""The kinds of text that a configuration value can be, each read and checked by one function.
+"""The types of values that a configuration writes as text. One function reads and checks each.
 
-Every reader takes the value as the YAML file has it and returns what the program works with. It
-raises :exc:`ValueError` with a text that says what is allowed.
+A reader takes the value from the YAML file and returns the program's value. It raises
+:exc:`ValueError`, whose text names the allowed values.
 """
 
 import ipaddress
@@ -41,12 +41,12 @@ _HEALTH_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 @dataclass(frozen=True)
 class ValueType:
-    """How a value that is written as text is read; stands in the value's ``Annotated`` type.
+    """Reads a value that is written as text; part of the value's ``Annotated`` type.
 
-    :ivar allowed: what the value may be, for messages and for the documentation.
-    :ivar read: the value as the file has it to the value that the program uses; raises
-        :exc:`ValueError` with what is allowed.
-    :ivar show: how a refused text is repeated.
+    :ivar allowed: the allowed values in words, for messages and for the documentation.
+    :ivar read: turns the file's value into the program's; raises :exc:`ValueError` with the allowed
+        values.
+    :ivar show: spells a refused value for the message.
     """
 
     allowed: str
@@ -59,7 +59,8 @@ def duration(text: str) -> float:
 
     :param text: such as ``500ms``, ``1.5h`` or ``1h30m``; units ns, us, µs, ms, s, m, h.
     :return: seconds, more than 0.
-    :raises ValueError: when it is not that, or not positive, or longer than Go can hold.
+    :raises ValueError: when the text has another syntax, or the duration is not positive or is
+        longer than Go can hold.
     """
     rest = text.removeprefix("+")
     total = 0
@@ -144,7 +145,7 @@ def _read_url(raw: object) -> str:
 
 
 def _show_url(raw: object) -> str:
-    """Show a URL without what may be secret: all of it with a password, else its query."""
+    """Show a URL without its query, which may be secret; nothing of it where it has a password."""
     if not isinstance(raw, str):
         return show(raw)
     if "@" in raw:
@@ -154,10 +155,10 @@ def _show_url(raw: object) -> str:
 
 
 def _read_pattern(raw: object) -> str:
-    """Check a regular expression that has to match a whole name.
+    """Check a regular expression that must match a whole name.
 
-    The length is bounded for the sake of messages and compilation. Backtracking is not: a name
-    in the kernel has at most 15 (interface) or 31 (disk) characters.
+    A limit on its length bounds messages and compilation. Backtracking needs none: the kernel's
+    names have at most 15 (interface) or 31 (disk) characters.
     """
     text = _text(raw, _PATTERN)
     if len(text) > _MAX_PATTERN:
@@ -177,7 +178,7 @@ def _read_pattern(raw: object) -> str:
 def _read_name_pattern(raw: object) -> str:
     text = _read_pattern(raw)
     if not text:
-        raise ValueError(f"{_PATTERN}, not empty: no name is empty")
+        raise ValueError(f"{_PATTERN}, and not empty, because no name is")
     return text
 
 
@@ -205,7 +206,7 @@ def _read_host(raw: object) -> str:
 
 
 def _read_host_name(raw: object) -> str:
-    """Read a name as it is compared: host names have no case, and may end in a dot."""
+    """Read a host name in lower case and without a final dot, which make no difference."""
     text = _text(raw, _NAME).removesuffix(".").lower()
     if not _HOST_NAME.fullmatch(text) or "" in text.split(".") or len(text) > _MAX_HOST_NAME:
         raise ValueError(_NAME)
@@ -221,7 +222,7 @@ def _read_health_path(raw: object) -> str:
 
 _DURATION = "a duration such as 500ms, 30s or 1h30m"
 _DEVICE_ID = (
-    f"a printable text of 1 to {_MAX_DEVICE_ID} bytes without spaces around it (a number in quotes)"
+    f"printable text of 1 to {_MAX_DEVICE_ID} bytes, without spaces at its ends; quote a number"
 )
 _URL = "a URL such as http://host:8428/path or https://host/path, port 1 to 65535"
 _PATTERN = f"a regular expression for the whole name, at most {_MAX_PATTERN} characters"

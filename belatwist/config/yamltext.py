@@ -1,8 +1,8 @@
-"""YAML text to plain Python objects, strictly: what YAML would guess at or drop is refused.
+"""YAML text to plain Python objects, strictly: nothing is guessed, and nothing is dropped.
 
-PyYAML composes the node tree; the objects are made here. So a key given twice is seen (PyYAML
-keeps the last silently), no tag runs a constructor, and a number is one only when it is written
-as one (YAML 1.1 reads ``1:30`` as 90 and ``010`` as 8).
+PyYAML composes the node tree, and this module makes the objects. So it finds a key that is given
+twice, of which PyYAML silently keeps the last. No tag runs a constructor. A number must be
+written as a number: YAML 1.1 reads ``1:30`` as 90 and ``010`` as 8.
 """
 
 import re
@@ -20,7 +20,7 @@ _BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 
 class _Composer(yaml.SafeLoader):
-    """A composer that refuses aliases and deep nesting, both of which can blow up a small file."""
+    """Refuses aliases and deep nesting, either of which lets a small file use much memory."""
 
     depth = 0
 
@@ -28,7 +28,7 @@ class _Composer(yaml.SafeLoader):
         event = self.peek_event()
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
-            raise RefusalError(f"line {line}: aliases (*) are not used")
+            raise RefusalError(f"line {line}: aliases (*) are not allowed")
         if self.depth >= _MAX_DEPTH:
             raise RefusalError(f"line {line}: nested too deeply")
         self.depth += 1
@@ -44,8 +44,8 @@ def read_yaml(text: str, source: str) -> object:
     :param source: the file's name, for messages.
     :return: nested dicts (keys are texts), lists, texts, ints, floats, bools and ``None``;
         ``None`` for a text without a document.
-    :raises ConfigError: ``<source>:<line>:<column>: <what>`` for what is not YAML.
-    :raises RefusalError: for a key given twice, a key that is no text, an alias or a tag.
+    :raises ConfigError: ``<source>:<line>:<column>: <reason>`` where the text is not YAML.
+    :raises RefusalError: for a key that is given twice or is not text, an alias or a tag.
     """
     composer = None
     try:
@@ -80,7 +80,9 @@ def _plain(node: yaml.Node, path: str) -> object:
         case yaml.ScalarNode() if kind in _SCALARS:
             return _scalar(kind, node.value)
         case _:
-            raise RefusalError(f"{path or 'top level'}: line {_line(node)}: tags (!) are not used")
+            raise RefusalError(
+                f"{path or 'top level'}: line {_line(node)}: tags (!) are not allowed"
+            )
 
 
 _SCALARS = ("str", "null", "bool", "int", "float", "timestamp", "merge", "value")
@@ -91,7 +93,7 @@ def _mapping(node: yaml.MappingNode, path: str) -> dict[str, object]:
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            refuse(path or "top level", f"line {_line(key_node)}", "a key is a text")
+            refuse(path or "top level", f"line {_line(key_node)}", "a key must be text")
         key = key_node.value
         inner = join(path, key)
         if key in lines:

@@ -195,5 +195,5 @@ def test_certificates_that_are_refused(folder: Path) -> None:
     (folder / "ca.pem").write_text("hello")
     path = _configured(folder, f"tls_ca_file: {folder}/ca.pem")
     assert _refusal(path) == (
-        f'{path}: remote.tls_ca_file: "{folder}/ca.pem": the file holds no PEM certificate'
+        f'{path}: remote.tls_ca_file: "{folder}/ca.pem": the file contains no PEM certificate'
     )

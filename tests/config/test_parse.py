@@ -21,7 +21,7 @@ from belatwist.errors import ConfigError
 
 ID = "device: {id: x}\n"
 PATTERN = "a regular expression for the whole name, at most 200 characters"
-ID_RULE = "a printable text of 1 to 128 bytes without spaces around it (a number in quotes)"
+ID_RULE = "printable text of 1 to 128 bytes, without spaces at its ends; quote a number"
 URL_RULE = "a URL such as http://host:8428/path or https://host/path, port 1 to 65535"
 HOST_NAME_RULE = "a host name such as box.example.org, without a port"
 HEALTH_RULE = "a path such as /health, without a slash at its end, other than /metrics"
@@ -45,10 +45,10 @@ REFUSALS = [
     ('a: "\\UFFFFFFFF"', ":1:7: a number out of range"),
     (ID + "---\n" + ID,
      ":2:1: expected a single document in the stream, but found another document"),
-    (ID + "remote: &r {}\nhealth: *r", ": line 3: aliases (*) are not used"),
-    (ID + "x: !!python/name:os.system ''", ": x: line 2: tags (!) are not used"),
-    (ID + "x: !!set {}", ": x: line 2: tags (!) are not used"),
-    (ID + "? [a]\n: b", ": top level: line 2: a key is a text"),
+    (ID + "remote: &r {}\nhealth: *r", ": line 3: aliases (*) are not allowed"),
+    (ID + "x: !!python/name:os.system ''", ": x: line 2: tags (!) are not allowed"),
+    (ID + "x: !!set {}", ": x: line 2: tags (!) are not allowed"),
+    (ID + "? [a]\n: b", ": top level: line 2: a key must be text"),
     ("x: " + "[" * 30, ": line 1: nested too deeply"),
     # Keys.
     (ID + "remote:\n  url: a\n  url: b", ": remote.url: given again on line 4: first on line 3"),
@@ -208,7 +208,7 @@ REFUSALS = [
      ": metrics[0].name: missing: known: " + ", ".join(COLLECTORS)),
     (ID + "metrics: [{name: [cpu.usage]}]", ": metrics[0].name: a list: did you mean cpu.usage?"),
     (ID + "metrics: [{name: cpu.usage}, {name: disk.io}, {name: cpu.usage}]",
-     ': metrics[2].name: "cpu.usage": one entry for each; metrics[0] too'),
+     ': metrics[2].name: "cpu.usage": metrics[0] has this collector already'),
     (ID + "metrics: [{name: cpu.usage, config: {foo: 1}}]",
      ": metrics[0].config.foo: unknown key: cpu.usage has no options"),
     (ID + "metrics: [{name: disk.io, config: {max_interfaces: 1}}]",
@@ -222,7 +222,7 @@ REFUSALS = [
     (ID + "metrics: [{name: network.traffic, config: {exclude_ifaces: [lo, 5]}}]",
      f": metrics[0].config.exclude_ifaces[1]: 5: {PATTERN}"),
     (ID + "metrics: [{name: network.traffic, config: {exclude_ifaces: ['']}}]",
-     f': metrics[0].config.exclude_ifaces[0]: "": {PATTERN}, not empty: no name is empty'),
+     f': metrics[0].config.exclude_ifaces[0]: "": {PATTERN}, and not empty, because no name is'),
     (ID + "metrics: [{name: disk.io, config: {allowed_devices: '(sd'}}]",
      f': metrics[0].config.allowed_devices: "(sd": {PATTERN} (missing ), unterminated subpattern)'),
     (ID + "metrics: [{name: disk.io, config: {allowed_devices: 'a)(b'}}]",

@@ -6,9 +6,11 @@ from typing import Any, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from belatwist.config.collectors import COLLECTORS, CollectorEntry, NoOptions
 from belatwist.config.convert import allowed, unwrap
 from belatwist.config.renamed import RENAMED_KEYS
-from belatwist.config.schema import COLLECTORS, CollectorEntry, Config, NoOptions, Section
+from belatwist.config.schema import Config
+from belatwist.config.section import Section
 from belatwist.config.values import DURATION, format_duration
 
 EARLIER = {

@@ -217,7 +217,7 @@ def test_signals_end_it_in_order(number: signal.Signals, tmp_path: Path) -> None
     """The exit status is 0, the session is completed, the log is written back into the database."""
     config = write_config(tmp_path)
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        service.expect_event("collected")
+        service.expect_event("scheduler.tick_stored")
         assert service.stop(number) == 0
     assert not (tmp_path / "metrics.db-wal").exists()
     assert query(tmp_path / "metrics.db", "SELECT status FROM sessions") == [("completed",)]
@@ -247,7 +247,7 @@ def test_hangup_does_not_end_it(tmp_path: Path) -> None:
     """SIGHUP leaves the service running; it reopens the log."""
     config = write_config(tmp_path)
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        service.expect_event("collected")
+        service.expect_event("scheduler.tick_stored")
         service.process.send_signal(signal.SIGHUP)
         service.expect_event("process.log_reopened")
         assert service.stop() == 0
@@ -279,7 +279,7 @@ def test_a_second_instance_is_refused(tmp_path: Path) -> None:
     """It says in one line which process holds the lock, exits with 1, and disturbs nothing."""
     config = write_config(tmp_path)
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        service.expect_event("collected")
+        service.expect_event("scheduler.tick_stored")
         with Twistd("bela", "--config", str(config), cwd=tmp_path) as second:
             refusal = second.expect_event("Start failed: lock ")
             assert second.wait() == 1
@@ -341,7 +341,7 @@ def test_a_kill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     database = tmp_path / "metrics.db"
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
         service.expect_event("uploads wait")
-        service.expect_event("collected")
+        service.expect_event("scheduler.tick_stored")
         service.process.kill()
         service.process.wait()
     stored = query(database, "SELECT count(*) FROM metrics WHERE uploaded = 0")[0][0]
@@ -369,7 +369,7 @@ def test_a_fixture_board_end_to_end(tmp_path: Path) -> None:
     roots = {"procfs": str(BOARD / "proc"), "sysfs": str(BOARD / "sys")}
     config = write_config(tmp_path, metrics=EVERY_SECOND, paths=roots)
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        service.expect_event("collected")
+        service.expect_event("scheduler.tick_stored")
         assert service.stop() == 0
     rows = query(tmp_path / "metrics.db", "SELECT metric_name, tags, metric_value FROM metrics")
     values = {(name, tags): value for name, tags, value in rows}
@@ -385,7 +385,7 @@ def test_uploads_switched_off(tmp_path: Path) -> None:
     """With ``remote.enabled: false`` everything is collected and stays pending."""
     config = write_config(tmp_path)
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        service.expect_event("collected")
+        service.expect_event("scheduler.tick_stored")
         assert service.stop() == 0
         events = [json.loads(line) for line in service.log.rest()]
     assert not [e for e in events if e["msg"].startswith("upload")]

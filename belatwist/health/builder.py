@@ -18,7 +18,8 @@ from belatwist.health.snapshot import (
 from belatwist.metrics.telemetry import Labels, Telemetry
 from belatwist.model import Sample
 from belatwist.runtime.lockfile import ProcessLock
-from belatwist.scheduler.service import CollectorScheduler, Job
+from belatwist.scheduler.jobs import Job
+from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.buffer import WriteBuffer
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner

@@ -228,7 +228,7 @@ def test_a_service_that_asks_for_a_password(tmp_path: Path) -> None:
         tmp_path, health={"enabled": True, "port": port, "basic_auth_file": str(logins)}
     )
     with Twistd("bela", "--config", str(path), cwd=tmp_path) as service:
-        service.expect_event("collected")
+        service.expect_event("scheduler.tick_stored")
         done = bela("status", "--config", str(path))
         assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "OK - all is well")
         refused = bela("status", "--url", f"http://127.0.0.1:{port}")

@@ -50,8 +50,8 @@ def test_a_file_that_never_answers(server: VictoriaMetrics, proxy: Proxy, tmp_pa
         replace(temperature).write_text("45000\n")
         replace(temperature).rename(temperature)
         dead.write_text("44000\n")  # What it would have said long ago: it is not stored.
-        service.expect_event("collection of cpu.temperature works again")
-        service.expect_event("collected")
+        service.expect_event("collector.recovered")
+        service.expect_event("scheduler.tick_stored")
         began = time.monotonic()
         assert service.stop() == 0
         assert time.monotonic() - began < DEADLINE / 2

@@ -182,7 +182,7 @@ class Life:
         first = len(self._proxy.seen)
         with disk.mounted(result.image, self._options) as place:
             with self._service(place) as service:
-                while service.expect_event("collected")["stored"] == 0:
+                while service.expect_event("scheduler.tick_stored")["stored"] == 0:
                     pass
                 while service.expect_event("uploaded")["pending"] > 0:
                     pass

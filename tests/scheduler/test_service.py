@@ -4,15 +4,16 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel
+from twisted.logger import Logger, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors.contract import Collector
-from belatwist.errors import ParseError
+from belatwist.errors import ParseError, ReadError
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.scheduler.service import SLOW_AFTER, CollectorScheduler, Job
-from tests.log_events import Captured
+from belatwist.scheduler.jobs import Job
+from belatwist.scheduler.service import SLOW_AFTER, STORING_FAILED, CollectorScheduler
+from tests.log_events import Captured, levels
 
 
 class FakeCollector:
@@ -129,7 +130,15 @@ class SchedulerTests(SynchronousTestCase):
 
     def test_missed_runs_are_not_made_up(self) -> None:
         """After a stop of the whole process a collector runs once, then keeps its interval."""
-        job = Job(FakeCollector("a", self.clock), 10.0, self.telemetry, self.clock.seconds)
+        job = Job(
+            FakeCollector("a", self.clock),
+            10.0,
+            telemetry=self.telemetry,
+            log=Logger(),
+            seconds=self.clock.seconds,
+            session_id="run",
+            verbose=False,
+        )
         job.due_ns = 0
         job.advance(57 * 10**9)
         self.assertEqual(job.due_ns, 60 * 10**9)
@@ -205,22 +214,32 @@ class SchedulerTests(SynchronousTestCase):
             self.assertEqual(event["error_type"], "ValueError")
             self.assertIn("Traceback", event["stack"])
         self.assertIn(
-            "collection of bad works again, after 3 s and 3 failures", log.texts(LogLevel.info)
+            "Collection of bad works again, after 3 s and 3 failures", log.texts(LogLevel.info)
         )
 
     def test_what_comes_and_goes_does_not_flood(self) -> None:
-        """A collector that fails every other time is loud once; unless it then fails for long."""
+        """A collector that fails every other time is logged once in ten minutes, with a count."""
         bad = FakeCollector("bad", self.clock)
         with Captured() as log:
-            self.scheduler((bad, 1.0))
-            for turn in range(100):
+            self.scheduler((bad, 10.0))
+            for turn in range(120):
                 bad.raises = None if turn % 2 else ValueError("no such sensor")
-                self.clock.advance(1.0)
-            bad.raises = ValueError("no such sensor")
-            self.clock.pump([1.0] * 70)
-        self.assertEqual(len([e for e in log.events if e["log_level"] is LogLevel.error]), 2)
+                self.clock.advance(10.0)
+        loud = [e for e in log.events if e["log_level"] is LogLevel.error]
+        self.assertEqual([e.get("flips") for e in loud], [None, 29])
         again = [text for text in log.texts(LogLevel.info) if "works again" in text]
-        self.assertEqual(again, ["collection of bad works again, after 1 s and 1 failures"])
+        self.assertEqual(again, ["Collection of bad works again, after 10 s and 1 failures"])
+
+    def test_a_new_kind_of_failure_is_loud_at_once(self) -> None:
+        """However recently the collector failed otherwise; the same kind is not repeated."""
+        bad = FakeCollector("bad", self.clock)
+        eio, eacces = (ReadError(f"temp: ({code})", code) for code in ("EIO", "EACCES"))
+        with Captured() as log:
+            self.scheduler((bad, 10.0))
+            for bad.raises in (eio, eacces, eio, eacces, ValueError("odd")):
+                self.clock.advance(10.0)
+        loud = [e for e in log.events if e["log_level"] is LogLevel.error]
+        self.assertEqual([e["error"] for e in loud], ["temp: (EIO)", "temp: (EACCES)", "odd"])
 
     def test_an_expected_failure_has_no_traceback(self) -> None:
         """What a collector announces says enough: the traceback would only be long."""
@@ -252,13 +271,19 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual(values["collector_collection_duration_seconds_count", of_a], 2)
 
     def test_a_failing_store_does_not_end_the_ticks(self) -> None:
-        """Samples that cannot be stored are reported, and the next tick comes."""
+        """Samples that cannot be stored are logged, and the next tick comes."""
         a = FakeCollector("a", self.clock)
         self.sink = lambda _: fail(OSError("disk full"))
-        self.scheduler((a, 1.0))
-        self.clock.advance(1.0)
-        self.assertEqual(len(a.at), 2)
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+        with Captured() as log:
+            self.scheduler((a, 1.0))
+            self.clock.pump([1.0, 1.0])
+            self.sink = self.store
+            self.clock.advance(1.0)
+        self.assertEqual(len(a.at), 4)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        failed = levels(log, STORING_FAILED.text)
+        self.assertEqual(failed, ["critical", "debug", "debug"])
+        self.assertIn("The store takes samples again", log.texts(LogLevel.info))
 
     def test_stop_waits_for_what_is_being_stored(self) -> None:
         """The service has stopped when the last samples are in the store, and ticks no more."""
@@ -314,8 +339,8 @@ class SchedulerTests(SynchronousTestCase):
         self.clock.advance(1.0)
         self.assertEqual(len(self.ticks), 7)
 
-    def test_one_that_hangs_again_for_good_is_told_of(self) -> None:
-        """It hung and came back just before, so its second time is loud only when it lasts."""
+    def test_one_that_hangs_again_for_good(self) -> None:
+        """It hung and came back just before, so the log repeats it only after ten minutes."""
         bad = FakeCollector("bad", self.clock)
         works = bad.collect
         with Captured() as log:
@@ -325,12 +350,13 @@ class SchedulerTests(SynchronousTestCase):
             first.let_go()
             self.clock.advance(1.0)
             self.hang(bad)
-            levels = [e["log_level"] for e in log.events if e["log_format"] == "Collection failed"]
-            self.assertEqual(levels.count(LogLevel.error), 1)
-            self.clock.pump([1.0] * 120)
-        failed = [e for e in log.events if e["log_format"] == "Collection failed"]
-        loud = [e for e in failed if e["log_level"] is LogLevel.error]
+            self.clock.pump([1.0] * 580)
+            loud = [e for e in log.events if e["log_level"] is LogLevel.error]
+            self.assertEqual(len(loud), 1)
+            self.clock.pump([1.0] * 20)
+        loud = [e for e in log.events if e["log_level"] is LogLevel.error]
         self.assertEqual([e["error"] for e in loud], ["no answer within 5 s"] * 2)
+        self.assertGreater(loud[1]["failures"], 580)
         values = {(name, labels): value for name, labels, value in self.telemetry.values()}
         self.assertEqual(values["collector_metrics_failed_total", (("collector", "bad"),)], 2)
 

@@ -1,4 +1,4 @@
-"""The agent as a service: what has to happen in which order when it starts and when it stops."""
+"""The agent as a service: the order in which its parts start and stop."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 EXTENSION = 30.0
-"""Seconds for which systemd is asked while the database is opened or closed, again and again."""
+"""Seconds of each extension that systemd is asked for while the database opens or closes."""
 
 LOCK_EVERY = 60.0
 """Seconds between two checks of the lock file."""

@@ -50,9 +50,9 @@ def build(
     """Make the agent that a configuration describes; nothing is opened or started yet.
 
     :param reactor: the reactor; its ``seconds`` must be monotonic.
-    :param notifier: tells systemd how it goes.
-    :param failed: called with one line when the agent cannot start.
-    :param listeners: ports to serve besides.
+    :param notifier: reports to systemd.
+    :param failed: called with the reason, one line, when the agent cannot start.
+    :param listeners: further ports to serve.
     """
     path = Path(config.storage.path)
     session_id = str(uuid4())
@@ -166,7 +166,7 @@ def build(
 def _register_gauges(
     telemetry: Telemetry, store: SQLiteStore, checkpointer: Checkpointer, timekeeper: Timekeeper
 ) -> None:
-    """Have the gauges read where their values are kept anyway."""
+    """Let the gauges read the parts that have their values."""
     telemetry.watch("storage.database_size_bytes", lambda: store.database_bytes)
     telemetry.watch("storage.wal_size_bytes", lambda: store.wal_bytes)
     telemetry.watch(
@@ -184,14 +184,17 @@ def _register_gauges(
 
 
 def _last_runs(parts: AgentParts) -> Iterator[tuple[float | None, float]]:
-    """Give when each collector has ended, and its interval; not the agent's own: it cannot hang."""
+    """Yield when each collector's last run ended, and its interval.
+
+    The collector of the agent's own metrics does not count: it reads nothing, so it cannot hang.
+    """
     for job in parts.scheduler.jobs:
         if job.collector.name in parts.collectors:
             yield job.ended_at, job.interval
 
 
 def _health_listener(health: Health, parts: AgentParts, reactor: Any) -> Listener:
-    # Klein is several megabytes: only who wants the endpoint pays for it.
+    # Imported late: Klein takes several megabytes.
     from belatwist.web.endpoints import Endpoint, site
     from belatwist.web.page.resource import Page
 
@@ -204,7 +207,7 @@ def _health_listener(health: Health, parts: AgentParts, reactor: Any) -> Listene
 
 
 def _watchdog(health: Health, parts: AgentParts, notifier: Notifier) -> Watchdog:
-    """Make what tells systemd that the agent is alive."""
+    """Make the watchdog, with its checks of the database and the collectors."""
     reactor, store = parts.reactor, parts.store
     limit = 0.75 * (notifier.watchdog or 0.0)
     checks: list[Callable[[], str | None]] = [

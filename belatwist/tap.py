@@ -1,4 +1,4 @@
-"""``twistd bela``: options to service. Only here and in the receiver's is the reactor imported."""
+"""``twistd bela``: from options to a service. Only the two ``tap`` modules import the reactor."""
 
 import errno
 import os
@@ -40,15 +40,15 @@ class Options(ServiceOptions):
     """The options of ``twistd bela``."""
 
     longdesc = (
-        "Collects this machine's metrics, keeps every sample in SQLite and uploads them to"
-        " VictoriaMetrics. Everything else is said in the configuration file."
+        "Collects this machine's metrics, stores every sample in SQLite and uploads them to"
+        " VictoriaMetrics. The configuration file has all settings."
     )
     optParameters = (("config", "c", config.DEFAULT_PATH, "The configuration file (YAML)."),)
     optFlags = (
         (
             "with-receiver",
             None,
-            "Also run the small receiver, where remote.url points: no server needed.",
+            "Also run the small receiver at the address of remote.url: no server is needed.",
         ),
     )
 
@@ -56,7 +56,7 @@ class Options(ServiceOptions):
 def makeService(options: Options) -> IService:
     """Read the configuration and build the agent.
 
-    :raises SystemExit: after one line on stderr, when the configuration is refused.
+    :raises SystemExit: after one line on stderr, when the configuration is invalid.
     """
     path = options["config"]
     try:
@@ -88,7 +88,7 @@ def makeService(options: Options) -> IService:
     def failed(reason: str) -> None:
         fail(reactor, reason)
         if output.lost and sys.__stderr__ is not None:
-            # twistd has put the log in the place of sys.stderr.
+            # twistd has replaced sys.stderr by the log.
             with suppress(OSError):
                 sys.__stderr__.write(f"bela: {reason}\n")
 
@@ -107,9 +107,9 @@ def makeService(options: Options) -> IService:
 
 
 def _receiver_address(url: str) -> tuple[str, int]:
-    """Return where ``remote.url`` points, if a receiver can listen there.
+    """Return the host and port of ``remote.url``, if a receiver can listen there.
 
-    :raises ConfigError: when that is not plain HTTP on this machine.
+    :raises ConfigError: when the URL is not plain HTTP on this machine.
     """
     parts = urlsplit(url)
     host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname or ""
@@ -121,7 +121,7 @@ def _receiver_address(url: str) -> tuple[str, int]:
         shown = url.partition("?")[0]
         raise ConfigError(
             f"remote.url: {shown}: --with-receiver listens where this points, so it must be http://"
-            " on 127.0.0.1 (configs/config.dev.yaml has such a one)"
+            " on 127.0.0.1 (as in configs/config.dev.yaml)"
         )
     return host, parts.port or 80
 

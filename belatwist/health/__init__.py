@@ -1,1 +1,1 @@
-"""How the agent is doing: a snapshot of it, what that means, and where it can be asked."""
+"""The agent's health: a snapshot of the agent, the verdict on it, and both as a document."""

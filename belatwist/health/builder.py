@@ -1,4 +1,4 @@
-"""Asks every part of the agent how it is doing, all at once, from memory."""
+"""Takes a snapshot of the agent: reads the state of every part, from memory."""
 
 import os
 from collections.abc import Iterator
@@ -34,12 +34,12 @@ Totals = dict[tuple[str, Labels], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentParts:
-    """The parts of an agent that have something to say.
+    """The parts of an agent whose state the snapshot has.
 
     :ivar started: when the agent was made, on the reactor's clock.
-    :ivar collectors: the names of those that the configuration enables; the scheduler runs the
-        agent's own metrics besides.
-    :ivar progress: how uploads are going; ``None`` when the configuration wants none.
+    :ivar collectors: the names of the configured collectors. The scheduler also runs a collector of
+        the agent's own metrics.
+    :ivar progress: the state of uploads; ``None`` when the configuration switches them off.
     """
 
     device_id: str
@@ -60,7 +60,7 @@ class AgentParts:
     timekeeper: Timekeeper
 
     def snapshot(self) -> Snapshot:
-        """Take one; nothing in it waits for the database or its thread."""
+        """Take a snapshot, without waiting for the database or its thread."""
         now = self.reactor.seconds()
         totals: Totals = {(name, labels): value for name, labels, value in self.telemetry.values()}
         return Snapshot(
@@ -81,7 +81,7 @@ class AgentParts:
         )
 
     def samples(self) -> Iterator[Sample]:
-        """Give what the collectors have yielded last, but for the agent's own metrics."""
+        """Yield the last samples of each collector, without the agent's own metrics."""
         for job in self.scheduler.jobs:
             if job.collector.name in self.collectors:
                 yield from job.samples

@@ -1,7 +1,7 @@
 """The health document: a snapshot and its verdict as JSON.
 
-Times are RFC 3339 in UTC with milliseconds, and ``null`` for what has never been. Every text in it
-is one printable line of bounded length.
+Times are RFC 3339 in UTC with milliseconds; ``null`` stands for never. Every text is one printable
+line of bounded length.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from belatwist.health.snapshot import (
 from belatwist.health.status import Status, Verdict
 from belatwist.text import one_line
 
-_MAX_TEXT = 500  # Characters; a path may be that long, an error says what it has to before.
+_MAX_TEXT = 500  # Characters: enough for a long path.
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,7 +54,7 @@ def document(snapshot: Snapshot, verdict: Verdict) -> bytes:
 
 
 def readiness(verdict: Verdict) -> bytes:
-    """Encode the answer to whether all is well: ``ready``, ``status`` and ``reasons``."""
+    """Encode the answer of the readiness check: ``ready``, ``status`` and ``reasons``."""
     return msgspec.json.encode(
         {
             "ready": verdict.status is Status.OK,
@@ -75,7 +75,7 @@ def _collector(state: CollectorState, status: Status, now_ms: int) -> dict[str, 
 
 
 def _pending(state: StorageState) -> int | None:
-    """Return how many samples wait; nobody has counted them before the database is open."""
+    """Return the number of pending samples; ``None`` before the database is open."""
     return None if state.opening is not None else state.pending
 
 
@@ -136,7 +136,7 @@ def _text(text: str | None) -> str | None:
 
 
 def _ago(age: float | None, now_ms: int) -> str | None:
-    """Write when something was.
+    """Write the time of an event.
 
     :param age: seconds before now; ``None`` for never.
     """
@@ -144,7 +144,7 @@ def _ago(age: float | None, now_ms: int) -> str | None:
 
 
 def _time(unix_ms: int) -> str | None:
-    """Write a time as RFC 3339 has it; ``None`` for one beyond the years 1 to 9999."""
+    """Write a time as RFC 3339; ``None`` for a time outside the years 1 to 9999."""
     try:
         at = _EPOCH + timedelta(milliseconds=unix_ms)
     except OverflowError:

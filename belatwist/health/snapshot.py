@@ -1,6 +1,6 @@
-"""What the health of the agent is judged by: plain values, as of one moment.
+"""The state of the agent at one moment, as plain values.
 
-Ages are seconds on the monotonic clock: a step of the wall clock does not make an upload old.
+Ages are seconds on the monotonic clock: a step of the wall clock does not change them.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ class CollectorState:
     """A collector.
 
     :ivar failing: whether its last run failed or did not end in time; ``None`` before the first.
-    :ivar age: seconds since samples were last collected; ``None`` when there were none yet.
-    :ivar collected: samples in this run.
+    :ivar age: seconds since the last collection that yielded samples; ``None`` before the first.
+    :ivar collected: samples collected in this run.
     :ivar failed: collections that failed in this run.
-    :ivar error: why the last run failed; ``None`` when it did not.
+    :ivar error: why the last run failed; ``None`` when it succeeded.
     """
 
     failing: bool | None
@@ -28,17 +28,17 @@ class CollectorState:
 class UploaderState:
     """The uploader.
 
-    :ivar enabled: whether the configuration wants uploads.
-    :ivar endpoint: where samples go, without a query.
+    :ivar enabled: whether the configuration switches uploads on.
+    :ivar endpoint: the URL of the server, without its query.
     :ivar overdue: seconds since the last upload, the start, or the last time that nothing was
         pending, whichever is the latest.
     :ivar age: seconds since the last upload; ``None`` when there was none in this run.
     :ivar uploaded: samples accepted in this run.
-    :ivar failures: tries that failed in this run.
+    :ivar failures: attempts that failed in this run.
     :ivar rejected: samples rejected in this run.
     :ivar partial: batches accepted in part in this run.
-    :ivar retrying: samples of the request that waits for its next try.
-    :ivar error: why the last try failed; ``None`` when it did not.
+    :ivar retrying: samples of the request that waits for its next attempt.
+    :ivar error: why the last attempt failed; ``None`` when it succeeded.
     :ivar misconfigured: whether the server's answer says that the configuration is wrong.
     """
 
@@ -59,23 +59,24 @@ class UploaderState:
 class StorageState:
     """The store.
 
-    :ivar opening: what it does before it can be used (a migration may take minutes); ``None`` when
-        it is open.
-    :ivar path: the database.
+    :ivar opening: in words, the progress of opening the database, which may take minutes; ``None``
+        when it is open.
+    :ivar path: the database file.
     :ivar database_bytes: size of its file.
     :ivar wal_bytes: size of its write-ahead log.
-    :ivar wal_blocked: whether another program keeps the log from being emptied.
-    :ivar pending: samples that wait to be uploaded.
-    :ivar oldest_ms: time of the oldest sample; ``None`` when there is none.
+    :ivar wal_blocked: whether another program prevents emptying the log.
+    :ivar pending: samples that wait for their upload.
+    :ivar oldest_ms: time of the oldest sample, Unix ms; ``None`` when the store is empty.
     :ivar error: why samples cannot be stored now; ``None`` when they can.
     :ivar waiting: samples in memory that are not stored yet.
     :ivar dropped: samples lost in this run before their upload.
-    :ivar dropped_age: seconds since the last of them was lost; ``None`` when none was.
-    :ivar pruned: samples deleted in this run for their age or for want of room.
-    :ivar replaced_as: where a damaged database was put aside in this run; ``None`` when none was.
-    :ivar replaced_age: seconds since then.
-    :ivar lock: the file by which a second instance is kept off.
-    :ivar locked: whether it still does that.
+    :ivar dropped_age: seconds since the last loss; ``None`` when no sample was lost.
+    :ivar pruned: samples deleted in this run because of their age or the size limit.
+    :ivar replaced_as: the path that a damaged database was moved to in this run; ``None`` when the
+        database was not damaged.
+    :ivar replaced_age: seconds since the replacement.
+    :ivar lock: the lock file, which prevents a second instance.
+    :ivar locked: whether this process still holds that file.
     """
 
     opening: str | None
@@ -100,11 +101,13 @@ class StorageState:
 class TimeState:
     """The wall clock.
 
-    :ivar skew_ms: how far it was ahead of the server's when last compared; ``None`` before that.
-    :ivar skew_age: seconds since then.
-    :ivar ntp_synced: what the kernel says; ``None`` where it does not say.
+    :ivar skew_ms: how far the clock was ahead of the server's at the last comparison; ``None``
+        before the first.
+    :ivar skew_age: seconds since that comparison.
+    :ivar ntp_synced: whether the kernel reports the clock as synchronised; ``None`` if it reports
+        nothing.
     :ivar trusted: whether it is known to be good.
-    :ivar steps: how often it was stepped in this run.
+    :ivar steps: how often the clock was stepped in this run.
     """
 
     skew_ms: int | None
@@ -116,13 +119,13 @@ class TimeState:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything, as of one moment.
+    """The state of the whole agent.
 
     :ivar now_ms: Unix time in milliseconds.
     :ivar uptime: seconds since the agent started, on the monotonic clock.
-    :ivar pid: the process.
+    :ivar pid: the process id.
     :ivar session: this run's UUID.
-    :ivar collectors: by name; those that the configuration enables.
+    :ivar collectors: the configured collectors, by name.
     """
 
     version: str

@@ -1,6 +1,6 @@
-"""What a snapshot means: the status, and why it is not better, in words.
+"""The verdict on a snapshot: the status, and the reasons in words.
 
-Every limit is exceeded only by more than itself. The clock and its skew are told, but not judged.
+A value equal to a limit is within it. The clock's skew is reported, but does not change the status.
 """
 
 import math
@@ -13,15 +13,15 @@ from belatwist.health.snapshot import CollectorState, Snapshot, StorageState, Up
 from belatwist.text import one_line
 
 RECENT_SECONDS = 3600.0
-"""How long it is held against the agent that samples were lost or the database was replaced."""
+"""How long lost samples or a replaced database degrade the status."""
 
 MAX_REASONS = 20
 MAX_REASON = 300
-"""Most characters of a reason."""
+"""The most characters of a reason."""
 
 
 class Status(IntEnum):
-    """How well something is doing; the worse, the greater."""
+    """The status of the agent or of a part; a worse one is greater."""
 
     OK = 0
     DEGRADED = 1
@@ -34,15 +34,15 @@ class Status(IntEnum):
 
 
 Finding = tuple[Status, str]
-"""Something that is not well, and a sentence that begins with the component."""
+"""A fault: its status, and a sentence that begins with the component."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a snapshot means.
+    """The verdict on a snapshot.
 
-    :ivar status: that of the whole.
-    :ivar reasons: why it is not ok, most severe first; empty when it is. At most
+    :ivar status: the status of the agent.
+    :ivar reasons: why the status is not ok, most severe first; empty when it is. At most
         :data:`MAX_REASONS` printable lines.
     :ivar collectors: by name; a collector is either ok or in error.
     """
@@ -73,7 +73,7 @@ def judge(snapshot: Snapshot, thresholds: Health) -> Verdict:
 
 
 def summary(snapshot: Snapshot, verdict: Verdict) -> str:
-    """Say in one line how it is going, for ``systemctl status``."""
+    """Summarise the state in one line, for ``systemctl status``."""
     if verdict.reasons:
         return f"{verdict.status.word}: {verdict.reasons[0]}"
     uploader, pending = snapshot.uploader, snapshot.storage.pending
@@ -101,7 +101,7 @@ def _storage(storage: StorageState) -> Iterator[Finding]:
         reason = f"samples were lost within the last hour, {storage.dropped} in this run"
         yield Status.DEGRADED, f"storage: {reason}"
     if not storage.locked:
-        reason = f"{storage.lock} no longer keeps a second instance off"
+        reason = f"{storage.lock} was removed or replaced: a second instance could start"
         yield Status.DEGRADED, f"storage: {reason}"
     if storage.wal_blocked:
         reason = "another program keeps the write-ahead log from being emptied"

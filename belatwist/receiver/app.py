@@ -29,11 +29,11 @@ from belatwist.web.respond import error_body, no_route, respond
 from belatwist.web.site import BoundedRequest, BoundedSite
 
 MAX_LOGGED_SERIES = 1000
-"""Most series of a request that are logged one by one."""
+"""The most series of a request that get a line of their own in the log."""
 
 _LOGGED_PER_STEP = 50
 
-# Not through a FailureLog: whoever tests an uploader wants to see every request.
+# Without a FailureLog: the receiver is for tests, where each request counts.
 RECEIVED = Event(
     "receiver.received",
     LogLevel.info,
@@ -50,7 +50,7 @@ REFUSED = Event(
     "receiver.refused",
     LogLevel.warn,
     "Refused samples from {device}: {reason}",
-    cure="The reason says what is wrong with the request.",
+    cure="Correct the sender; the reason names the fault of its request.",
 )
 
 _PAGE = b"""belatwist receiver, for quick local testing
@@ -64,7 +64,7 @@ GET  /health          counts
 
 @dataclass(slots=True)
 class _LoggedSeries:
-    """What is logged of one series of a request: its labels, quoted and cut, and its samples."""
+    """The log's view of one series of a request: its labels, quoted and cut, and its samples."""
 
     series: str
     samples: int = 0
@@ -74,11 +74,12 @@ class _LoggedSeries:
 
 @dataclass(slots=True)
 class _Upload:
-    """One request with samples, and what came of it.
+    """A request with samples, and its counts.
 
-    :ivar number: which request it is, counted from 1.
-    :ivar device: who sent it, quoted for the log.
-    :ivar logged: the first series, by the hash of their labels, which may be much longer.
+    :ivar read: the parser of its format.
+    :ivar number: the number of the request, from 1.
+    :ivar device: the sender, quoted for the log.
+    :ivar logged: the first series, by the hash of their labels; the labels may be much longer.
     """
 
     read: BodyParser
@@ -108,11 +109,11 @@ class _Upload:
 
 
 class Receiver:
-    """Takes samples over HTTP, checks them strictly and remembers the last ones.
+    """Receives samples over HTTP, checks them strictly and keeps the last ones.
 
-    :param clock: schedules the steps of the parsing, and says how long the receiver has run.
-    :param verbose: log every series of every request.
-    :param memory: where the samples are kept; a default one if left out.
+    :param clock: schedules the steps of the parser, and measures the uptime.
+    :param verbose: whether to log every series of every request.
+    :param memory: keeps the samples; a default one if left out.
     """
 
     app = Klein()
@@ -128,7 +129,7 @@ class Receiver:
         self._requests = 0
         self._rejected_requests = 0
         self._samples = 0
-        # One step a turn, so that a large body never holds up the rest of the process for longer.
+        # One step in each turn of the reactor: a large body must not hold up other work.
         self._cooperator = Cooperator(
             terminationPredicateFactory=lambda: lambda: True,
             scheduler=lambda step: clock.callLater(0, step),
@@ -141,12 +142,12 @@ class Receiver:
 
     @app.route("/", methods=["GET"])
     def index(self, request: IRequest) -> bytes:
-        """Say which addresses there are."""
+        """Answer with the list of addresses."""
         return respond(request, http.OK, _PAGE, b"text/plain; charset=utf-8")
 
     @app.route("/health", methods=["GET"])
     def health(self, request: IRequest) -> bytes:
-        """Give the counts since the start."""
+        """Answer with the counts since the start."""
         status = {
             "status": "ok",
             "requests": self._requests,
@@ -160,28 +161,28 @@ class Receiver:
 
     @app.route("/api/v1/series", methods=["GET"])
     def series(self, request: IRequest) -> bytes:
-        """Describe the series held, least recently updated first."""
+        """Answer with the series in memory, least recently updated first."""
         names = request.args.get(b"name")
         name = names[0].decode("utf-8", "replace") if names else None
         return respond(request, http.OK, msgspec.json.encode(list(self.memory.series(name))))
 
     @app.route("/api/v1/import", methods=["POST"])
     async def import_lines(self, request: IRequest) -> bytes:
-        """Take VictoriaMetrics JSON lines; 204 without a body, as VictoriaMetrics answers."""
+        """Receive VictoriaMetrics JSON lines; answer 204 without a body, as VictoriaMetrics."""
         await self._take(request, read_import)
         request.setResponseCode(http.NO_CONTENT)
         return b""
 
     @app.route("/api/metrics", methods=["POST"])
     async def import_metrics(self, request: IRequest) -> bytes:
-        """Take the older format. Its Go client wants ``success`` in the answer."""
+        """Receive the older format. Its Go client expects ``success`` in the answer."""
         upload = await self._take(request, read_metrics)
         counts = {"accepted": upload.samples, "received": upload.samples, "success": True}
         return respond(request, http.OK, msgspec.json.encode(counts))
 
     @app.handle_errors(BadBodyError)
     def bad_body(self, request: IRequest, failure: Failure) -> bytes:
-        """Say what is wrong with the body."""
+        """Answer with the fault of the body."""
         error = cast("BadBodyError", failure.value)
         if isinstance(error, TooLargeError) and isinstance(request, BoundedRequest):
             request.close_afterwards()
@@ -192,13 +193,13 @@ class Receiver:
 
     @app.handle_errors(HTTPException)
     def no_route(self, request: IRequest, failure: Failure) -> bytes:
-        """Say that there is no such address, or that it takes other methods."""
+        """Answer that an address does not exist, or accepts other methods."""
         return no_route(request, failure)
 
     def _take(self, request: IRequest, read: BodyParser) -> Deferred[_Upload]:
         """Check a body and keep its samples.
 
-        When the client goes away meanwhile, the work is completed all the same: the samples came.
+        The work is completed also when the client disconnects: its samples have arrived.
         """
         self._requests += 1
         headers = request.requestHeaders
@@ -214,10 +215,10 @@ class Receiver:
         return done.addCallback(lambda _: upload)
 
     def _keep(self, upload: _Upload, body: Body) -> Iterator[None]:
-        """Check the body, then go over it again and keep its samples.
+        """Check the body, then parse it again and keep its samples.
 
-        Two passes, because nothing of a bad body may be kept, and the samples of a good one may
-        take many times the memory of its text.
+        Two passes, because nothing of a bad body may be kept, and the samples of a good body may
+        need many times the memory of its text.
         """
         with body:
             try:
@@ -265,7 +266,7 @@ class Receiver:
 
 
 def site(receiver: Receiver, reactor: IReactorTime) -> Site:
-    """Serve a receiver, with every bound on what clients may send."""
+    """Make a site of a receiver, with its limits on clients."""
     budget = Budget(MAX_BODIES_BYTES)
 
     def request(channel: HTTPChannel, queued: object) -> UploadRequest:

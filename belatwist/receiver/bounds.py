@@ -1,4 +1,4 @@
-"""Bounds on the bodies that clients may send: on one, and on all of them together."""
+"""Limits on request bodies: on each body, and on all of them together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,22 +10,23 @@ from twisted.web.http import HTTPChannel
 from belatwist.web.site import BoundedRequest, Limits
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-"""Longest request body, as it comes over the wire."""
+"""The longest request body, before it is unpacked."""
 
 MAX_BODIES_BYTES = 32 * 1024 * 1024
-"""Most that all bodies which are arriving or being read may take together."""
+"""The most bytes of all bodies that are arriving or being parsed."""
 
 RETRY_AFTER_SECONDS = 10
-"""When to try again what did not fit beside the other bodies."""
+"""``Retry-After`` of a body that did not fit beside the others."""
 
 LIMITS = Limits(connections=64, idle=60, request=120)
 
 
 @dataclass(slots=True)
 class Budget:
-    """Bytes that may be in use at the same time.
+    """A number of bytes that may be in use at the same time.
 
-    :ivar used: how many are.
+    :ivar limit: the most bytes.
+    :ivar used: the bytes in use.
     """
 
     limit: int
@@ -56,17 +57,19 @@ class Body(BytesIO):
         return True
 
     def close(self) -> None:
-        """Let go of the bytes and give them back to the budget."""
+        """Free the bytes and return them to the budget."""
         self._budget.used -= self._counted
         self._counted = 0
         super().close()
 
 
 class UploadRequest(BoundedRequest):
-    """A request that refuses its body by itself: 413 as soon as it is known to be too long, 503
-    when there is no room for it beside the bodies of other requests.
+    """A request that refuses its body by itself.
 
-    :param on_refused: told the reason when the request refuses its body.
+    It answers 413 as soon as the body is known to be too long, and 503 when the body does not fit
+    beside the bodies of other requests.
+
+    :param on_refused: called with the reason when the request refuses its body.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class UploadRequest(BoundedRequest):
     ) -> None:
         super().__init__(channel)
         self._on_refused = on_refused
-        # Never a file, which is what Twisted makes of a longer body.
+        # In memory always: Twisted writes a longer body to a file.
         self._body = Body(budget)
 
     def gotLength(self, length: int | None) -> None:
@@ -99,9 +102,9 @@ class UploadRequest(BoundedRequest):
             self._discard(reason)
 
     def take_body(self) -> Body:
-        """Hand over the complete body to a caller that closes it.
+        """Return the complete body; the caller closes it.
 
-        The reading of a body may outlast the request, when the client goes away.
+        Parsing a body may outlast its request, when the client disconnects.
         """
         self.content = BytesIO()
         return self._body

@@ -1,4 +1,4 @@
-"""What the receiver remembers: a bounded number of series, the last samples of each."""
+"""The receiver's memory: a bounded number of series, with the last samples of each."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from belatwist.receiver.parse import Labels, Line
 
 
 class SeriesSummary(msgspec.Struct, frozen=True):
-    """What is known about one series.
+    """A series, as ``/api/v1/series`` shows it.
 
     :ivar metric: its labels, ``__name__`` among them.
-    :ivar samples: how many samples came, duplicates included.
-    :ivar first_timestamp_ms: the earliest timestamp that came.
-    :ivar last_timestamp_ms: the latest timestamp that came.
+    :ivar samples: number of samples received, duplicates included.
+    :ivar first_timestamp_ms: the earliest timestamp received.
+    :ivar last_timestamp_ms: the latest timestamp received.
     :ivar last_value: the value at the latest timestamp.
-    :ivar duplicates: how many of the samples had the timestamp of one that was still held.
+    :ivar duplicates: number of samples with the timestamp of a sample in memory.
     """
 
     metric: dict[str, str]
@@ -30,7 +30,7 @@ class SeriesSummary(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Held:
-    """One series. ``recent`` maps timestamp to value, in the order in which they came."""
+    """A series. ``recent`` maps timestamp to value, in the order of arrival."""
 
     first_timestamp_ms: int
     last_timestamp_ms: int
@@ -44,11 +44,10 @@ class _Held:
 class Memory:
     """The bounded store of the receiver.
 
-    :param max_series: most series held. The one that was updated longest ago goes first.
-    :param max_samples: most samples held of a series. The one that came first goes first.
-    :param max_label_characters: most text held in the labels of all series, which their number
-        alone would not bound.
-    :ivar dropped_series: how many series were let go.
+    :param max_series: the most series. The least recently updated series is dropped first.
+    :param max_samples: the most samples of a series. The first to arrive is dropped first.
+    :param max_label_characters: the most characters in the labels of all series together.
+    :ivar dropped_series: number of dropped series.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Memory:
         self.dropped_series = 0
 
     def __len__(self) -> int:
-        """Say how many series are held."""
+        """Return the number of series."""
         return len(self._series)
 
     def add(self, line: Line, request: int) -> bool:
@@ -94,7 +93,7 @@ class Memory:
         return first
 
     def series(self, name: str | None = None) -> Iterator[SeriesSummary]:
-        """Describe what is held now, least recently updated first.
+        """Yield the series, least recently updated first.
 
         :param name: only the series with this ``__name__``.
         """
@@ -111,7 +110,7 @@ class Memory:
                 )
 
     def recent(self, labels: Labels) -> dict[int, float]:
-        """Copy the samples held of a series, timestamp to value; empty if it is not held."""
+        """Copy the samples of a series, timestamp to value; empty for an unknown series."""
         held = self._series.get(labels)
         return dict(held.recent) if held is not None else {}
 

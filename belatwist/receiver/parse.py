@@ -21,19 +21,19 @@ from belatwist.receiver.unpack import BadBodyError, TooLargeError, quote, unpack
 from belatwist.text import one_line
 
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
-"""Most that the body of an import request may unpack to."""
+"""The most bytes of an import body after unpacking."""
 
 MAX_LINE_BYTES = 1024 * 1024
-"""Longest line; also the longest body of the older format, which is one document."""
+"""The longest line; also the longest body of the older format, which is one document."""
 
 MAX_LINES = 100_000
-"""Most lines of an import body, blank ones included: each costs time, however short it is."""
+"""The most lines of an import body, blank ones included: each costs time."""
 
 MAX_LABELS = 30
-"""Most labels of a series, the name included (VictoriaMetrics' older default limit)."""
+"""The most labels of a series, the name included (VictoriaMetrics' older default limit)."""
 
 MAX_LABEL_VALUE_BYTES = 4096
-"""Longest label value in UTF-8 (VictoriaMetrics' default limit)."""
+"""The longest label value, in bytes of UTF-8 (VictoriaMetrics' default limit)."""
 
 _METRICS_PER_STEP = 500
 _REASON_CHARACTERS = 200
@@ -43,7 +43,7 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _DOTTED_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:.]*")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
-# Milliseconds of 1973 to 5138: seconds, microseconds and an uptime taken for a date fall outside.
+# Milliseconds of 1973 to 5138: seconds, microseconds and an uptime fall outside.
 _EARLIEST_MS = 10**11
 _END_MS = 10**14
 _Milliseconds = Annotated[int, msgspec.Meta(ge=_EARLIEST_MS, lt=_END_MS)]
@@ -61,7 +61,7 @@ class Line(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step over a body brought."""
+    """The result of one step of a parser."""
 
     lines: list[Line]
     unpacked_bytes: int
@@ -97,7 +97,7 @@ class _OldBatch(msgspec.Struct, forbid_unknown_fields=True):
 _IMPORT_LINE = msgspec.json.Decoder(_ImportLine)
 _METRIC = msgspec.json.Decoder(dict[str, str])
 _OLD_BODY = msgspec.json.Decoder(_OldBatch | list[_OldMetric])
-# Counts the members of a flat object, of which a dict would show only the distinct ones.
+# Counts the members of a flat object; a dict would have only the distinct ones.
 _MEMBERS = json.JSONDecoder(object_pairs_hook=len)
 
 
@@ -108,11 +108,11 @@ def read_import(body: bytes, encoding: str) -> Iterator[Step]:
 
         {"metric": {"__name__": "a", "core": "0"}, "values": [1.5], "timestamps": [1697040000000]}
 
-    Blank lines are skipped, ``\r\n`` and a missing final newline are taken.
+    Blank lines are skipped; ``\r\n`` and a missing final newline are accepted.
 
-    :param body: as it came over the wire.
+    :param body: as the client sent it.
     :param encoding: its ``Content-Encoding``, empty for none.
-    :return: one step after the other; a step may bring no line.
+    :return: the steps; a step may have no line.
     :raises BadBodyError: at the step that meets the first fault.
     """
     number = 1
@@ -141,7 +141,7 @@ def read_import(body: bytes, encoding: str) -> Iterator[Step]:
 def read_metrics(body: bytes, encoding: str) -> Iterator[Step]:
     """Read the body of ``POST /api/metrics``, the format of the agent's predecessor in Go.
 
-    That one sent an object, with RFC 3339 texts as timestamps (``MetricsPayload`` in
+    The predecessor sent an object, with RFC 3339 texts as timestamps (``MetricsPayload`` in
     taniwha3/tidewatch, internal/uploader/uploader.go, at its first milestone):
 
     .. code-block:: json
@@ -150,15 +150,15 @@ def read_metrics(body: bytes, encoding: str) -> Iterator[Step]:
          "metrics": [{"name": "cpu.temperature", "value": 52.3,
                       "timestamp": "2023-10-11T16:53:20.123Z"}]}
 
-    The bare array of metrics is taken as well, and in both each metric may have a ``device_id``
-    and ``tags`` (an object of texts) of its own and its timestamp as integer milliseconds. Names
-    may be dotted. The device and the tags become labels.
+    The bare array of metrics is accepted as well. In both, a metric may have its own ``device_id``
+    and ``tags`` (an object of texts), and integer milliseconds as its timestamp. Names may have
+    dots. The device and the tags become labels.
 
-    :param body: as it came over the wire.
+    :param body: as the client sent it.
     :param encoding: its ``Content-Encoding``, empty for none.
-    :return: one step after the other, with one line a metric.
-    :raises BadBodyError: at the step that meets the first fault; it has no line number, but its
-        text says which metric.
+    :return: the steps, with one line for each metric.
+    :raises BadBodyError: at the step that meets the first fault. It has no line number; its text
+        names the metric.
     """
     document = bytearray()
     for piece in unpack(body, encoding, MAX_LINE_BYTES):
@@ -187,7 +187,7 @@ def _parse_line(text: bytearray, number: int) -> Line | None:
     if not raw:
         return None
     try:
-        # A copy, because Raw keeps a view on what it was decoded from.
+        # A copy, because Raw keeps a view of the buffer that it was decoded from.
         sent = _IMPORT_LINE.decode(bytes(raw))
         metric = _METRIC.decode(sent.metric)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -223,7 +223,7 @@ def _old_line(metric: _OldMetric, device_id: str, number: int) -> Line:
 def _labels(metric: Mapping[str, str], name_pattern: re.Pattern[str]) -> Labels:
     """Check the labels of a series and put them in canonical order.
 
-    :raises ValueError: saying what is wrong with them.
+    :raises ValueError: with the fault in words.
     """
     name = metric.get("__name__")
     if name is None:
@@ -241,7 +241,7 @@ def _labels(metric: Mapping[str, str], name_pattern: re.Pattern[str]) -> Labels:
 
 
 def _reason(error: Exception) -> str:
-    """Say why a decoder refused, as one bounded and printable line."""
+    """Return a decoder's error as one bounded and printable line."""
     if isinstance(error, UnicodeDecodeError):
         return f"not valid UTF-8: {error.reason}"
     if isinstance(error, RecursionError):

@@ -22,8 +22,8 @@ class Options(ServiceOptions):
     """The options of ``twistd bela-receiver``."""
 
     longdesc = (
-        "Receives what bela uploads, checks and counts it: for quick local testing. It keeps a"
-        " bounded amount in memory and nothing on disk."
+        "Receives the uploads of bela, checks and counts them, for local tests. It keeps a bounded"
+        " amount in memory and nothing on disk."
     )
     optParameters = (
         ("port", "p", 9090, "The port to listen on.", _port),

@@ -1,4 +1,4 @@
-"""Bounded unpacking of request bodies, a piece at a time, and what can be wrong with a body."""
+"""Bounded unpacking of request bodies, a piece at a time, and the errors of a body."""
 
 import zlib
 from collections.abc import Iterator
@@ -7,18 +7,18 @@ from belatwist.errors import BelaError
 from belatwist.text import escape, shorten
 
 PIECE_BYTES = 32 * 1024
-"""Most that one step unpacks."""
+"""The most bytes that one step unpacks."""
 
 _FEED_BYTES = 16 * 1024
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 
 
 class BadBodyError(BelaError):
-    """A request body that cannot be taken; nothing of it may be kept.
+    """A request body is invalid; nothing of it may be kept.
 
-    :param reason: what is wrong, one bounded line.
-    :param line: number of the offending line, from 1; ``None`` when it is not about one line.
-    :ivar status: the HTTP status that says so.
+    :param reason: the fault, one bounded line.
+    :param line: the number of the bad line, from 1; ``None`` when the whole body is at fault.
+    :ivar status: the HTTP status of the answer.
     """
 
     status = 400
@@ -30,7 +30,7 @@ class BadBodyError(BelaError):
 
 
 class TooLargeError(BadBodyError):
-    """The body, or a line of it, is longer than the receiver takes."""
+    """The body, or a line of it, is longer than the limit."""
 
     status = 413
 
@@ -48,10 +48,11 @@ class UnknownEncodingError(BadBodyError):
 def unpack(body: bytes, encoding: str, limit: int) -> Iterator[bytes]:
     """Undo the content encoding in pieces of at most :data:`PIECE_BYTES`; some may be empty.
 
-    :param limit: most bytes to give out.
-    :raises UnknownEncodingError: if the encoding is not known.
-    :raises TooLargeError: if there are more bytes; at most one piece over the limit was unpacked.
-    :raises BadBodyError: if the gzip data are broken, cut short or followed by something else.
+    :param limit: the most bytes to yield.
+    :raises UnknownEncodingError: if the encoding is unknown.
+    :raises TooLargeError: if the body has more bytes; at most one piece beyond the limit was
+        unpacked.
+    :raises BadBodyError: if the gzip data are broken, cut short or followed by other data.
     """
     if encoding == "gzip":
         pieces = _gunzip(body)
@@ -78,9 +79,9 @@ def quote(text: str, limit: int = 40) -> str:
 def _gunzip(body: bytes) -> Iterator[bytes]:
     """Unpack gzip data of one or more members (RFC 1952 section 2.2).
 
-    The input is fed in small slices, because zlib hands back a copy of what it did not use: one
-    copy of the whole rest for each member or piece would be quadratic. Small members share a
-    piece, because a step for each would cost far more than its unpacking.
+    zlib gets the input in small slices, because it returns a copy of the unused input. A copy of
+    the whole rest for each member or piece would be quadratic. Small members share a piece,
+    because a step for each would cost far more than its unpacking.
     """
     view = memoryview(body)
     piece = bytearray()

@@ -1,1 +1,1 @@
-"""What the service does with the process it runs in: signals, ports, the lock file, systemd."""
+"""The process that the service runs in: signals, ports, the lock file, systemd."""

@@ -1,4 +1,4 @@
-"""A listening port as a service that says in one line why it cannot listen."""
+"""A listening port as a service; if it cannot listen, its error says why in one line."""
 
 from typing import Any, cast
 
@@ -19,7 +19,8 @@ class Listener(Service):
     """Serves a factory on a TCP port.
 
     :param host: the address to listen on; ``0.0.0.0`` for all of IPv4, ``::`` for all.
-    :param port: the port; 0 for any that is free.
+    :param port: the port; 0 for any free one.
+    :param name: the part of the agent that the port serves, for the log.
     """
 
     log = Logger()
@@ -34,7 +35,7 @@ class Listener(Service):
 
     @property
     def url(self) -> str:
-        """Where it answers, as an HTTP URL without a path."""
+        """The HTTP URL of the port, without a path."""
         port = self._port
         if self._listening is not None:
             port = cast("IPv4Address | IPv6Address", self._listening.getHost()).port
@@ -42,9 +43,9 @@ class Listener(Service):
         return f"http://{host}:{port}"
 
     def open(self) -> None:
-        """Listen, and say where.
+        """Listen, and log the URL.
 
-        :raises StartError: when the port is taken or not allowed.
+        :raises StartError: when the port is taken or forbidden.
         """
         try:
             self._listening = self._reactor.listenTCP(

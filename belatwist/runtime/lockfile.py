@@ -1,4 +1,4 @@
-"""One process a database: an advisory lock on ``<database>.lock``."""
+"""An advisory lock on ``<database>.lock``: one process for each database."""
 
 import fcntl
 import os
@@ -9,10 +9,10 @@ from belatwist.errors import StartError
 
 
 class ProcessLock:
-    """A lock that the kernel gives back when the process ends, however it ends.
+    """A lock that the kernel releases when the process ends, however it ends.
 
-    :ivar path: the lock file; it holds the process id of its owner if there was room for it, and
-        stays behind, unlocked.
+    :ivar path: the lock file. It holds the process id of its owner, unless the disk was full. The
+        file stays behind, unlocked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,7 +25,7 @@ class ProcessLock:
         :raises StartError: when another process holds it, or the file cannot be written.
         """
         try:
-            # What is no folder is not there either: opening the file says so in better words.
+            # Where the parent is no folder, opening the file has the better error.
             with suppress(FileExistsError):
                 self.path.parent.mkdir(mode=0o750, parents=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -40,13 +40,13 @@ class ProcessLock:
                 f"lock {self.path}: another instance is running (process {owner or 'unknown'})"
             ) from error
         self._descriptor = descriptor
-        # On a full disk it holds all the same, and the database is who says what is wrong.
+        # The lock holds also on a full disk; the database then reports the fault.
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
     def held(self) -> bool:
-        """Tell whether this process keeps others off: a lock file that was deleted does not."""
+        """Return whether this process holds the lock; not if the file was deleted or replaced."""
         if self._descriptor is None:
             return False
         try:
@@ -55,7 +55,7 @@ class ProcessLock:
             return False
 
     def release(self) -> None:
-        """Give the lock back; does nothing where it is not held."""
+        """Release the lock, if this process holds it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

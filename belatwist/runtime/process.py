@@ -1,4 +1,4 @@
-"""What a service of ours does with the process it is in: clock, signals, exit status, log."""
+"""Sets up the process of a service: clock, signals, exit status, log."""
 
 import atexit
 import faulthandler
@@ -40,7 +40,7 @@ LOG_NOT_REOPENED = Event(
 
 
 class ServiceOptions(usage.Options):
-    """Options of a twistd service: one line for a mistake, and our version instead of Twisted's."""
+    """Options of a twistd service, with one line for an error, and with our version."""
 
     def opt_version(self) -> None:
         """Print belatwist's version and exit."""
@@ -48,12 +48,12 @@ class ServiceOptions(usage.Options):
         raise SystemExit(0)
 
     def parseArgs(self, *arguments: str) -> None:
-        """Refuse arguments: everything is an option."""
+        """Refuse arguments: a service has only options."""
         if arguments:
-            raise usage.UsageError(f"no arguments are taken, {arguments[0]!r} is one")
+            raise usage.UsageError(f"unexpected argument {arguments[0]!r}")
 
     def parseOptions(self, options: Any = None) -> None:
-        """Parse the command line; a mistake in it is one line on stderr, and exit status 1."""
+        """Parse the command line; an error is one line on stderr, and exit status 1."""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -61,9 +61,9 @@ class ServiceOptions(usage.Options):
 
 
 class ServiceRoot(MultiService):
-    """The root of a service tree, which brings the log observer along.
+    """The root of a service tree, which also sets the log observer.
 
-    :param observer: twistd logs through it, from its first line on.
+    :param observer: writes the log, from twistd's first line on.
     """
 
     def __init__(self, observer: ILogObserver, *services: Service) -> None:
@@ -73,35 +73,35 @@ class ServiceRoot(MultiService):
             service.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
-        """Attach to the application, and set its log observer; the standard library's log too."""
+        """Attach to the application, and set the log observer, also for the standard library."""
         parent.setComponent(ILogObserver, self._observer)
         logging.basicConfig(handlers=[StdlibHandler()])
         super().setServiceParent(parent)
 
 
 def exit_with(reason: str, *, permanent: bool = True) -> NoReturn:
-    """End before anything has begun: one line on stderr.
+    """End the process before the service is built, with one line on stderr.
 
-    :param permanent: whether trying again would come to the same. Then the exit status is 78
-        (``EX_CONFIG`` of sysexits.h), which tells a supervisor so; otherwise 1.
+    :param permanent: whether another attempt would also fail. The exit status is then 78
+        (``EX_CONFIG`` of sysexits.h), at which a supervisor gives up; otherwise 1.
     """
     sys.stderr.write(f"{reason}\n")
     raise SystemExit(os.EX_CONFIG if permanent else 1)
 
 
 def configure_process(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
-    """Make the reactor's timers monotonic, and signals do what they should.
+    """Make the reactor's timers monotonic, and handle signals.
+
+    Call this before anything is scheduled. Twisted schedules on the wall clock: when that is set
+    back by two hours, every timer stops for two hours.
 
     SIGINT and SIGTERM end the process in order, with exit status 0.
-
-    Twisted schedules on the wall clock: when it is set back by two hours, every timer stops for
-    two hours. Must come before anything is scheduled.
 
     :param on_hangup: called on SIGHUP, whose default would end the process.
     """
     reactor.seconds = time.monotonic
     _dump_stacks_on_abort()
-    # What the service writes is for its user and group: the database, its lock, the log.
+    # The database, its lock and the log are for the service's user and group.
     os.umask(0o027)
 
     def hangup(_number: int, _frame: object) -> None:
@@ -109,18 +109,17 @@ def configure_process(reactor: Any, *, on_hangup: Callable[[], None]) -> None:
 
     # At once: logrotate does not wait for a start to be over.
     signal.signal(signal.SIGHUP, hangup)
-    # After Twisted's own handlers, which would have the process die of the signal.
+    # Later than Twisted's own handlers: with those the process would die of the signal.
     reactor.callWhenRunning(_handle_signals, reactor)
     reactor.callWhenRunning(_freeze_gc)
 
 
 def _dump_stacks_on_abort() -> None:
-    """Have SIGABRT, with which systemd's watchdog ends a process that hangs, tell where it hung.
+    """Print the stacks on SIGABRT, with which systemd's watchdog ends a process that hangs.
 
-    The main thread's stack comes from the signal's handler itself, whatever that thread is in;
-    those of all threads follow as soon as the interpreter gives the main thread its turn. To walk
-    through them at once, as faulthandler does by itself, crashes when another thread happens to
-    run.
+    The C handler prints the main thread's stack at once, also when that thread hangs in C code. The
+    stacks of all threads follow when the interpreter runs the Python handler. faulthandler alone
+    would print them at once, and crashes if another thread runs meanwhile.
     """
     if (stream := sys.__stderr__) is None:
         return
@@ -130,19 +129,18 @@ def _dump_stacks_on_abort() -> None:
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGABRT)
 
-    # What PYTHONFAULTHANDLER has set up would be left in place otherwise.
+    # Otherwise the handler that PYTHONFAULTHANDLER has set up would stay.
     faulthandler.disable()
     signal.signal(signal.SIGABRT, abort)
     faulthandler.enable(stream, all_threads=False)
 
 
 def _freeze_gc() -> None:
-    """Take what is there by now, which stays, out of the garbage collector's rounds.
+    """Exclude the imported modules, which stay, from garbage collection.
 
-    A full round over it holds the whole process up for about 16 ms on a fast machine, and comes
-    every few ticks. The second one, over nothing, has the garbage collector forget how much there
-    was: CPython 3.11 puts the next full round off until a quarter of that has come anew, so that
-    garbage would gather until then.
+    A full collection over them stops the whole process for about 16 ms on a fast machine, every few
+    ticks. The second collection, over nothing, resets a count: CPython 3.11 delays the next full
+    one until the new objects are a quarter of those that survived the last.
     """
     gc.collect()
     gc.freeze()

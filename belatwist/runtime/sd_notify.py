@@ -1,4 +1,4 @@
-"""Tells systemd how the service is: sd_notify(3)."""
+"""Reports the state of the service to systemd: sd_notify(3)."""
 
 import os
 import re
@@ -25,7 +25,7 @@ _INFINITE_USEC = 2**64 - 1
 
 
 class Notifier:
-    """Sends the states of sd_notify(3) to systemd, or does nothing where nobody wants them.
+    """Sends the states of sd_notify(3) to systemd; does nothing without systemd.
 
     No method waits or raises: a message that cannot be sent is logged.
 

@@ -1,4 +1,4 @@
-"""Signs of life for systemd's watchdog, and the checks on which they depend."""
+"""Pings for systemd's watchdog, and the checks on which they depend."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 STATUS_EVERY = 30.0
-"""Seconds between two looks at the status where there is no watchdog."""
+"""Seconds between two reports of the status, where no watchdog is enabled."""
 
 _SHORTEST_TURN = 0.05
 

@@ -1,1 +1,1 @@
-"""What listens: the bounded HTTP site, access to it, its endpoints, and the status page."""
+"""The bounded HTTP site, access control, the endpoints and the status page."""

@@ -1,4 +1,4 @@
-"""Who may ask: no foreign web page, and with a password file only who has a password."""
+"""Access control: no foreign web page, and with a password file only users with a password."""
 
 import base64
 import binascii
@@ -32,8 +32,9 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?")
 
 
 class Refusal(NamedTuple):
-    """Why a request is not answered.
+    """The reason for refusing a request.
 
+    :ivar status: the HTTP status.
     :ivar challenge: whether a password would help.
     """
 
@@ -71,10 +72,10 @@ class Access:
         self._failures = FailureLog(self._log, seconds)
 
     def refusal(self, path: bytes, host: str | None, authorization: str | None) -> Refusal | None:
-        """Tell why a request is not to be answered; ``None`` when it is.
+        """Return the reason for refusing a request; ``None`` if it may be answered.
 
-        :param path: as it came.
-        :param host: the header ``Host``. Every browser sends it.
+        :param path: as the client sent it.
+        :param host: the header ``Host``; every browser sends it.
         :param authorization: the header of that name (RFC 7617).
         """
         if host is not None and not self._is_ours(host):
@@ -96,10 +97,11 @@ class Access:
         return Refusal(http.UNAUTHORIZED, "user and password are needed", challenge=True)
 
     def _is_ours(self, host: str) -> bool:
-        """Tell whether a name can only mean this machine.
+        """Return whether a name can only mean this machine.
 
-        A foreign page may let a name of its own point here, and would then be of the same origin
-        ("DNS rebinding"). It cannot do that with an address, nor with a name of the local network.
+        A foreign page may let a name of its own point to this machine, and a browser would then
+        take both for one origin ("DNS rebinding"). A page cannot do that with an address, nor with
+        a name of the local network.
         """
         found = _HOST.fullmatch(host)
         if found is None:
@@ -110,20 +112,20 @@ class Access:
         if name == "localhost" or name in self._names or _is_address(name):
             return True
         own = self._hostname().lower()
-        # A host name may be a whole domain name: mDNS announces its first part.
+        # A host name may be a whole domain name; mDNS announces its first part.
         short = own.partition(".")[0]
         return name in (own, f"{own}.local", short, f"{short}.local")
 
 
 class GuardedRequest(BoundedRequest):
-    """A request that is answered only to whom it may be."""
+    """A request that the access rules may refuse."""
 
     def __init__(self, access: Access, channel: HTTPChannel, queued: object = None) -> None:
         super().__init__(channel, queued)
         self._access = access
 
     def process(self) -> None:
-        """Refuse the request, or hand it on."""
+        """Refuse the request, or answer it."""
         refusal = self._access.refusal(self.path, self._text(b"host"), self._text(b"authorization"))
         if refusal is None:
             super().process()
@@ -133,7 +135,7 @@ class GuardedRequest(BoundedRequest):
         self.finish_with(refusal.status, refusal.reason)
 
     def _text(self, name: bytes) -> str | None:
-        """Return a header as a text, whatever bytes it holds."""
+        """Decode a header, which may hold any bytes."""
         value = self.getHeader(name)
         return None if value is None else value.decode("utf-8", "replace")
 
@@ -147,13 +149,15 @@ def _is_address(text: str) -> bool:
 
 
 def _is_among(logins: Sequence[str], authorization: str) -> bool:
-    """Compare with every login, in a time that tells nothing of them."""
+    """Compare with every login, in a time that does not depend on them."""
     scheme, _, encoded = authorization.partition(" ")
     try:
         given = base64.b64decode(encoded.strip(), validate=True)
     except (binascii.Error, ValueError):
         given = b""
-    # Digests are of the same length.
+    # Digests have the same length.
     digest = hashlib.sha256(given).digest()
-    matches = [hmac.compare_digest(digest, hashlib.sha256(one.encode()).digest()) for one in logins]
+    matches = [
+        hmac.compare_digest(digest, hashlib.sha256(login.encode()).digest()) for login in logins
+    ]
     return scheme.lower() == "basic" and any(matches)

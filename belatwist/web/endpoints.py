@@ -1,4 +1,4 @@
-"""The agent's addresses over HTTP: health and metrics, to be read only.
+"""The agent's HTTP endpoints: health, metrics and the status page. All of them are read-only.
 
 Importing this module imports Klein, which installs the reactor: import it late.
 """
@@ -28,12 +28,12 @@ LIMITS = Limits(connections=16, idle=10, request=15)
 
 
 class Endpoint:
-    """Answers how the agent is doing, from memory, and what there is to look at.
+    """Answers requests from memory; only the page's charts read the database.
 
-    :param snapshot: looks at the agent, now.
-    :param health: the thresholds, and the path of the status.
-    :param metrics: gives the Prometheus text.
-    :param page: the status page and its data; without it there is none.
+    :param snapshot: takes a snapshot of the agent.
+    :param health: the thresholds, and the path of the health document.
+    :param metrics: returns the Prometheus text.
+    :param page: the status page and its data; ``None`` for no page.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Endpoint:
         self._snapshot = snapshot
         self._health = health
         self._metrics = metrics
-        # An application of this instance, because a path of it is configured.
+        # Each instance has its own application, because a path is configured.
         self.app = Klein()
         for path, view in (
             (health.path, self.status),
@@ -60,7 +60,7 @@ class Endpoint:
         self.app.handle_errors(HTTPException)(no_route)
 
     def status(self, request: IRequest) -> bytes:
-        """Give the whole document: 200, or 503 for error."""
+        """Answer with the health document: 200, or 503 for error."""
         snapshot = self._snapshot()
         verdict = judge(snapshot, self._health)
         failed = verdict.status is Status.ERROR
@@ -68,18 +68,18 @@ class Endpoint:
         return respond(request, code, gzip_body(request, document(snapshot, verdict)))
 
     def live(self, request: IRequest) -> bytes:
-        """Say that the process is there: always 200."""
+        """Answer that the process runs: always 200."""
         return respond(request, http.OK, b'{"live":true}')
 
     def ready(self, request: IRequest) -> bytes:
-        """Say whether all is well: 200 for ok, 503 for anything else."""
+        """Answer whether all is well: 200 for ok, otherwise 503."""
         verdict = judge(self._snapshot(), self._health)
         ready = verdict.status is Status.OK
         code = http.OK if ready else http.SERVICE_UNAVAILABLE
         return respond(request, code, readiness(verdict))
 
     def metrics(self, request: IRequest) -> bytes:
-        """Give the latest value of everything, as Prometheus text."""
+        """Answer with the latest value of every metric, as Prometheus text."""
         return respond(request, http.OK, self._metrics(), CONTENT_TYPE.encode())
 
     def access(self, seconds: Callable[[], float]) -> Access:
@@ -94,7 +94,7 @@ class Endpoint:
         return Access(names, f"{health.path}/live".encode(), logins, seconds=seconds)
 
     def _add_page(self, page: Page) -> None:
-        """Add the addresses of the page."""
+        """Add the routes of the page."""
 
         def index(request: IRequest) -> bytes:
             snapshot = self._snapshot()
@@ -110,7 +110,7 @@ class Endpoint:
             )
 
         def now(request: IRequest) -> bytes:
-            # 200 whatever the status: that is for checks, and a browser would log an error.
+            # Always 200: other statuses are for checks, and a browser would log them as errors.
             snapshot = self._snapshot()
             body = page.now(document(snapshot, judge(snapshot, self._health)))
             return respond(request, http.OK, gzip_body(request, body))
@@ -120,6 +120,6 @@ class Endpoint:
 
 
 def site(endpoint: Endpoint, reactor: IReactorTime) -> Site:
-    """Serve an endpoint to whom it may be, within bounds on what clients may take of it."""
+    """Make a site of an endpoint, with its access rules and its limits on clients."""
     request = partial(GuardedRequest, endpoint.access(reactor.seconds))
     return BoundedSite(endpoint.app.resource(), LIMITS, reactor, request)

@@ -1,4 +1,4 @@
-"""Compression of answers, for clients that take it."""
+"""Compression of answers, for clients that accept it."""
 
 import re
 import zlib
@@ -8,16 +8,16 @@ from twisted.web.iweb import IRequest
 
 _MIN_BYTES = 500
 GZIP_CHUNK = 64 * 1024
-"""How many bytes are compressed in one turn of the reactor; some 3 ms on a desktop's core."""
+"""Bytes that one turn of the reactor compresses; this takes some 3 ms on a desktop's core."""
 
 # RFC 9110, section 12.5.3; a quality of 0 means "not that".
 _GZIP = re.compile(rb"(?i)(?:^|,)\s*gzip\s*(?:$|,|;\s*q=(?:1|0?\.0*[1-9]))")
 
 
 class GzipEncoder:
-    """Compresses a body with gzip, if the client takes that and it is worth while.
+    """Compresses a body with gzip if the client accepts that and the body is large enough.
 
-    A large body takes a while: this is done a piece at a time, so that others have their turn.
+    It compresses a piece at a time, so that a large body does not hold up the reactor.
     """
 
     def __init__(self, request: IRequest, body: bytes) -> None:
@@ -34,7 +34,7 @@ class GzipEncoder:
     def advance(self) -> bool:
         """Compress the next piece.
 
-        :return: whether there are more.
+        :return: whether more pieces are left.
         """
         if self._compressor is None:
             return False
@@ -44,7 +44,7 @@ class GzipEncoder:
         return self._at < len(self._body)
 
     def result(self) -> bytes:
-        """Give what the client gets, and say in the head of the answer what that is."""
+        """Return the body for the client, and set the headers that describe it."""
         self._request.setHeader(b"Vary", b"Accept-Encoding")
         if self._compressor is None:
             return self._body

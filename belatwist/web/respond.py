@@ -15,7 +15,7 @@ ALWAYS = {b"Cache-Control": [b"no-store"], b"X-Content-Type-Options": [b"nosniff
 
 
 def respond(request: IRequest, status: int, body: bytes, content_type: bytes = JSON) -> bytes:
-    """Set the head of an answer.
+    """Set the status and the headers of an answer.
 
     :return: the body, for a route to return.
     """
@@ -26,14 +26,18 @@ def respond(request: IRequest, status: int, body: bytes, content_type: bytes = J
 
 
 def error_body(reason: str, **more: int) -> bytes:
-    """Encode an error as JSON: ``error``, and what else is known of it."""
+    """Encode an error as JSON.
+
+    :param reason: the member ``error``.
+    :param more: further members.
+    """
     return msgspec.json.encode({"error": reason, **more})
 
 
 def no_route(request: IRequest, failure: Failure) -> bytes:
-    """Answer that there is no such address (404), or that it takes other methods (405).
+    """Answer that an address does not exist (404), or accepts other methods (405).
 
-    :param failure: what Klein's routes raised: an ``HTTPException``.
+    :param failure: the ``HTTPException`` that Klein's routes raised.
     """
     error = cast("HTTPException", failure.value)
     if isinstance(error, MethodNotAllowed):

@@ -1,8 +1,8 @@
-"""An HTTP site that no client can wear down, and answers in JSON whatever goes wrong.
+"""An HTTP site with limits on what clients may use, and with JSON for every error.
 
-:class:`twisted.web.server.Request` takes a body of any size before the resource sees it, so the
-bounds have to sit where the bytes come in. What Twisted bounds by itself is left to it: a request
-line of 16 KiB, a head of 16 KiB and of 500 lines; it closes the connection on more.
+:class:`twisted.web.server.Request` reads a body of any size before the resource sees it. The limits
+therefore apply where the bytes arrive. Twisted itself limits a request line to 16 KiB, and a head
+to 16 KiB and 500 lines; it closes the connection on more.
 
 Importing this module does not install the reactor.
 """
@@ -50,16 +50,16 @@ LIMIT_CLEARED = Event(
 
 LINGER_SECONDS = 2.0
 """How long a refused body is read and thrown away. Closing at once would reset the connection, and
-with it destroy the answer that the client has not read yet."""
+the client would lose the answer that it has not read yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients may take of a site.
+    """Limits on the clients of a site.
 
-    :ivar connections: most connections at the same time; any more are closed at once.
+    :ivar connections: the most connections at the same time; further ones are closed at once.
     :ivar idle: seconds for which a connection may be silent.
-    :ivar request: seconds that a request may take, from its first byte to the end of its answer.
+    :ivar request: seconds from the first byte of a request to the end of its answer.
     """
 
     connections: int
@@ -68,9 +68,9 @@ class Limits:
 
 
 class BoundedRequest(Request):
-    """A request that takes no body: it answers one with 413 before the body has arrived.
+    """A request without a body: it answers 413 to a body before that has arrived.
 
-    After that the connection is closed: the body is still on its way.
+    The connection is closed after that, because the body is still on its way.
     """
 
     _log = Logger()
@@ -91,7 +91,7 @@ class BoundedRequest(Request):
             self.refuse(http.REQUEST_ENTITY_TOO_LARGE, "no body is taken here")
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Throw a piece of a body away."""
+        """Discard a piece of a body."""
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Process the complete request, or close the connection if it was refused."""
@@ -101,8 +101,8 @@ class BoundedRequest(Request):
             super().requestReceived(command, path, version)
 
     def process(self) -> None:
-        """Hand the request to Klein, without what Klein answers with a page or a traceback."""
-        # Klein binds its routes to the host, and fails on one that is no valid domain name.
+        """Hand the request to Klein, unless Klein would answer with a page or a traceback."""
+        # Klein binds its routes to the host, and fails if that is no valid domain name.
         self.requestHeaders.removeHeader(b"Host")
         try:
             unquote_to_bytes(self.path).decode()
@@ -115,12 +115,12 @@ class BoundedRequest(Request):
             super().process()
 
     def write(self, data: bytes) -> None:
-        """Write a part of the answer, whose head does not tell the version of Twisted."""
+        """Write a part of the answer, without the header that names the version of Twisted."""
         self.responseHeaders.removeHeader(b"Server")
         super().write(data)
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """Log what went wrong and answer 500 as JSON; the client learns no details."""
+        """Log the failure and answer 500 as JSON; the client learns no details."""
         site = cast("BoundedSite", self.site)
         site.request_failures.failed(
             REQUEST_FAILED, type(reason.value).__name__, failure=reason, error=str(reason.value)
@@ -129,7 +129,7 @@ class BoundedRequest(Request):
         return reason
 
     def close_afterwards(self) -> None:
-        """Close the connection when the answer is sent."""
+        """Close the connection after the answer."""
         self.setHeader(b"Connection", b"close")
         self.channel.persistent = False
 
@@ -144,13 +144,13 @@ class BoundedRequest(Request):
     ) -> None:
         """Answer, close our half of the connection, and read the rest for a short while.
 
-        The answer does not go through :meth:`finish`, which would make the channel take what is
-        left of the body for the next request.
+        The answer does not use :meth:`finish`: the channel would then take the rest of the body for
+        the next request.
 
         :param more: further headers.
         """
         self.refused = True
-        # Otherwise the channel, when this returns, invites the client to send the body.
+        # Otherwise the channel then invites the client to send the body.
         self.requestHeaders.removeHeader(b"Expect")
         body = error_body(reason)
         headers = Headers(
@@ -175,9 +175,9 @@ class BoundedRequest(Request):
 
 
 class BoundedChannel(HTTPChannel):
-    """A connection that is cut when a request takes too long.
+    """A connection that is closed when a request takes too long.
 
-    Twisted's own timeout bounds only silence: one byte now and then keeps a request alive.
+    Twisted's own timeout limits only silence: a byte now and then keeps a request alive.
     """
 
     _log = Logger()
@@ -190,25 +190,25 @@ class BoundedChannel(HTTPChannel):
         self.site.connections += 1
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes; the first ones of a request start its time."""
+        """Receive bytes; the first ones of a request start its time limit."""
         if self._deadline is None:
             self._deadline = self.callLater(self.site.limits.request, self._cut)
         super().dataReceived(data)
 
     def requestDone(self, request: Request) -> None:
-        """Go on to the next request, with time of its own.
+        """Continue with the next request, which has a time limit of its own.
 
-        After the last one the time goes on: Twisted has no timeout of its own then, and would
-        wait for ever for a client that does not take its answer.
+        After the last request the limit stays: Twisted has no timeout then, and would wait for ever
+        for a client that does not read its answer.
         """
         if self.persistent:
             self._stop_deadline()
         super().requestDone(request)
 
     def pauseProducing(self) -> None:
-        """Stop reading and answering while the client does not take its answers.
+        """Stop reading and answering while the client does not read its answers.
 
-        Twisted's channel goes on answering the requests that it has read already.
+        Twisted's channel continues to answer the requests that it has read already.
         """
         self.paused = True
         super().pauseProducing()
@@ -220,16 +220,16 @@ class BoundedChannel(HTTPChannel):
         super().dataReceived(b"")
 
     def timeoutConnection(self) -> None:
-        """Close a silent connection, and cut it when the client does not let that happen.
+        """Close a silent connection, and abort it if the client does not let that happen.
 
-        Twisted's channel logs a line besides: one for each visit of a client that comes seldom.
+        Twisted's channel would also log a line, for each visit of an infrequent client.
         """
         if self._deadline is None:
             self._deadline = self.callLater(self.site.limits.request, self._cut)
         self.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Count the connection no longer."""
+        """Stop counting the connection."""
         self._stop_deadline()
         self.site.connection_lost()
         super().connectionLost(reason)
@@ -270,7 +270,7 @@ class BoundedSite(Site):
         super().__init__(
             resource,
             requestFactory=request,
-            # A body is read by who wants it, also when curl calls it a form.
+            # The resource reads the body, also when curl calls it a form.
             parsePOSTFormSubmission=False,
             timeout=limits.idle,
             reactor=reactor,
@@ -281,17 +281,17 @@ class BoundedSite(Site):
         self._refusals = FailureLog(self._log, reactor.seconds)
 
     def startFactory(self) -> None:
-        """Do nothing: Twisted's wakes the reactor each second for the time in the access log."""
+        """Do nothing: Twisted's method wakes the reactor each second, for the access log."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Take a connection, or have it closed when there are too many."""
+        """Accept a connection; return ``None``, which closes it, when there are too many."""
         if self.connections < self.limits.connections:
             return super().buildProtocol(addr)
         self._refusals.failed(LIMIT_REACHED, connections=self.connections)
         return None
 
     def connection_lost(self) -> None:
-        """Count a connection no longer."""
+        """Stop counting a connection."""
         self.connections -= 1
         # Well below the limit: clients that come and go near it are one episode.
         if self.connections <= self.limits.connections // 2:

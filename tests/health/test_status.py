@@ -179,7 +179,7 @@ def test_the_cause_is_told_once(
         (
             {"locked": False, "lock": "/x/metrics.db.lock"},
             DEGRADED,
-            "/x/metrics.db.lock no longer keeps a second instance off",
+            "/x/metrics.db.lock was removed or replaced: a second instance could start",
         ),
         (
             {"wal_blocked": True, "wal_bytes": 67108864},

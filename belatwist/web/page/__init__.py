@@ -1,1 +1,1 @@
-"""The status page, and the data for it: what there is, what it is now, and how it was."""
+"""The status page, and its data: the series, their current values and their past."""

@@ -1,4 +1,4 @@
-"""The page as it is first sent: with the verdict in words, before any script has run."""
+"""The page as the browser first receives it, with the verdict in words before any script runs."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from types import MappingProxyType
 import msgspec
 
 STATIC = Path(__file__).with_name("static")
-"""What is served as it is, and the template of the page."""
+"""The folder of the static files and of the page's template."""
 
 WORDS: Mapping[str, str] = MappingProxyType(
     {"ok": "All is well", "degraded": "Not all is well", "error": "Something is broken"}
@@ -28,13 +28,13 @@ def render(
 ) -> bytes:
     """Fill in the page.
 
-    Its links are relative, so that a proxy may have it below a path of its own.
+    Its links are relative, so that a proxy may serve it below a path of its own.
 
     :param status: ``ok``, ``degraded`` or ``error``.
-    :param now: the answer of ``/api/v1/now`` as JSON, so that the page need not ask for it.
+    :param now: the answer of ``/api/v1/now`` as JSON, which saves the page its first request.
     """
     template = Template((STATIC / "index.html").read_text("utf-8"))
-    # "<" could end the element, and stands only within texts there.
+    # "<" could end the element; in JSON it occurs only inside texts.
     data = b'{"words":%b,"now":%b}' % (msgspec.json.encode(dict(WORDS)), now)
     return template.substitute(
         device=html.escape(device_id),

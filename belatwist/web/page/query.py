@@ -1,4 +1,4 @@
-"""What a range query asks for, read from the parameters of its address."""
+"""Range queries, read from the parameters of an address."""
 
 import json
 import re
@@ -11,7 +11,7 @@ MAX_SERIES = 64
 MAX_POINTS = 1000
 MAX_SECONDS = 48 * 3600
 MAX_STEP = 24 * 3600
-"""Start and end move to multiples of the step: a longer one would have all that is stored read."""
+"""Start and end move to multiples of the step: a longer one could read the whole store."""
 
 ALL = ("min", "avg", "max")
 
@@ -20,36 +20,37 @@ _SELECTOR = re.compile(r"([A-Za-z_][A-Za-z0-9_.:]*)(?:\{(.*)\})?", re.DOTALL)
 _FILTER = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*("(?:[^"\\]|\\.)*")\s*(,|$)', re.DOTALL)
 _SECONDS = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,9})?")
 
-_WHAT_SERIES = 'a stored name, with tags if need be: network.tx_bytes_total{interface="usb0"}'
-_WHAT_TIME = "seconds since 1970, such as 1767225600 or 1767225600.5"
-_WHAT_STEP = f"a whole number of seconds, from 1 to {MAX_STEP}"
+_SERIES_RULE = 'a stored name, with tags if need be: network.tx_bytes_total{interface="usb0"}'
+_TIME_RULE = "seconds since 1970, such as 1767225600 or 1767225600.5"
+_STEP_RULE = f"a whole number of seconds, from 1 to {MAX_STEP}"
 
 
 class BadQueryError(BelaError):
-    """The query cannot be answered; the text says what is allowed."""
+    """The query is invalid; the text says what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Series by their name and some of their tags.
+    """Selects series by their name and some of their tags.
 
-    :ivar tags: those that a series must have; it may have others as well.
+    :ivar tags: the tags that a series must have; it may have others as well.
     """
 
     name: str
     tags: Mapping[str, str]
 
     def matches(self, name: str, tags: Mapping[str, str]) -> bool:
-        """Tell whether a series is meant."""
+        """Return whether a series is selected."""
         return name == self.name and self.tags.items() <= tags.items()
 
 
 @dataclass(frozen=True, slots=True)
 class RangeQuery:
-    """A query.
+    """A valid query.
 
     :ivar start: seconds since 1970; a multiple of the step.
-    :ivar step: seconds.
+    :ivar step: seconds between two points.
+    :ivar points: the number of points.
     :ivar values: some of :data:`ALL`.
     """
 
@@ -61,30 +62,30 @@ class RangeQuery:
 
     @property
     def end(self) -> int:
-        """Where the last point ends, in seconds since 1970."""
+        """The end of the last point, in seconds since 1970."""
         return self.start + self.step * self.points
 
 
 def read(arguments: Mapping[bytes, Sequence[bytes]]) -> RangeQuery:
     """Read a query.
 
-    Start and end move outwards to multiples of the step, so that the points of two queries are
-    the same ones where they overlap.
+    Start and end move outwards to multiples of the step, so that two queries have the same points
+    where they overlap.
 
     :param arguments: the decoded parameters of an address.
-    :raises BadQueryError: when it asks for something that there is not, or for too much.
+    :raises BadQueryError: when a parameter is invalid, or the query asks for too much.
     """
-    given = {_text(key): [_text(one) for one in values] for key, values in arguments.items()}
+    given = {_text(key): [_text(value) for value in values] for key, values in arguments.items()}
     for name in given:
         if name not in _PARAMETERS:
             raise BadQueryError(f"{name[:40]}: unknown; known: {', '.join(_PARAMETERS)}")
     selectors = tuple(_selector(text) for text in given.pop("series", ()))
     if not 1 <= len(selectors) <= MAX_SERIES:
-        raise BadQueryError(f"series: 1 to {MAX_SERIES} times {_WHAT_SERIES}")
-    start, end = (_seconds(name, _one(given, name), _WHAT_TIME) for name in ("start", "end"))
-    step = int(_seconds("step", _one(given, "step"), _WHAT_STEP))
+        raise BadQueryError(f"series: 1 to {MAX_SERIES} times {_SERIES_RULE}")
+    start, end = (_seconds(name, _one(given, name), _TIME_RULE) for name in ("start", "end"))
+    step = int(_seconds("step", _one(given, "step"), _STEP_RULE))
     if not 1 <= step <= MAX_STEP or not _one(given, "step").isdecimal():
-        raise BadQueryError(f"step: {_WHAT_STEP}")
+        raise BadQueryError(f"step: {_STEP_RULE}")
     if not start < end <= start + MAX_SECONDS:
         raise BadQueryError(f"end: after the start, by at most {MAX_SECONDS} s")
     first, last = int(start // step), int(-(-end // step))
@@ -99,24 +100,24 @@ def _values(given: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     wanted = _one(given, "values").split(",")
     if not set(wanted) <= set(ALL):
         raise BadQueryError(f"values: some of {','.join(ALL)}, separated by commas")
-    return tuple(one for one in ALL if one in wanted)
+    return tuple(value for value in ALL if value in wanted)
 
 
 def _selector(text: str) -> Selector:
     found = _SELECTOR.fullmatch(text)
     if found is None:
-        raise BadQueryError(f"series: {_WHAT_SERIES}")
+        raise BadQueryError(f"series: {_SERIES_RULE}")
     tags: dict[str, str] = {}
     inside, at = found[2] or "", 0
     while at < len(inside):
-        one = _FILTER.match(inside, at)
-        if one is None:
-            raise BadQueryError(f"series: {_WHAT_SERIES}")
+        part = _FILTER.match(inside, at)
+        if part is None:
+            raise BadQueryError(f"series: {_SERIES_RULE}")
         try:
-            tags[one[1]] = json.loads(one[2])
+            tags[part[1]] = json.loads(part[2])
         except ValueError:
-            raise BadQueryError(f"series: a tag's value as in JSON; {_WHAT_SERIES}") from None
-        at = one.end()
+            raise BadQueryError(f"series: a tag's value as in JSON; {_SERIES_RULE}") from None
+        at = part.end()
     return Selector(found[1], tags)
 
 
@@ -127,9 +128,9 @@ def _one(given: Mapping[str, Sequence[str]], name: str) -> str:
     return values[0]
 
 
-def _seconds(name: str, text: str, what: str) -> float:
+def _seconds(name: str, text: str, rule: str) -> float:
     if not _SECONDS.fullmatch(text):
-        raise BadQueryError(f"{name}: {what}")
+        raise BadQueryError(f"{name}: {rule}")
     return float(text)
 
 

@@ -1,7 +1,6 @@
-"""The addresses of the status page and of its data, to be read only.
+"""The routes of the status page and of its data. All of them are read-only.
 
-Nothing is kept between two requests: the files are read when they are asked for, and what the page
-shows is computed when somebody looks.
+Nothing is kept between two requests: each one reads its file, or computes its answer.
 """
 
 import json
@@ -38,11 +37,11 @@ T = TypeVar("T")
 View = Callable[..., bytes | Awaitable[bytes]]
 
 MAX_QUERIES = 2
-"""How many requests may read the database at the same time."""
+"""The most requests that may read the database at the same time."""
 
 HEADERS: Mapping[bytes, bytes] = MappingProxyType(
     {
-        # The styles that scripts set are not inline ones; every script and style is a file of ours.
+        # Each script and style is a file of ours; styles that a script sets are not inline ones.
         b"Content-Security-Policy": b"default-src 'none'; script-src 'self'; style-src 'self';"
         b" connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none';"
         b" frame-ancestors 'none'",
@@ -52,7 +51,7 @@ HEADERS: Mapping[bytes, bytes] = MappingProxyType(
         b"X-Frame-Options": b"DENY",
     }
 )
-"""What browsers may do with what they get here: show it, and nothing else."""
+"""Headers that let a browser show the page, and nothing else."""
 
 _HTML, _CSS, _JS = b"text/html; charset=utf-8", b"text/css", b"text/javascript"
 _FILES: Mapping[str, bytes] = MappingProxyType(
@@ -66,14 +65,13 @@ _FILES: Mapping[str, bytes] = MappingProxyType(
     }
 )
 _VERSIONED = "uplot-1"
-"""Files with a version in their name never change; of the others a browser asks each time whether
-they have."""
+"""Files with a version in their name never change. For the others, a browser asks each time."""
 
 
 class ChartSource(Protocol):
-    """What is needed of the store.
+    """The part of the store that the charts read.
 
-    :ivar opening: in words, what it does before it can be used; ``None`` when it is open.
+    :ivar opening: in words, the progress of its opening; ``None`` when it is open.
     """
 
     opening: str | None
@@ -87,7 +85,7 @@ class ChartSource(Protocol):
 class _Lines:
     """The lines of an answer.
 
-    A line stands for a name with its tags, whatever the device was called meanwhile.
+    A line stands for a name with its tags, also when the device was renamed meanwhile.
 
     :ivar shown: by name and tags.
     :ivar gauges: those of gauges by the ids of their series.
@@ -100,11 +98,11 @@ class _Lines:
 
 
 class Page:
-    """Answers the page and its data.
+    """Answers requests for the page and its data.
 
-    :param reactor: where an answer that takes a while lets others have their turn.
+    :param reactor: schedules the pieces of a long answer, so that it does not hold up the reactor.
     :param source: reads the stored samples.
-    :param samples: gives the last ones of each collector.
+    :param samples: yields the last samples of each collector.
     """
 
     def __init__(
@@ -116,17 +114,17 @@ class Page:
         self._queries = 0
 
     def routes(self) -> Iterator[tuple[str, View]]:
-        """Give the addresses that need nothing but this."""
+        """Yield the routes whose answers need no snapshot of the agent."""
         yield "/page/<name>", self.file
         yield "/api/v1/series", self.series
         yield "/api/v1/query_range", self.query_range
 
     def index(self, request: IRequest, *, now: bytes, **about: Any) -> bytes:
-        """Give the page itself; see :func:`belatwist.web.page.index.render`."""
+        """Answer with the page itself; see :func:`belatwist.web.page.index.render`."""
         return self._static(request, render(now=now, **about), _HTML)
 
     def now(self, document: bytes) -> bytes:
-        """Encode what there is to say now: the health document and the last samples."""
+        """Encode the current state: the health document and the last samples."""
         samples = [
             {
                 "name": series.name,
@@ -140,7 +138,7 @@ class Page:
         return b'{"health":%b,"samples":%b}' % (document, msgspec.json.encode(samples))
 
     def file(self, request: IRequest, name: str) -> bytes:
-        """Give a file of the page."""
+        """Answer with a static file of the page."""
         kind = _FILES.get(name)
         if kind is None:
             return respond(request, http.NOT_FOUND, error_body("no such address"))
@@ -152,9 +150,9 @@ class Page:
         return self._static(request, body, kind)
 
     async def series(self, request: IRequest) -> bytes:
-        """List the names and tags that there are; of one ``name`` if the address says so."""
+        """List the names and tags of the stored series; ``name`` limits the list to some names."""
         arguments: Mapping[bytes, list[bytes]] = request.args
-        names = [one.decode("utf-8", "replace") for one in arguments.get(b"name", ())]
+        names = [name.decode("utf-8", "replace") for name in arguments.get(b"name", ())]
         if arguments.keys() - {b"name"} or len(names) > MAX_SERIES:
             reason = f"only the parameter name, at most {MAX_SERIES} times"
             return respond(request, http.BAD_REQUEST, error_body(reason))
@@ -162,7 +160,7 @@ class Page:
         return await self._query(request, lambda: self._listed(names))
 
     async def query_range(self, request: IRequest) -> bytes:
-        """Give points of some series: see ``docs/page.md``."""
+        """Answer with points of some series: see ``docs/page.md``."""
         try:
             query = read(request.args)
         except BadQueryError as error:
@@ -187,7 +185,7 @@ class Page:
         scan = RangeScan(grid, lines.gauges, lines.counters)
         more = bool(lines.shown)
         while more:
-            # When the client has gone, Klein cancels what is waited for, and with it all of this.
+            # When the client disconnects, Klein cancels the pending step, which ends this loop.
             more = await self._source.transact(scan.advance)
         encoded = []
         for (name, tags), line in sorted(lines.shown.items(), key=lambda item: item[0]):
@@ -200,7 +198,7 @@ class Page:
         lines = _Lines()
         async for number, name, tags in self._stored(sorted({s.name for s in query.selectors})):
             values = json.loads(tags)
-            if not any(one.matches(name, values) for one in query.selectors):
+            if not any(selector.matches(name, values) for selector in query.selectors):
                 continue
             line = lines.shown.setdefault((name, tags), Buckets(query.points))
             (lines.counters if is_counter(name) else lines.gauges)[number] = line
@@ -209,7 +207,7 @@ class Page:
         return lines
 
     async def _stored(self, names: list[str]) -> AsyncIterator[SeriesRow]:
-        """Find series: those with one of the names, or all of them."""
+        """Yield the series with one of the names; without names, all series."""
         after, more = 0, True
         while more:
             found = await (
@@ -217,12 +215,12 @@ class Page:
                 if names
                 else self._source.transact(all_series, after)
             )
-            for one in found:
-                yield one
+            for row in found:
+                yield row
             after, more = found[-1][0] if found else after, len(found) == SERIES
 
     async def _query(self, request: IRequest, function: Callable[[], Awaitable[bytes]]) -> bytes:
-        """Answer with what a function gives that reads the database, unless that is busy."""
+        """Answer with the result of a function that reads the database, unless that is busy."""
         opening = self._source.opening
         if opening is not None:
             return self._unavailable(request, f"the database {opening}")
@@ -242,7 +240,7 @@ class Page:
         return respond(request, http.OK, encoder.result())
 
     def _yield(self) -> "Deferred[None]":
-        """Let others have their turn."""
+        """Let the reactor do other work."""
         turn: Deferred[None] = deferLater(self._reactor, 0)
         return turn
 
@@ -257,9 +255,9 @@ class Page:
 
 
 def is_counter(name: str) -> bool:
-    """Tell whether a stored metric only ever rises, so that its rate is what counts.
+    """Return whether a stored metric is a counter, of which the charts show the rate.
 
-    One that the catalogue does not know comes from another version, and its name tells.
+    A metric that the catalogue does not have is from another version; its name decides.
     """
     entry = CATALOGUE.get(name)
     if entry is not None:
@@ -283,11 +281,11 @@ def _encoded(name: str, tags: str, line: Buckets, query: RangeQuery) -> bytes:
     known = [i for i in range(query.points) if line.weight[i]]
     result = _described(name, tags)
     result["times"] = [query.start + i * query.step for i in known]
-    for one in query.values:
-        result[one] = [_rounded(line.value(one, i)) for i in known]
+    for value in query.values:
+        result[value] = [_rounded(line.value(value, i)) for i in known]
     return msgspec.json.encode(result)
 
 
 def _rounded(value: float) -> float | None:
-    """Round to seven digits: more of them are no information, and take room on the way."""
+    """Round to seven digits: further ones carry no information, and take room in the answer."""
     return float(f"{value:.7g}") if math.isfinite(value) else None

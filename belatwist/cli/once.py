@@ -1,11 +1,11 @@
-"""``bela once``: every collector a time or two, without the agent."""
+"""``bela once``: it runs every collector once or twice, without the agent."""
 
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -20,6 +20,7 @@ from belatwist.metrics.catalogue import CATALOGUE
 from belatwist.metrics.exposition import exposition
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
+from belatwist.runtime.threads import run_all
 
 DEADLINE = 5.0
 """Seconds after which a collector counts as stuck."""
@@ -29,10 +30,10 @@ PAUSE = 1.0
 
 
 class Collected:
-    """What the collectors have yielded.
+    """What a run of all collectors has yielded.
 
     :ivar samples: in the order of the configuration.
-    :ivar failures: the reasons of those that failed, by their names.
+    :ivar failures: why collectors failed, by their names.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class Collected:
         self.failures: dict[str, str] = {}
 
 
-def collectors(loaded: config.Config) -> list[Collector]:
+def enabled_collectors(loaded: config.Config) -> list[Collector]:
     """Make the collectors that a configuration enables."""
     machine = Machine(
         device_id=loaded.device.id,
@@ -53,53 +54,39 @@ def collectors(loaded: config.Config) -> list[Collector]:
 
 
 def collect(
-    some: Sequence[Collector],
+    collectors: Sequence[Collector],
     wall_ms: WallClock,
     wait: Callable[[float], object],
     deadline: float = DEADLINE,
 ) -> Collected:
-    """Run collectors, and those that yield nothing a second time.
+    """Run collectors, and run those that yield nothing a second time.
 
     :param wait: waits for so many seconds.
-    :param deadline: seconds that all of them have together.
+    :param deadline: seconds that all of them have together, each time.
     """
-    results = _run(some, wall_ms(), deadline)
-    silent = [one for one in some if results[one.name] == []]
+    results = _run(collectors, wall_ms(), deadline)
+    silent = [collector for collector in collectors if results[collector.name] == []]
     if silent:
         wait(PAUSE)
         results.update(_run(silent, wall_ms(), deadline))
     collected = Collected()
     for name, result in results.items():
-        if isinstance(result, str):
-            collected.failures[name] = result
+        if isinstance(result, Exception):
+            collected.failures[name] = str(result) or type(result).__name__
         else:
             collected.samples += result
     return collected
 
 
 def _run(
-    some: Sequence[Collector], now_ms: int, deadline: float
-) -> dict[str, Sequence[Sample] | str]:
-    """Run collectors, each on a thread that can be given up: a dead sensor's read never ends.
+    collectors: Sequence[Collector], now_ms: int, deadline: float
+) -> dict[str, Sequence[Sample] | Exception]:
+    """Run collectors side by side.
 
-    :return: samples, or why there are none, by the names.
+    :return: the samples of each, or why there are none, by the collectors' names.
     """
-    silent = f"no answer within {deadline:g} s"
-    results: dict[str, Sequence[Sample] | str] = {one.name: silent for one in some}
-
-    def run(one: Collector) -> None:
-        try:
-            results[one.name] = one.collect(now_ms)
-        except Exception as error:  # noqa: BLE001 - a collector may raise anything; it is told
-            results[one.name] = str(error) or type(error).__name__
-
-    threads = [threading.Thread(target=run, args=(one,), daemon=True) for one in some]
-    until = time.monotonic() + deadline
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(until - time.monotonic(), 0))
-    return dict(results)
+    results = run_all([partial(one.collect, now_ms) for one in collectors], deadline)
+    return {one.name: result for one, result in zip(collectors, results, strict=True)}
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 import base64
 import http.client
 import json
-import threading
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from belatwist.cli import output
 from belatwist.errors import BelaError
+from belatwist.runtime.threads import run_all
 
 OK, DEGRADED, ERROR, UNKNOWN = range(4)
 """Exit statuses: those of the Nagios plugin guidelines."""
@@ -56,23 +57,12 @@ def fetch(url: str, timeout: float, login: str | None = None) -> tuple[bytes, di
     :return: the answer as it came, and as an object whose ``status`` is one of :data:`STATUS`.
     :raises UnreachableError: when there is none.
     """
-    result: list[tuple[int, bytes] | Exception] = []
-
-    def run() -> None:
-        try:
-            result.append(_get(url, timeout, login))
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            result.append(error)
-
     # A look-up cannot be interrupted, and a trickle of bytes renews the time of a socket.
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if not result or isinstance(result[0], TimeoutError):
+    (answer,) = run_all([partial(_get, url, timeout, login)], timeout)
+    if isinstance(answer, TimeoutError):
         raise UnreachableError(
             f"{url}: no answer within {timeout:g} s: the service hangs, or is not reached"
         )
-    answer = result[0]
     if isinstance(answer, ConnectionRefusedError):
         raise UnreachableError(
             f"{url}: nothing listens there: is the service running"
@@ -80,11 +70,13 @@ def fetch(url: str, timeout: float, login: str | None = None) -> tuple[bytes, di
         )
     if isinstance(answer, OSError):
         raise UnreachableError(f"{url}: cannot be reached: {output.reason(answer)}")
-    if isinstance(answer, Exception):
+    if isinstance(answer, http.client.HTTPException | ValueError):
         raise UnreachableError(
             f"{url}: what answers there does not speak HTTP ({type(answer).__name__}):"
             " is it another program's port?"
         )
+    if isinstance(answer, Exception):
+        raise answer
     code, body = answer
     document = decode(body)
     if document is None and code == http.client.UNAUTHORIZED:

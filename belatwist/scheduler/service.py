@@ -15,8 +15,8 @@ from belatwist.log.events import Event
 from belatwist.log.throttle import FailureLog, kind_of
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
+from belatwist.runtime.threads import Threads, no_answer
 from belatwist.scheduler.jobs import Job, Run
-from belatwist.scheduler.threads import Threads
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -64,8 +64,8 @@ class CollectorScheduler(Service):
     :param session_id: names this run of the agent in the log.
     :param verbose: log every collection and every tick; otherwise only a collector's first
         collection and its failures, because an event that nobody reads costs time as well.
-    :param in_thread: runs a function off the reactor's thread; a :class:`.threads.Threads` by
-        default.
+    :param in_thread: runs a function off the reactor's thread; by default a
+        :class:`~belatwist.runtime.threads.Threads`.
     :param deadline: seconds after which the scheduler abandons a collector that has not answered.
     :ivar jobs: the collectors and their states.
     """
@@ -101,7 +101,7 @@ class CollectorScheduler(Service):
         self._reactor = reactor
         self._wall_ms = wall_ms
         self._sink = sink
-        self._in_thread = in_thread or Threads()
+        self._in_thread = in_thread or Threads("collect")
         self._verbose = verbose
         self._deadline = deadline
         self._timer: IDelayedCall | None = None
@@ -194,7 +194,7 @@ class CollectorScheduler(Service):
         del self._timers[run]
         self._submit(run)
         run.abandoned = True
-        silent = Failure(TimeoutError(f"no answer within {self._deadline:g} s"))
+        silent = Failure(no_answer(self._deadline))
         for job in run.unanswered:
             job.stuck = silent
             job.failed(silent)

@@ -1,0 +1,80 @@
+"""Threads for calls that may hang: a read of a dead sensor, the look-up of a name.
+
+Nothing can interrupt such a call. A caller waits until a deadline and then abandons the thread; it
+is a daemon, so that the process can end without it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+class Threads:
+    """Runs functions off the reactor's thread, as many at a time as there are.
+
+    An idle thread is kept, because waking it costs a fifth of starting one. A thread that hangs is
+    used again as soon as its function returns.
+
+    :param name: names the threads, for the dump of their stacks.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._idle: list[SimpleQueue[Callable[[], None]]] = []
+
+    def __call__(self, function: Callable[[], None]) -> None:
+        """Run a function, which must not raise, on an idle thread or a new one."""
+        try:
+            todo = self._idle.pop()
+        except IndexError:
+            todo = SimpleQueue()
+            _start(self._name, partial(self._serve, todo))
+        todo.put(function)
+
+    def _serve(self, todo: "SimpleQueue[Callable[[], None]]") -> None:
+        while True:
+            todo.get()()
+            # From here on the next function may come.
+            self._idle.append(todo)
+
+
+def run_all(functions: Sequence[Callable[[], Result]], deadline: float) -> list[Result | Exception]:
+    """Run functions side by side and wait for them; for a caller without a reactor.
+
+    :param deadline: seconds that all of them have together.
+    :return: what each function returned or raised, in their order; :func:`no_answer` for one that
+        did not return in time. What it returns later is dropped.
+    """
+    answers: SimpleQueue[tuple[int, Result | Exception]] = SimpleQueue()
+
+    def run(number: int) -> None:
+        try:
+            answers.put((number, functions[number]()))
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            answers.put((number, error))
+
+    until = time.monotonic() + deadline
+    for number in range(len(functions)):
+        _start("call", partial(run, number))
+    results: list[Result | Exception] = [no_answer(deadline)] * len(functions)
+    for _ in functions:
+        try:
+            number, answer = answers.get(timeout=max(until - time.monotonic(), 0))
+        except Empty:
+            break
+        results[number] = answer
+    return results
+
+
+def no_answer(seconds: float) -> TimeoutError:
+    """Make the error of a call that did not return in time."""
+    return TimeoutError(f"no answer within {seconds:g} s")
+
+
+def _start(name: str, function: Callable[[], None]) -> None:
+    threading.Thread(target=function, name=name, daemon=True).start()

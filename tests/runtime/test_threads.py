@@ -1,0 +1,87 @@
+"""Threads for calls that may hang."""
+
+import threading
+from queue import SimpleQueue
+
+from belatwist.runtime.threads import Threads, run_all
+
+TIMEOUT = 20.0
+
+
+def test_a_thread_is_used_again() -> None:
+    """One that has done its work does the next; it is a daemon."""
+    threads = Threads("test")
+    used: SimpleQueue[threading.Thread] = SimpleQueue()
+    for _ in range(3):
+        threads(lambda: used.put(threading.current_thread()))
+        one = used.get(timeout=TIMEOUT)
+        # It is idle a moment after the function has ended.
+        while not threads._idle:
+            pass
+        assert one.daemon
+        assert one.is_alive()
+    threads(lambda: used.put(threading.current_thread()))
+    assert used.get(timeout=TIMEOUT) is one
+
+
+def test_a_thread_that_hangs_is_left_alone() -> None:
+    """What comes meanwhile runs on another; when it returns it is there again."""
+    threads = Threads("test")
+    used: SimpleQueue[threading.Thread] = SimpleQueue()
+    hangs, let_go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        let_go.wait()
+        used.put(threading.current_thread())
+
+    threads(hang)
+    assert hangs.wait(TIMEOUT)
+    threads(lambda: used.put(threading.current_thread()))
+    other = used.get(timeout=TIMEOUT)
+    let_go.set()
+    assert used.get(timeout=TIMEOUT) is not other
+
+
+def test_all_results_in_their_order() -> None:
+    """Whatever returns first; what is raised is a result as well."""
+    first, second = threading.Event(), threading.Event()
+
+    def late() -> str:
+        assert second.wait(TIMEOUT)
+        return "late"
+
+    def broken() -> str:
+        first.set()
+        raise ValueError("broken")
+
+    def last() -> str:
+        assert first.wait(TIMEOUT)
+        second.set()
+        return "last"
+
+    found = run_all([late, broken, last], TIMEOUT)
+    assert [str(one) for one in found] == ["late", "broken", "last"]
+    assert isinstance(found[1], ValueError)
+    assert run_all([], TIMEOUT) == []
+
+
+def test_a_call_that_hangs_is_abandoned() -> None:
+    """The others' results are there; its thread is a daemon, and what it returns is dropped."""
+    used: SimpleQueue[threading.Thread] = SimpleQueue()
+    let_go = threading.Event()
+
+    def hang() -> str:
+        used.put(threading.current_thread())
+        let_go.wait()
+        return "stale"
+
+    stuck, well = run_all([hang, lambda: "well"], 1.0)
+    assert isinstance(stuck, TimeoutError)
+    assert (str(stuck), well) == ("no answer within 1 s", "well")
+    thread = used.get(timeout=TIMEOUT)
+    assert thread.daemon
+    let_go.set()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert isinstance(stuck, TimeoutError)

@@ -137,7 +137,7 @@ class Agent(MultiService):
             self.log,
             version=__version__,
             session_id=self._session_id,
-            path=str(self._store.path),
+            path=str(self._store.database.path),
             pending=self._store.pending,
         )
         for service in self._services:
@@ -155,13 +155,14 @@ class Agent(MultiService):
     @contextmanager
     def _extending(self) -> Iterator[None]:
         """Ask systemd for more time while the database is opened or closed."""
+        database = self._store.database
         database_check = ResponsivenessCheck(
-            self._store.ping, reactor=self._reactor, limit=EXTENSION, progress=self._store.progress
+            database.ping, reactor=self._reactor, limit=EXTENSION, progress=database.progress
         )
 
         def extend() -> None:
-            if self._store.opening is not None:
-                self._notifier.status(f"the database {self._store.opening}")
+            if database.opening is not None:
+                self._notifier.status(f"the database {database.opening}")
             if database_check() is None:
                 self._notifier.extend(EXTENSION)
 
@@ -181,7 +182,7 @@ class Agent(MultiService):
             self._lock_watch.stop()
         with self._extending():
             if self._starting is not None:
-                self._store.interrupt()
+                self._store.database.interrupt()
                 await self._starting
             for service in self.services:
                 if service.running:

@@ -27,6 +27,7 @@ from belatwist.runtime.watchdog import RecencyCheck, ResponsivenessCheck, Watchd
 from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.buffer import WriteBuffer
 from belatwist.store.checkpointer import Checkpointer
+from belatwist.store.database import Database
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload.delivery import Delivery
@@ -57,14 +58,14 @@ def build(
     path = Path(config.storage.path)
     session_id = str(uuid4())
     telemetry = Telemetry()
-    store = SQLiteStore(
+    database = Database(
         path,
         reactor,
         synchronous=config.storage.synchronous,
         cache_mb=config.storage.cache_mb,
         mmap_mb=config.storage.mmap_mb,
-        telemetry=telemetry,
     )
+    store = SQLiteStore(database, telemetry=telemetry)
     machine = Machine(
         device_id=config.device.id,
         procfs=Reader(config.paths.procfs),
@@ -167,10 +168,10 @@ def _register_gauges(
     telemetry: Telemetry, store: SQLiteStore, checkpointer: Checkpointer, timekeeper: Timekeeper
 ) -> None:
     """Let the gauges read the parts that have their values."""
-    telemetry.watch("storage.database_size_bytes", lambda: store.database_bytes)
-    telemetry.watch("storage.wal_size_bytes", lambda: store.wal_bytes)
+    telemetry.watch("storage.database_size_bytes", lambda: store.database.database_bytes)
+    telemetry.watch("storage.wal_size_bytes", lambda: store.database.wal_bytes)
     telemetry.watch(
-        "storage.metrics_pending_upload", lambda: None if store.opening else store.pending
+        "storage.metrics_pending_upload", lambda: None if store.database.opening else store.pending
     )
     telemetry.watch(
         "storage.wal_checkpoint_duration_ms",
@@ -201,17 +202,19 @@ def _health_listener(health: Health, parts: AgentParts, reactor: Any) -> Listene
     def metrics() -> bytes:
         return exposition(parts.telemetry.registry, parts.samples())
 
-    page = Page(reactor, parts.store, parts.samples)
+    page = Page(reactor, parts.store.database, parts.samples)
     endpoint = Endpoint(parts.snapshot, health, metrics, page)
     return Listener(reactor, health.host, health.port, site(endpoint, reactor), "health")
 
 
 def _watchdog(health: Health, parts: AgentParts, notifier: Notifier) -> Watchdog:
     """Make the watchdog, with its checks of the database and the collectors."""
-    reactor, store = parts.reactor, parts.store
+    reactor, database = parts.reactor, parts.store.database
     limit = 0.75 * (notifier.watchdog or 0.0)
     checks: list[Callable[[], str | None]] = [
-        ResponsivenessCheck(store.ping, reactor=reactor, limit=limit, progress=store.progress),
+        ResponsivenessCheck(
+            database.ping, reactor=reactor, limit=limit, progress=database.progress
+        ),
         RecencyCheck(lambda: _last_runs(parts), reactor=reactor, minimum=limit),
     ]
 
@@ -232,7 +235,7 @@ def _maintenance(
     delivering: bool,
 ) -> tuple[Pruner, Checkpointer]:
     checkpointer = Checkpointer(
-        store,
+        store.database,
         reactor=reactor,
         interval=storage.wal_checkpoint_interval,
         limit=storage.wal_checkpoint_size_mb << 20,

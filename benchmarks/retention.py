@@ -47,20 +47,20 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
 
     :param interval: seconds between two ticks that are added; 0 adds none.
     """
-    database = open_store(reactor, path)
-    await database.open(str(uuid4()), wall_ms())
-    stored = await fill(database, samples, start_ms=wall_ms() - samples * 200, interval=10.0)
-    while database.pending:
-        batch = await database.fetch(2500, wall_ms())
-        await database.settle([Settlement(Outcome.ACCEPTED, batch.rows, "", 0)], wall_ms())
-    await database.checkpoint()
+    store = open_store(reactor, path)
+    await store.open(str(uuid4()), wall_ms())
+    stored = await fill(store, samples, start_ms=wall_ms() - samples * 200, interval=10.0)
+    while store.pending:
+        batch = await store.fetch(2500, wall_ms())
+        await store.settle([Settlement(Outcome.ACCEPTED, batch.rows, "", 0)], wall_ms())
+    await store.database.checkpoint()
     ticks = board.ticks(wall_ms(), 0.1)
     waits: list[float] = []
     turns: list[float] = []
 
     async def add() -> None:
         begun = time.monotonic()
-        await database.add(next(ticks))
+        await store.add(next(ticks))
         waits.append(time.monotonic() - begun)
         await deferLater(reactor, interval)
 
@@ -70,10 +70,10 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
         for _ in range(200):
             await add()
     idle, waits[:] = max(waits, default=0.0), []
-    checkpointer = Checkpointer(database, reactor=reactor, interval=3600.0, limit=1 << 40)
+    checkpointer = Checkpointer(store.database, reactor=reactor, interval=3600.0, limit=1 << 40)
     telemetry = Telemetry()
     pruner = Pruner(
-        database,
+        store,
         checkpointer,
         reactor=reactor,
         wall_ms=wall_ms,
@@ -87,10 +87,10 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
         return telemetry.registry.get_sample_value("storage_metrics_pruned_total") or 0.0
 
     written = written_bytes()
-    before = (await database.transact(_size)) + database.wal_bytes
+    before = (await store.database.transact(_size)) + store.database.wal_bytes
     turning.start(0.001)
     pruner.startService()
-    while not pruned() or (await database.transact(_size)) > 1 << 20:
+    while not pruned() or (await store.database.transact(_size)) > 1 << 20:
         await (add() if interval else deferLater(reactor, 0.02))
         if pruned() and interval:
             break  # What is added meanwhile is pending, and fills it again.
@@ -98,8 +98,8 @@ async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[
     turning.stop()
     await checkpointer.stopService()
     written = written_bytes() - written
-    after = await database.transact(_size)
-    await database.close(wall_ms())
+    after = await store.database.transact(_size)
+    await store.close(wall_ms())
     last = checkpointer.last
     return {
         "stored": stored,

@@ -19,6 +19,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from belatwist.scheduler.service import CollectorScheduler
+from belatwist.store.database import Database
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload import ImportClient
 from belatwist.upload.delivery import Delivery
@@ -73,14 +74,14 @@ def measure(plan: Plan) -> list[Row]:
 def open_store(reactor: Any, path: str) -> SQLiteStore:
     """Make a store as the service does by default."""
     settings = Storage()
-    return SQLiteStore(
+    database = Database(
         Path(path),
         reactor,
         synchronous=settings.synchronous,
         cache_mb=settings.cache_mb,
         mmap_mb=settings.mmap_mb,
-        telemetry=Telemetry(),
     )
+    return SQLiteStore(database, telemetry=Telemetry())
 
 
 def open_uploader(

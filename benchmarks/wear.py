@@ -31,6 +31,7 @@ from belatwist.model import Sample
 from belatwist.scheduler.service import CollectorScheduler
 from belatwist.store.buffer import WriteBuffer
 from belatwist.store.checkpointer import Checkpointer
+from belatwist.store.database import Database
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload.policy import Accepted, SendResult
@@ -120,7 +121,7 @@ class Simulated:
     async def _rest(self, store: SQLiteStore) -> None:
         while True:
             before = self._calls
-            await store.ping()
+            await store.database.ping()
             if self._calls == before + 1:  # Nothing has come back but the answer itself.
                 return
 
@@ -229,14 +230,14 @@ async def live(
         stored += len(samples)
         return buffer.add(samples)
 
-    store = SQLiteStore(
+    database = Database(
         Path(path),
         time,
         synchronous=synchronous,
         cache_mb=settings.cache_mb,
         mmap_mb=settings.mmap_mb,
-        telemetry=telemetry,
     )
+    store = SQLiteStore(database, telemetry=telemetry)
     buffer = WriteBuffer(store, seconds=time.seconds, telemetry=telemetry)
     scheduler = CollectorScheduler(
         [
@@ -252,7 +253,7 @@ async def live(
         in_thread=lambda work: work(),
     )
     checkpointer = Checkpointer(
-        store,
+        database,
         reactor=time,
         interval=settings.wal_checkpoint_interval,
         limit=settings.wal_checkpoint_size_mb << 20,
@@ -284,8 +285,8 @@ async def live(
         "samples": stored - counted,
         "deleted": pruned() - deleted,
         **spent,
-        "file": store.database_bytes,
-        "log": store.wal_bytes,
+        "file": store.database.database_bytes,
+        "log": store.database.wal_bytes,
         "pending": store.pending,
     }
     kernel.close()

@@ -12,6 +12,7 @@ from twisted.python import threadpool
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series
 from belatwist.store import Batch, Key, Position, Row, Settlement
+from belatwist.store.database import Database
 from belatwist.store.sqlite import SQLiteStore
 
 T = TypeVar("T")
@@ -56,15 +57,15 @@ def inline_store(
 ) -> SQLiteStore:
     """Make the real store on a real file, without a thread: its Deferreds have already fired."""
     with mock.patch.object(threadpool, "ThreadPool", InlineThreadPool):
-        return SQLiteStore(
+        database = Database(
             path,
             InlineReactor(),
             synchronous="full",
             cache_mb=8,
             mmap_mb=0,
-            telemetry=telemetry or Telemetry(),
             busy_timeout_ms=busy_timeout_ms,
         )
+    return SQLiteStore(database, telemetry=telemetry or Telemetry())
 
 
 class MemoryStore:

@@ -26,6 +26,10 @@ class Store:
     pending = 0
     opening: str | None = None
 
+    @property
+    def database(self) -> "Store":
+        return self
+
     def __init__(self, said: list[str]) -> None:
         self.said = said
 

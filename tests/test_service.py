@@ -347,7 +347,7 @@ def test_a_kill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     stored = query(database, "SELECT count(*) FROM metrics WHERE uploaded = 0")[0][0]
     assert stored > 0
     with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
-        service.expect_event("session")
+        service.expect_event("session.crashed")
         assert service.expect_event("uploaded")["count"] >= stored
         received = get(f"{url}/api/v1/series")
         assert service.stop() == 0

@@ -34,7 +34,7 @@ class Agent(agent.Agent):
 def hang(_number: int, _frame: object) -> None:
     """Keep the thread busy until SIGUSR2."""
     (store,) = stores
-    store._pool.threadpool.callInThread(wait)
+    store.database._pool.threadpool.callInThread(wait)
 
 
 def wait() -> None:

@@ -108,22 +108,22 @@ class AgentParts:
         store, buffer = self.store, self.buffer
         times = buffer.lost_at, self.pruner.lost_at, store.lost_at
         lost = [at for at in times if at is not None]
-        replaced = store.salvaged
+        replaced = store.lifecycle.salvaged
         return StorageState(
-            opening=store.opening,
-            path=str(store.path),
-            database_bytes=store.database_bytes,
-            wal_bytes=store.wal_bytes,
+            opening=store.database.opening,
+            path=str(store.database.path),
+            database_bytes=store.database.database_bytes,
+            wal_bytes=store.database.wal_bytes,
             wal_blocked=self.checkpointer.blocked,
             pending=store.pending,
-            oldest_ms=store.oldest_ms,
+            oldest_ms=store.database.oldest_ms,
             error=buffer.error,
             waiting=buffer.waiting,
             dropped=_count(totals, "storage_metrics_dropped_total"),
             dropped_age=_since(max(lost, default=None), now),
             pruned=_count(totals, "storage_metrics_pruned_total"),
             replaced_as=None if replaced is None else str(replaced.backup_path),
-            replaced_age=_since(store.salvaged_at, now),
+            replaced_age=_since(store.lifecycle.salvaged_at, now),
             lock=str(self.lock.path),
             locked=self.lock.held(),
         )

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from belatwist.store.database import Database
 from belatwist.store.sql.wal import Checkpoint
-from belatwist.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from constantly import NamedConstant
@@ -35,11 +35,11 @@ class Checkpointer(Service):
     name = "write-ahead log"
 
     def __init__(
-        self, store: SQLiteStore, *, reactor: "IReactorTime", interval: float, limit: int
+        self, database: Database, *, reactor: "IReactorTime", interval: float, limit: int
     ) -> None:
         self.last: Checkpoint | None = None
         self.blocked = False
-        self._store = store
+        self._database = database
         self._reactor = reactor
         self._interval = interval
         self._limit = limit
@@ -58,13 +58,13 @@ class Checkpointer(Service):
             interval=self._interval,
             size_limit_mb=_mb(self._limit),
         )
-        self._store.watch(self._look)
+        self._database.watch_writes(self._look)
         self._schedule(self._interval, _REGULAR)
 
     def stopService(self) -> "Deferred[None]":
         """Stop, with a last checkpoint."""
         super().stopService()
-        self._store.watch(None)
+        self._database.watch_writes(None)
         return Deferred.fromCoroutine(self._stopped())
 
     async def _stopped(self) -> None:
@@ -96,7 +96,7 @@ class Checkpointer(Service):
         :return: what was wrong with that, so that it has to be tried again; empty if nothing was.
         """
         try:
-            found = await self._store.checkpoint()
+            found = await self._database.checkpoint()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next checkpoint must come
             self._note("failed", LogLevel.error, "WAL checkpoint failed", _error(error, why))
             return self._trouble
@@ -132,7 +132,7 @@ class Checkpointer(Service):
             self._begin("too large")
 
     def _tell_size(self, level: "NamedConstant", event: str) -> None:
-        wal_bytes = self._store.wal_bytes
+        wal_bytes = self._database.wal_bytes
         self.log.emit(
             level,
             event,

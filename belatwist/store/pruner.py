@@ -77,6 +77,7 @@ class Pruner(Service):
     ) -> None:
         self.lost_at: float | None = None
         self._store = store
+        self._database = store.database
         self._checkpointer = checkpointer
         self._reactor = reactor
         self._wall_ms = wall_ms
@@ -140,7 +141,7 @@ class Pruner(Service):
             self._expired = 0
         if seconds >= self._next_expiry:
             self._next_expiry = seconds + self._expiry_every
-            settlement, before_ms = await self._store.transact(self._expiry.bounds, now)
+            settlement, before_ms = await self._database.transact(self._expiry.bounds, now)
             await self._expire(settlement, before_ms)
             if seconds >= self._next_orphans:
                 self._next_orphans = seconds + ORPHANS_EVERY
@@ -157,11 +158,11 @@ class Pruner(Service):
 
     async def _enforce_size(self) -> None:
         """Delete what there is no room for."""
-        if (await self._size()).used + self._store.wal_bytes <= self._limit:
+        if (await self._size()).used + self._database.wal_bytes <= self._limit:
             return
-        if self._store.wal_bytes:
+        if self._database.wal_bytes:
             await self._checkpointer.run("the database is too large")
-        wal = self._store.wal_bytes
+        wal = self._database.wal_bytes
         why = f"the database is larger than {self._limit >> 20} MiB"
 
         async def delivered() -> bool:
@@ -189,22 +190,23 @@ class Pruner(Service):
 
         :return: whether all of them are deleted.
         """
-        first, last_ms = await self._store.transact(retention.span, settlement)
+        first, last_ms = await self._database.transact(retention.span, settlement)
         after = await self._delete(
             SETTLED,
             why,
             first,
             needed,
-            lambda behind: self._store.transact(
+            lambda behind: self._database.transact(
                 retention.delete_settled, behind, last_ms, settlement
             ),
         )
         if after is not None:
             if after != first:
-                await self._store.transact(retention.note_deleted, after[0])
+                await self._database.transact(retention.note_deleted, after[0])
             return False
         while (
-            await self._store.transact(retention.delete_settlements, settlement) == retention.ROWS
+            await self._database.transact(retention.delete_settlements, settlement)
+            == retention.ROWS
         ):
             await self._pause()
         return True
@@ -217,7 +219,7 @@ class Pruner(Service):
             why,
             MIN_KEY,
             needed,
-            lambda _: self._store.transact(retention.delete_texts, before_ms),
+            lambda _: self._database.transact(retention.delete_texts, before_ms),
         )
 
     async def _delete(
@@ -268,14 +270,14 @@ class Pruner(Service):
 
     async def _delete_orphans(self, before_ms: int) -> None:
         """Delete sessions and series that no sample is of, when there are many."""
-        if not await self._store.transact(retention.needs_cleanup):
+        if not await self._database.transact(retention.needs_cleanup):
             return
         sessions: set[int] = set()
         series: set[int] = set()
         for table in ("samples", "texts"):
             after: Key | None = MIN_KEY
             while after is not None:
-                after = await self._store.transact(
+                after = await self._database.transact(
                     retention.collect_used, table, after, sessions, series
                 )
                 await self._pause()
@@ -283,7 +285,7 @@ class Pruner(Service):
                     return
         for step, kind in (
             (
-                lambda: self._store.transact(retention.delete_sessions, sessions, before_ms),
+                lambda: self._database.transact(retention.delete_sessions, sessions, before_ms),
                 "sessions",
             ),
             (lambda: self._store.delete_series(series), "series"),
@@ -301,14 +303,14 @@ class Pruner(Service):
     async def _vacuum(self) -> None:
         """Give free pages back, when the file is too large or has very many."""
         size = before = await self._size()
-        if size.file + self._store.wal_bytes > self._limit:
+        if size.file + self._database.wal_bytes > self._limit:
             wanted = self._limit - min(self._limit // 20, HEADROOM)
         elif size.free > max(size.file // 4, HEADROOM // 2):
             wanted = size.used + size.used // 20
         else:
             return
         while self.running and size.free and size.file > wanted:
-            await self._store.vacuum(VACUUM_PAGES)
+            await self._database.vacuum(VACUUM_PAGES)
             last, size = size, await self._size()
             if size.file >= last.file:
                 break  # It was made by a program that did not provide for this.
@@ -322,10 +324,10 @@ class Pruner(Service):
             await self._checkpointer.run("the file shrinks")
 
     def _newest(self) -> "Deferred[int]":
-        return self._store.transact(retention.newest_settlement)
+        return self._database.transact(retention.newest_settlement)
 
     def _size(self) -> "Deferred[Size]":
-        return self._store.transact(retention.size)
+        return self._database.transact(retention.size)
 
     def _pause(self) -> "Deferred[None]":
         return deferLater(self._reactor, PAUSE)

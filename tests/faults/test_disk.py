@@ -209,16 +209,16 @@ def test_damaged_while_stopped(damage: Any, least: int, tmp_path: Path) -> None:
     size = database.stat().st_size
     path, url = config(tmp_path, tmp_path)
     with Twistd("bela", "--config", str(path), "--with-receiver", cwd=tmp_path) as service:
-        begun = service.expect_event("a new database is begun")
+        begun = service.expect_event("database.replaced")
         until_delivered(service)
         count, twice = received(url)
         assert service.stop() == 0
     assert begun["level"] == "WARN"
-    assert Path(begun["aside"]).stat().st_size == size
+    assert Path(begun["backup_path"]).stat().st_size == size
     found = rows(database)
     old = {row[:3] for row in found if row[1] == "old.value"}
     assert old <= before
-    assert len(old) == begun["carried"] >= least
+    assert len(old) == begun["recovered"] >= least
     assert {row[3] for row in found if row[1] == "old.value"} == {1}
     assert (twice, count >= len(old)) == (0, True)
     assert query(database, "PRAGMA integrity_check") == [("ok",)]
@@ -241,7 +241,7 @@ def test_damaged_while_running(tmp_path: Path) -> None:
             overwrite(database, [middle[len(middle) // 3], middle[len(middle) // 2]])
             with connection:  # So that the service reads its pages again.
                 connection.execute("UPDATE schema_version SET applied_at = 'later'")
-        begun = service.expect_event("a new database is begun")
+        begun = service.expect_event("database.replaced")
         port = url.rpartition(":")[2]
         with Twistd("bela-receiver", "--port", port, cwd=tmp_path) as receiver:
             receiver.expect("(receiver)")
@@ -252,7 +252,7 @@ def test_damaged_while_running(tmp_path: Path) -> None:
         total = collected(service)
     found = rows(database)
     old = {row[:3] for row in found if row[1] == "old.value"}
-    aside = Path(begun["aside"])
+    aside = Path(begun["backup_path"])
     assert old <= before
     assert len(old) >= 4600
     assert (twice, count >= len(old)) == (0, True)

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.metrics.telemetry import Telemetry
+from belatwist.store.database import Database
 from belatwist.store.sqlite import SQLiteStore
 from tests.fakes import inline_store
 from tests.store.databases import reading
@@ -35,9 +36,8 @@ def counted(telemetry: Telemetry, name: str) -> float:
 
 def threaded(path: Path, telemetry: Telemetry | None = None) -> SQLiteStore:
     """Make a store as the agent does: on the reactor, with a thread."""
-    return SQLiteStore(
-        path, reactor, synchronous="full", cache_mb=8, mmap_mb=0, telemetry=telemetry or Telemetry()
-    )
+    database = Database(path, reactor, synchronous="full", cache_mb=8, mmap_mb=0)
+    return SQLiteStore(database, telemetry=telemetry or Telemetry())
 
 
 class InFolder(SynchronousTestCase):

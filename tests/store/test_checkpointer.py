@@ -59,7 +59,9 @@ class CheckpointerTests(InFolder):
 
     def start(self, interval: float = HOUR, limit: int = 1 << 30) -> Checkpointer:
         """Start; it is stopped after the test."""
-        service = Checkpointer(self.store, reactor=self.clock, interval=interval, limit=limit)
+        service = Checkpointer(
+            self.store.database, reactor=self.clock, interval=interval, limit=limit
+        )
         service.startService()
         self.addCleanup(self.stop, service)
         return service
@@ -223,15 +225,17 @@ class CheckpointerTests(InFolder):
 
     def test_waiting_for_a_lock_is_as_before(self) -> None:
         """A checkpoint waits for nobody, but a write does so again afterwards."""
-        self.successResultOf(self.store.checkpoint())
-        timeout = self.store.transact(lambda c: c.execute("PRAGMA busy_timeout").fetchone()[0])
+        self.successResultOf(self.store.database.checkpoint())
+        timeout = self.store.database.transact(
+            lambda c: c.execute("PRAGMA busy_timeout").fetchone()[0]
+        )
         assert self.successResultOf(timeout) == 5000
 
     def test_it_fails(self) -> None:
         """A disk that fails is said once, and the next one comes soon."""
         service = self.start()
         broken = sqlite3.OperationalError("disk I/O error")
-        with mock.patch.object(self.store, "checkpoint", side_effect=lambda: fail(broken)):
+        with mock.patch.object(self.store.database, "checkpoint", side_effect=lambda: fail(broken)):
             self.clock.advance(HOUR)
             self.clock.advance(RETRY)
         said = {
@@ -248,7 +252,9 @@ class CheckpointerTests(InFolder):
     def test_it_fails_in_a_way_of_its_own(self) -> None:
         """What is not the disk's doing is said with where it came from."""
         self.start()
-        with mock.patch.object(self.store, "checkpoint", side_effect=lambda: fail(ValueError("x"))):
+        with mock.patch.object(
+            self.store.database, "checkpoint", side_effect=lambda: fail(ValueError("x"))
+        ):
             self.clock.advance(HOUR)
         (failure,) = self.flushLoggedErrors(ValueError)
         assert self.logged("WAL checkpoint failed")[0][1]["error_type"] == "ValueError"
@@ -263,7 +269,7 @@ class CheckpointerTests(InFolder):
         self.fill(1000)
         self.clock.advance(HOUR)
         broken = sqlite3.OperationalError("disk I/O error")
-        with mock.patch.object(self.store, "checkpoint", side_effect=lambda: fail(broken)):
+        with mock.patch.object(self.store.database, "checkpoint", side_effect=lambda: fail(broken)):
             self.clock.advance(RETRY)
         self.clock.advance(2 * RETRY)
         assert self.levels("WAL checkpoint failed") == [LogLevel.error]
@@ -273,10 +279,10 @@ class CheckpointerTests(InFolder):
         """Whoever asks for one while one is under way waits for that one."""
         service = self.start()
         under_way: Deferred[wal.Checkpoint] = Deferred()
-        with mock.patch.object(self.store, "checkpoint", return_value=under_way):
+        with mock.patch.object(self.store.database, "checkpoint", return_value=under_way):
             self.clock.advance(HOUR)
             waiting = Deferred.fromCoroutine(service.run("asked"))
-            self.store.wal_bytes = 1 << 40
+            self.store.database.wal_bytes = 1 << 40
             self.fill()
         self.assertNoResult(waiting)
         under_way.callback(wal.Checkpoint(1.0, 10, 0, False, 1, 1))
@@ -297,7 +303,7 @@ class CheckpointerTests(InFolder):
         """And does its own after it."""
         service = self.start()
         under_way: Deferred[wal.Checkpoint] = Deferred()
-        with mock.patch.object(self.store, "checkpoint", return_value=under_way):
+        with mock.patch.object(self.store.database, "checkpoint", return_value=under_way):
             self.clock.advance(HOUR)
             stopping = service.stopService()
         self.assertNoResult(stopping)
@@ -323,7 +329,7 @@ def test_a_reader_does_not_hold_up_collection(tmp_path: Path) -> Steps:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM samples").fetchall() == [(1,)]
         yield store.add([sample(LOAD, 2, 1)])
-        service = Checkpointer(store, reactor=reactor, interval=HOUR, limit=1)
+        service = Checkpointer(store.database, reactor=reactor, interval=HOUR, limit=1)
         service.startService()
         adding = [store.add([sample(LOAD, ms, 1)]) for ms in range(3, 20)]
         yield gatherResults(adding)

@@ -49,7 +49,7 @@ def noted(store: SQLiteStore, seen: list[str | None], function: Callable[..., An
     """Make a function note what the store says while it runs."""
 
     def noting(*args: Any, **kw: Any) -> Any:
-        seen.append(store.opening)
+        seen.append(store.database.opening)
         return function(*args, **kw)
 
     return noting
@@ -69,11 +69,11 @@ class OpeningTests(InFolder):
         function = getattr(module, name)
         with mock.patch.object(module, name, noted(self.store, self.seen, function)):
             self.successResultOf(opening(self.store))
-        return self.store.opening
+        return self.store.database.opening
 
     def test_a_new_one(self) -> None:
         """It is being opened, then checked, and then there is nothing to be said."""
-        self.assertEqual(self.store.opening, "is being opened")
+        self.assertEqual(self.store.database.opening, "is being opened")
         self.assertIsNone(self.open(schema, "create"))
         self.assertEqual(self.seen, ["is being opened"])
 
@@ -93,12 +93,12 @@ class OpeningTests(InFolder):
     def test_it_is_replaced(self) -> None:
         """Once that is over it says when it was, and what became of it."""
         self.path.write_bytes(overwritten(1))
-        self.store._reactor.advance(7)
+        self.store.database._reactor.advance(7)
         self.assertIsNone(self.open(replacement, "replace"))
         self.assertEqual(self.seen, ["is being replaced, it was damaged"])
-        self.assertEqual(self.store.salvaged_at, 7)
-        assert self.store.salvaged is not None
-        self.assertEqual(self.store.salvaged.recovered, self.store.pending)
+        self.assertEqual(self.store.lifecycle.salvaged_at, 7)
+        assert self.store.lifecycle.salvaged is not None
+        self.assertEqual(self.store.lifecycle.salvaged.recovered, self.store.pending)
 
     def test_it_is_replaced_while_running(self) -> None:
         """The same holds then."""
@@ -114,13 +114,13 @@ class OpeningTests(InFolder):
         with mock.patch.object(
             replacement, "replace", noted(self.store, self.seen, replacement.replace)
         ):
-            self.failureResultOf(self.store.transact(fails), sqlite3.DatabaseError)
+            self.failureResultOf(self.store.database.transact(fails), sqlite3.DatabaseError)
         self.assertEqual(self.seen, ["is being replaced, it was damaged"])
-        self.assertIsNone(self.store.opening)
-        self.assertIsNotNone(self.store.salvaged)
-        self.assertEqual(self.store.database_bytes, self.path.stat().st_size)
+        self.assertIsNone(self.store.database.opening)
+        self.assertIsNotNone(self.store.lifecycle.salvaged)
+        self.assertEqual(self.store.database.database_bytes, self.path.stat().st_size)
         ((oldest,),) = query(self.path, "SELECT min(timestamp_ms) FROM samples")
-        self.assertEqual(self.store.oldest_ms, oldest)
+        self.assertEqual(self.store.database.oldest_ms, oldest)
 
 
 class SizesTests(InFolder):
@@ -129,29 +129,31 @@ class SizesTests(InFolder):
     def test_from_start_to_end(self) -> None:
         """They are right after each change, a start on what is there included."""
         store = self.opened(self.path)
-        self.assertIsNone(store.oldest_ms)
+        self.assertIsNone(store.database.oldest_ms)
         self.successResultOf(store.add([sample(LOAD, 500 + ms, ms) for ms in range(5000)]))
-        self.assertEqual(store.oldest_ms, 500)
-        self.assertEqual(store.wal_bytes, wal.size(self.path))
-        self.assertGreater(store.wal_bytes, 100_000)
+        self.assertEqual(store.database.oldest_ms, 500)
+        self.assertEqual(store.database.wal_bytes, wal.size(self.path))
+        self.assertGreater(store.database.wal_bytes, 100_000)
         self.successResultOf(store.add([sample(LOAD, 400, 1)]))
-        self.assertEqual(store.oldest_ms, 400)
-        self.successResultOf(store.checkpoint())
-        self.assertEqual((store.wal_bytes, store.database_bytes), (0, self.path.stat().st_size))
+        self.assertEqual(store.database.oldest_ms, 400)
+        self.successResultOf(store.database.checkpoint())
+        self.assertEqual(
+            (store.database.wal_bytes, store.database.database_bytes), (0, self.path.stat().st_size)
+        )
         rows = self.successResultOf(store.fetch(10_000, suite.EVER)).rows
         self.successResultOf(store.settle([accept(rows)], 9))
-        self.assertEqual(store.oldest_ms, 400)
-        self.successResultOf(store.transact(lambda c: c.execute("DELETE FROM samples")))
-        self.assertIsNone(store.oldest_ms)
-        self.successResultOf(store.vacuum(1000))
-        self.successResultOf(store.checkpoint())
-        self.assertEqual(store.database_bytes, self.path.stat().st_size)
-        self.assertLess(store.database_bytes, 100_000)
+        self.assertEqual(store.database.oldest_ms, 400)
+        self.successResultOf(store.database.transact(lambda c: c.execute("DELETE FROM samples")))
+        self.assertIsNone(store.database.oldest_ms)
+        self.successResultOf(store.database.vacuum(1000))
+        self.successResultOf(store.database.checkpoint())
+        self.assertEqual(store.database.database_bytes, self.path.stat().st_size)
+        self.assertLess(store.database.database_bytes, 100_000)
         self.successResultOf(store.add([sample(CORE, 700, 1)]))
         self.close(store)
         again = self.opened(self.path, "s2")
-        self.assertEqual((again.oldest_ms, again.pending), (700, 1))
-        self.assertEqual(again.database_bytes, self.path.stat().st_size)
+        self.assertEqual((again.database.oldest_ms, again.pending), (700, 1))
+        self.assertEqual(again.database.database_bytes, self.path.stat().st_size)
 
     def test_what_is_rolled_back_does_not_count(self) -> None:
         """A transaction that fails leaves them as they were."""
@@ -159,7 +161,7 @@ class SizesTests(InFolder):
         self.successResultOf(store.add([sample(LOAD, 500, 1)]))
         adding = store.add([sample(LOAD, 1, 1), sample(LOAD, 2**70, 1)])
         self.failureResultOf(adding, OverflowError)
-        self.assertEqual(store.oldest_ms, 500)
+        self.assertEqual(store.database.oldest_ms, 500)
 
 
 class TelemetryTests(InFolder):
@@ -186,8 +188,8 @@ class TelemetryTests(InFolder):
         self.assertEqual(timed(), (2, 1))
         self.successResultOf(store.settle([accept(batch.rows)], 9))
         self.assertEqual(timed(), (2, 2))
-        self.successResultOf(store.transact(lambda _: None))
-        self.successResultOf(store.checkpoint())
+        self.successResultOf(store.database.transact(lambda _: None))
+        self.successResultOf(store.database.checkpoint())
         self.failureResultOf(store.add([sample(LOAD, 2**70, 1)]), OverflowError)
         self.assertEqual(timed(), (2, 2))
         self.assertGreater(counted(telemetry, "storage_write_duration_seconds_sum"), 0)
@@ -200,14 +202,16 @@ class LeavingTests(InFolder):
         """Open it; it must be left, and be closed without a session."""
         with Captured() as log:
             self.successResultOf(opening(store))
-        (text,) = [t for t in log.texts(LogLevel.info) if t.startswith("the start is ended")]
-        self.assertIn(f"while the database {store.opening}; the next one goes on", text)
+        (text,) = [t for t in log.texts(LogLevel.info) if t.startswith("Startup interrupted")]
+        self.assertIn(
+            f"while the database {store.database.opening}; it resumes at the next start", text
+        )
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(store.close(2))), False)
 
     def test_before_anything(self) -> None:
         """A start that is over before it has begun leaves a database without a session."""
         store = inline_store(self.path)
-        store.interrupt()
+        store.database.interrupt()
         self.left(store)
         self.assertEqual(sessions(self.path), {})
 
@@ -218,14 +222,14 @@ class LeavingTests(InFolder):
         listed = DamagedReader.count_indexed
 
         def stopping(one: DamagedReader) -> int | None:
-            store.interrupt()
+            store.database.interrupt()
             return listed(one)
 
         store = inline_store(self.path)
         with mock.patch.object(DamagedReader, "count_indexed", stopping):
             self.left(store)
-        self.assertEqual(store.opening, "is being replaced, it was damaged")
-        self.assertIsNone(store.salvaged)
+        self.assertEqual(store.database.opening, "is being replaced, it was damaged")
+        self.assertIsNone(store.lifecycle.salvaged)
         self.assertEqual(self.path.read_bytes(), before)
         self.assertEqual([one.name for one in self.folder.iterdir()], ["metrics.db"])
         self.assertEqual(self.opened(self.path, "s2").pending, 8000)
@@ -237,7 +241,7 @@ class LeavingTests(InFolder):
 
         def opened(path: Path, mode: str = "r", *args: Any) -> Any:
             if (path, mode) == (self.path, "rb"):
-                store.interrupt()
+                store.database.interrupt()
             return read(path, mode, *args)
 
         store = inline_store(self.path)
@@ -254,7 +258,7 @@ class LeavingTests(InFolder):
         listed = DamagedReader.count_indexed
 
         def stopping(one: DamagedReader) -> int | None:
-            store.interrupt()
+            store.database.interrupt()
             return listed(one)
 
         def fails(cursor: Any) -> None:
@@ -267,25 +271,25 @@ class LeavingTests(InFolder):
             raise error
 
         with mock.patch.object(DamagedReader, "count_indexed", stopping), Captured() as log:
-            self.failureResultOf(store.transact(fails), sqlite3.DatabaseError)
-        self.assertIn("the next start does that", log.texts(LogLevel.info)[-1])
-        self.assertIsNone(store.salvaged)
-        self.assertIsNone(store.opening)
+            self.failureResultOf(store.database.transact(fails), sqlite3.DatabaseError)
+        self.assertIn("it resumes at the next start", log.texts(LogLevel.info)[-1])
+        self.assertIsNone(store.lifecycle.salvaged)
+        self.assertIsNone(store.database.opening)
         # It is met again: nothing more is begun, now that the agent is to stop.
-        self.failureResultOf(store.transact(fails), sqlite3.DatabaseError)
+        self.failureResultOf(store.database.transact(fails), sqlite3.DatabaseError)
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(store.close(5))), False)
         self._open.remove(store)
         self.assertEqual(sessions(self.path)["s2"], ("active", None))
         again = self.opened(self.path, "s3")
-        self.assertIsNotNone(again.salvaged)
+        self.assertIsNotNone(again.lifecycle.salvaged)
         self.assertGreater(again.pending, 7000)
 
     def test_stopping_in_order(self) -> None:
         """What is not at anything long is not disturbed."""
         store = self.opened(self.path)
-        store.interrupt()
+        store.database.interrupt()
         self.assertEqual(self.successResultOf(store.add([sample(LOAD, 1, 1)])), 1)
-        self.successResultOf(store.checkpoint())
+        self.successResultOf(store.database.checkpoint())
         self.close(store, 5)
         self.assertEqual(sessions(self.path), {"s1": ("completed", 5)})
 
@@ -329,13 +333,13 @@ def test_the_check_at_the_start_is_left(tmp_path: Path) -> Steps:
         starting = opening(store)
         while not begun.is_set():
             yield deferLater(reactor, 0)
-        assert store.opening == "is being checked"
-        while store.progress() is None:
+        assert store.database.opening == "is being checked"
+        while store.database.progress() is None:
             yield deferLater(reactor, 0)
-        store.interrupt()
+        store.database.interrupt()
         yield starting
-    assert store.opening == "is being checked"
-    assert store.progress() is None
+    assert store.database.opening == "is being checked"
+    assert store.database.progress() is None
     yield Deferred.fromCoroutine(store.close(5))
     assert sessions(path)["s1"][0] == "active"
     again = threaded(path)
@@ -358,7 +362,7 @@ def test_sqlite_leaves_its_own_check(tmp_path: Path) -> Steps:
     interrupted = StepMonitor.interrupted
 
     def looked(monitor: StepMonitor) -> bool:
-        if store.opening == "is being checked":
+        if store.database.opening == "is being checked":
             begun.set()
             waited_for(go_on)
         return interrupted(monitor)
@@ -372,10 +376,10 @@ def test_sqlite_leaves_its_own_check(tmp_path: Path) -> Steps:
         while not begun.is_set():
             assert not starting.called
             yield deferLater(reactor, 0)
-        store.interrupt()
+        store.database.interrupt()
         go_on.set()
         yield starting
-        assert (store.opening, store.salvaged) == ("is being checked", None)
+        assert (store.database.opening, store.lifecycle.salvaged) == ("is being checked", None)
         yield Deferred.fromCoroutine(store.close(5))
     assert sessions(path)["s1"][0] == "active"
     assert [one.name for one in tmp_path.iterdir()] == ["metrics.db"]
@@ -388,13 +392,13 @@ def test_a_ping_waits_for_its_turn(tmp_path: Path) -> Steps:
     """
     store = threaded(tmp_path / "metrics.db")
     yield opening(store)
-    yield store.ping()
+    yield store.database.ping()
     release = threading.Event()
-    blocking = store.transact(lambda _: waited_for(release))
-    ping = store.ping()
+    blocking = store.database.transact(lambda _: waited_for(release))
+    ping = store.database.ping()
     yield deferLater(reactor, 0.02)
     assert not ping.called
-    assert store.progress() is None
+    assert store.database.progress() is None
     release.set()
     yield blocking
     assert (yield ping) is None
@@ -414,17 +418,17 @@ def test_progress_of_a_checkpoint(tmp_path: Path) -> Steps:
         return wal.Checkpoint(1.0, 0, 0, False, 0, 0)
 
     with mock.patch.object(wal, "checkpoint", hanging):
-        checkpoint = store.checkpoint()
+        checkpoint = store.database.checkpoint()
         while not begun.is_set():
             yield deferLater(reactor, 0)
         yield deferLater(reactor, 0.02)
-        first = store.progress()
+        first = store.database.progress()
         assert first is not None
         yield deferLater(reactor, 0.02)
-        assert store.progress() == first
+        assert store.database.progress() == first
         release.set()
         yield checkpoint
-    assert store.progress() is None
+    assert store.database.progress() is None
     yield Deferred.fromCoroutine(store.close(5))
 
 

@@ -58,7 +58,7 @@ class PrunerTests(InFolder):
     def start(self, *, keep: float = KEEP, limit: int = 1 << 40) -> Pruner:
         """Start; it is stopped after the test."""
         self.checkpointer = Checkpointer(
-            self.store, reactor=self.clock, interval=1e9, limit=1 << 40
+            self.store.database, reactor=self.clock, interval=1e9, limit=1 << 40
         )
         self.telemetry = Telemetry()
         service = Pruner(
@@ -113,7 +113,7 @@ class PrunerTests(InFolder):
 
     def size(self) -> Size:
         """Return the database's size."""
-        return self.successResultOf(self.store.transact(retention.size))
+        return self.successResultOf(self.store.database.transact(retention.size))
 
     def texts(self, level: NamedConstant = LogLevel.info) -> list[str]:
         """Return what was logged of deletions."""
@@ -213,7 +213,7 @@ class PrunerTests(InFolder):
         """Fill the database, half of it settled, and return the bytes that it uses."""
         self.add(40_000)
         self.settle(20_000)
-        self.successResultOf(self.store.checkpoint())
+        self.successResultOf(self.store.database.checkpoint())
         return self.size().used
 
     def test_delivered_samples_make_room(self) -> None:
@@ -303,7 +303,7 @@ class PrunerTests(InFolder):
             other.executescript("CREATE TABLE x (y); INSERT INTO x VALUES (zeroblob(5000000));"
                                 "DROP TABLE x;")  # fmt: skip
         self.add(1)
-        self.assertTrue(self.store.wal_bytes > 5_000_000)
+        self.assertTrue(self.store.database.wal_bytes > 5_000_000)
         self.start(limit=limit)
         self.work()
         self.assertEqual(self.counts(), (0, 21_001))
@@ -354,7 +354,7 @@ class PrunerTests(InFolder):
         self.add(10)
         self.settle(10)
         broken: Callable[..., Any] = lambda *_: fail(sqlite3.OperationalError("disk I/O error"))  # noqa: E731
-        with mock.patch.object(self.store, "transact", broken):
+        with mock.patch.object(self.store.database, "transact", broken):
             self.wait(KEEP + 60)
         self.assertEqual(
             self.log.texts(LogLevel.error),
@@ -424,11 +424,11 @@ def test_what_makes_room(
             if meant := batches[0].rows[first : first + count]:
                 store.settle([accept(meant)], 1000)
         sizes: list[Size] = []
-        store.checkpoint()
-        store.transact(retention.size).addCallback(sizes.append)
+        store.database.checkpoint()
+        store.database.transact(retention.size).addCallback(sizes.append)
         limit = round(sizes[0].used * share)
         settled, pending = keys(path, _BY_TIME), keys(path, _BY_PRIORITY)
-        checkpointer = Checkpointer(store, reactor=clock, interval=1e9, limit=1 << 40)
+        checkpointer = Checkpointer(store.database, reactor=clock, interval=1e9, limit=1 << 40)
         telemetry = Telemetry()
         service = Pruner(
             store,
@@ -442,7 +442,7 @@ def test_what_makes_room(
         )
         service.startService()
         clock.pump([0.0] * 5000)
-        store.transact(retention.size).addCallback(sizes.append)
+        store.database.transact(retention.size).addCallback(sizes.append)
         left, waiting = keys(path, _BY_TIME), keys(path, _BY_PRIORITY)
         assert left == settled[len(settled) - len(left) :]
         assert waiting == pending[len(pending) - len(waiting) :]
@@ -461,17 +461,18 @@ def test_what_makes_room(
         Deferred.fromCoroutine(store.close(2000))
 
 
-class _Watched(SQLiteStore):
-    """Says in which order its pieces of work were done."""
+def pieces(store: SQLiteStore) -> list[str]:
+    """Return a list that is filled with the store's pieces of work, in the order they are done."""
+    done: list[str] = []
+    commit = store.database.commit
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        super().__init__(*args, **kw)
-        self.done: list[str] = []
-
-    def _transact(self, connection: Any, function: Callable[..., Any], *args: Any) -> Any:
-        result = super()._transact(connection, function, *args)
-        self.done.append("add" if function == self._insert else "maintenance")
+    def noted(connection: Any, function: Callable[..., Any], *args: Any) -> Any:
+        result = commit(connection, function, *args)
+        done.append("add" if function == store._insert else "maintenance")
         return result
+
+    store.database.commit = noted  # type: ignore[method-assign]
+    return done
 
 
 @pytest_twisted.inlineCallbacks
@@ -481,12 +482,13 @@ def test_adding_waits_for_one_piece_at_most(tmp_path: Path) -> Steps:
     """
     path = tmp_path / "metrics.db"
     telemetry = Telemetry()
-    store = _Watched(path, reactor, synchronous="full", cache_mb=8, mmap_mb=0, telemetry=telemetry)
+    store = threaded(path, telemetry)
+    done = pieces(store)
     yield Deferred.fromCoroutine(store.open("s1", 1000))
     yield store.add([sample(LOAD, ms, ms) for ms in range(40_000)])
     batch = yield store.fetch(40_000, EVER)
     yield store.settle([accept(batch.rows)], 1000)
-    checkpointer = Checkpointer(store, reactor=reactor, interval=1e9, limit=1 << 40)
+    checkpointer = Checkpointer(store.database, reactor=reactor, interval=1e9, limit=1 << 40)
     service = Pruner(
         store,
         checkpointer,
@@ -505,10 +507,10 @@ def test_adding_waits_for_one_piece_at_most(tmp_path: Path) -> Steps:
         service.startService()
         ms = 50_000
         while not any(" settled samples deleted" in text for text in log.texts(LogLevel.info)):
-            before = len(store.done)
+            before = len(done)
             ms += 1
             yield store.add([sample(LOAD, ms, 0)])
-            since = store.done[before:]
+            since = done[before:]
             assert since.index("add") <= 1
             yield deferLater(reactor, 0)
         yield service.stopService()
@@ -526,7 +528,7 @@ def test_everything_together(tmp_path: Path) -> Steps:
     path = tmp_path / "metrics.db"
     store = threaded(path)
     yield Deferred.fromCoroutine(store.open("s1", 1000))
-    checkpointer = Checkpointer(store, reactor=reactor, interval=1e9, limit=100_000)
+    checkpointer = Checkpointer(store.database, reactor=reactor, interval=1e9, limit=100_000)
     checkpointer.startService()
     limit = 600_000
     with mock.patch.object(pruner, "SIZE_EVERY", 0.01), mock.patch.object(pruner, "PAUSE", 0.0):

@@ -85,14 +85,14 @@ class LifeTests(InFolder):
         """What was read is marked by one statement; after a write, one by one. Reading is none."""
         store = self.opened(self.path)
         statements: list[str] = []
-        (connection,) = store._pool.connections.values()
+        (connection,) = store.database._pool.connections.values()
         connection.set_trace_callback(statements.append)
         for newest in (False, True):
             for written in (False, True):
                 self.successResultOf(store.add([sample(LOAD, ms, 1) for ms in (1, 2, 3)]))
                 fetched = store.fetch_newest(3, 9) if newest else store.fetch(3, 9)
                 batch = self.successResultOf(fetched)
-                self.successResultOf(store.transact(queries.count_pending))
+                self.successResultOf(store.database.transact(queries.count_pending))
                 if written:
                     self.successResultOf(store.add([sample(LOAD, 9, 1)]))
                 statements.clear()
@@ -100,7 +100,9 @@ class LifeTests(InFolder):
                 self.successResultOf(store.settle([settlement], 9))
                 marks = sum("UPDATE samples" in one for one in statements)
                 self.assertEqual(marks, 3 if written else 1)
-                self.successResultOf(store.transact(lambda c: c.execute("DELETE FROM samples")))
+                self.successResultOf(
+                    store.database.transact(lambda c: c.execute("DELETE FROM samples"))
+                )
 
     def test_closing(self) -> None:
         """Closing completes the session and leaves one file, without a log beside it."""
@@ -141,7 +143,9 @@ class LifeTests(InFolder):
             again = self.opened(crashed, "s2", 9000)
         self.assertEqual(again.pending, 2)
         self.assertEqual(sessions(crashed), {"s1": ("failed", 1600), "s2": ("active", None)})
-        self.assertEqual(log.texts(LogLevel.warn), ["session s1 did not end: it is marked failed"])
+        self.assertEqual(
+            log.texts(LogLevel.warn), ["Session s1 did not end and is marked as failed"]
+        )
 
     def test_settling_is_on_disk(self) -> None:
         """Another program sees a settlement as soon as it is settled."""
@@ -215,7 +219,7 @@ class FailingTransactionTests(InFolder):
             seen.append(cursor)
             raise sqlite3.OperationalError("database is locked")
 
-        self.failureResultOf(self.store.transact(fails), sqlite3.OperationalError)
+        self.failureResultOf(self.store.database.transact(fails), sqlite3.OperationalError)
         with self.assertRaisesRegex(sqlite3.ProgrammingError, "closed cursor"):
             seen[0].fetchone()
 
@@ -262,7 +266,9 @@ class FailingTransactionTests(InFolder):
         self.successResultOf(self.store.add([sample(LOAD, ms, ms) for ms in (2, 4)]))
         batch = self.successResultOf(self.store.fetch(9, suite.EVER))
         self.successResultOf(self.store.add([sample(LOAD, 3, 3)]))
-        gone = self.store.transact(lambda c: c.execute("DELETE FROM samples WHERE value = 4"))
+        gone = self.store.database.transact(
+            lambda c: c.execute("DELETE FROM samples WHERE value = 4")
+        )
         self.successResultOf(gone)
         settlement = replace(accept(batch.rows), as_of=batch.as_of)
         self.successResultOf(self.store.settle([settlement], 9))

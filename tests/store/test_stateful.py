@@ -135,9 +135,9 @@ class StoreMachine(RuleBasedStateMachine):
         """Do something; where its commit is to fail, it is done again, as the buffer does."""
         if self.fail_next:
             self.fail_next = False
-            ((number, one),) = self.store._pool.connections.items()
+            ((number, one),) = self.store.database._pool.connections.items()
             failing = one if isinstance(one, Failing) else Failing(one)
-            self.store._pool.connections[number] = failing
+            self.store.database._pool.connections[number] = failing
             failing.fail = True
             try:
                 result(call())
@@ -333,13 +333,13 @@ class StoreMachine(RuleBasedStateMachine):
     def rows_of(self, era: int) -> int:
         """Count an era's pending samples in the database."""
         sql = "SELECT count(*) FROM samples WHERE era = ? AND checkpoint_id IS NULL"
-        found = result(self.store.transact(lambda c: c.execute(sql, (era,)).fetchone()))
+        found = result(self.store.database.transact(lambda c: c.execute(sql, (era,)).fetchone()))
         return int(found[0])
 
     def eras_in_database(self) -> list[tuple[bool, int | None]]:
         """Read whether each era is closed, and into which one its samples are to go."""
         sql = "SELECT synchronised, moves_to FROM clock_eras ORDER BY number"
-        rows = result(self.store.transact(lambda c: c.execute(sql).fetchall()))
+        rows = result(self.store.database.transact(lambda c: c.execute(sql).fetchall()))
         return [(bool(closed), to) for closed, to in rows]
 
     @rule()
@@ -364,13 +364,15 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def prune_settled(self) -> None:
         """What was delivered is old enough."""
-        checkpoint = result(self.store.transact(retention.newest_settlement))
-        key, last = result(self.store.transact(retention.span, checkpoint))
+        database = self.store.database
+        settlement = result(database.transact(retention.newest_settlement))
+        key, last = result(database.transact(retention.span, settlement))
         while key is not None:
             after = key
-            deleted = result(self.store.transact(retention.delete_settled, after, last, checkpoint))
+            call = database.transact(retention.delete_settled, after, last, settlement)
+            deleted = result(call)
             key = deleted.after
-        while result(self.store.transact(retention.delete_settlements, checkpoint)) == ROWS:
+        while result(database.transact(retention.delete_settlements, settlement)) == ROWS:
             pass
         self.known = {k: v for k, v in self.known.items() if not v.outcome}
 
@@ -378,9 +380,9 @@ class StoreMachine(RuleBasedStateMachine):
     def restart(self, crash: bool, boot: str, step: int) -> None:
         """The agent ends, in order or not, and starts, in the same boot or another."""
         if crash:
-            for one in self.store._pool.connections.values():
+            for one in self.store.database._pool.connections.values():
                 one.close()
-            self.store._pool.connections.clear()
+            self.store.database._pool.connections.clear()
         else:
             result(Deferred.fromCoroutine(self.store.close(BASE)))
         self.boot, self.offset, self.fail_next = boot, self.offset + step, False
@@ -390,9 +392,11 @@ class StoreMachine(RuleBasedStateMachine):
     def salvage(self) -> None:
         """The database is replaced. All of it can be read, so nothing that is pending goes."""
         before = self.store.pending
-        result(Deferred.fromCoroutine(self.store._replace(sqlite3.DatabaseError("told to"))))
-        assert self.store.salvaged is not None
-        assert self.store.salvaged.recovered == before
+        result(
+            Deferred.fromCoroutine(self.store.lifecycle._replace(sqlite3.DatabaseError("told to")))
+        )
+        assert self.store.lifecycle.salvaged is not None
+        assert self.store.lifecycle.salvaged.recovered == before
         self.known = {k: v for k, v in self.known.items() if not v.outcome}
         self.texts.clear()
 
@@ -402,7 +406,7 @@ class StoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         rows = result(
-            self.store.transact(
+            self.store.database.transact(
                 lambda cursor: cursor.execute(
                     "SELECT timestamp_ms, tags, metric_value, uploaded FROM metrics"
                     " WHERE value_type = 0"
@@ -410,7 +414,7 @@ class StoreMachine(RuleBasedStateMachine):
             )
         )
         count = result(
-            self.store.transact(
+            self.store.database.transact(
                 lambda c: c.execute("SELECT count(*) FROM metrics WHERE uploaded = 0").fetchone()
             )
         )[0]
@@ -422,8 +426,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert sorted(rows) == sorted(wanted)
         assert self.eras_in_database() == [(era.closed, era.to) for era in self.eras]
         oldest = min((ms for ms, _ in self.known), default=None)
-        assert self.store.oldest_ms == oldest
-        assert self.store.database_bytes == self.path.stat().st_size
+        assert self.store.database.oldest_ms == oldest
+        assert self.store.database.database_bytes == self.path.stat().st_size
 
 
 TestStore = StoreMachine.TestCase

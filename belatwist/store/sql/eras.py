@@ -196,3 +196,56 @@ def _next_batch(
     if end is not None:
         found = [row for row in found if (row[:2] >= end if up else row[:2] <= end)]
     return found, end
+
+
+class EraState:
+    """What the database's thread remembers of the eras; no other thread uses it.
+
+    So what was handed in before a step of the clock is stored before it, and moves with it.
+
+    :ivar restamping: whether samples are yet to be moved; none may be read meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.restamping = False
+        self._era: int | None = None
+        self._progress: RestampProgress | None = None
+        self._replaced = False
+
+    def load(self, cursor: Cursor) -> None:
+        """Read whether samples are yet to be moved."""
+        self.restamping = unfinished(cursor) is not None
+
+    def current(self, cursor: Cursor) -> int | None:
+        """Return the open era; in a database that has replaced another one it may be lost."""
+        if self._replaced:
+            self._replaced = False
+            self.load(cursor)
+            if self._era is not None and not exists(cursor, self._era):
+                self._era = None
+        return self._era
+
+    def forget(self) -> None:
+        """Take note that another database has replaced this one."""
+        self._progress = None
+        self._replaced = True
+
+    def enter(self, era: int | None, *, restamping: bool) -> None:
+        """Take note of the era that a committed transaction has opened or closed."""
+        self._era, self.restamping = era, restamping
+
+    def restamp(self, cursor: Cursor) -> Restamped:
+        """Move the next samples; :meth:`moved` takes note of it once that is committed."""
+        return restamp(cursor, self._progress)
+
+    def moved(self, result: Restamped) -> None:
+        """Take note of samples that a committed transaction has moved."""
+        self._progress, self.restamping = result.progress, result.more
+
+    def restamp_all(self, cursor: Cursor) -> int:
+        """Move all samples that are yet to be moved, and return how many were dropped."""
+        dropped, progress, more = 0, self._progress, True
+        while more:
+            result = restamp(cursor, progress)
+            dropped, progress, more = dropped + result.dropped, result.progress, result.more
+        return dropped

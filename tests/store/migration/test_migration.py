@@ -787,7 +787,7 @@ class StoreTests(InFolder):
         """A stop need not wait for a long migration: it ends with a transaction, and goes on."""
         version_2(self.path, [row()])
         store = inline_store(self.path)
-        store.interrupt()
+        store.database.interrupt()
         self.successResultOf(Deferred.fromCoroutine(store.open("s1", 1000)))
         self.close(store)
         self.assertEqual(query(self.path, "SELECT count(*) FROM sessions"), [(0,)])

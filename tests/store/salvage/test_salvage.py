@@ -308,12 +308,10 @@ class OpeningTests(InFolder):
         with Captured() as log:
             store = self.opened(self.path, "s2")
         self.assertEqual(store.pending, 8000)
-        assert store.salvaged is not None
-        self.assertEqual(store.salvaged.recovered, 8000)
-        self.assertIn("file is not a database; it is replaced", log.texts(LogLevel.error)[0])
-        self.assertIn(
-            "8000 pending samples were carried over, of 8000", log.texts(LogLevel.warn)[0]
-        )
+        assert store.lifecycle.salvaged is not None
+        self.assertEqual(store.lifecycle.salvaged.recovered, 8000)
+        self.assertIn("file is not a database; a new one replaces it", log.texts(LogLevel.error)[0])
+        self.assertIn("8000 of 8000 pending samples were recovered", log.texts(LogLevel.warn)[0])
         batch = self.successResultOf(store.fetch(10000, suite.EVER))
         self.assertEqual(
             {(at, batch.series[n], value) for at, n, value in batch.rows},
@@ -337,8 +335,9 @@ class OpeningTests(InFolder):
             connection.commit()
         self.path.write_bytes(b"\xa5" * old + older.read_bytes()[old:])
         store = self.opened(self.path, "s2")
-        assert store.salvaged is not None
-        self.assertEqual((store.salvaged.recovered, store.salvaged.indexed), (8000, 8000))
+        done = store.lifecycle.salvaged
+        assert done is not None
+        self.assertEqual((done.recovered, done.indexed), (8000, 8000))
 
     def test_no_database(self) -> None:
         """A file of something else is moved aside, too: it cannot be told from a damaged one."""
@@ -350,19 +349,19 @@ class OpeningTests(InFolder):
         """A file without a byte is a database that was about to begin."""
         self.path.touch()
         store = self.opened(self.path)
-        self.assertIsNone(store.salvaged)
+        self.assertIsNone(store.lifecycle.salvaged)
 
     def test_quick_check_after_a_crash(self) -> None:
         """Damage that opening does not meet is found when the last session did not end."""
         self.path.write_bytes(overwritten(healthy()[2]["samples"][5]))
         store = self.opened(self.path, "s2")
-        self.assertIsNone(store.salvaged)
+        self.assertIsNone(store.lifecycle.salvaged)
         self.close(store)
         with reading(self.path) as connection:
             connection.execute("UPDATE sessions SET status = 'active' WHERE id = 's2'")
             connection.commit()
         store = self.opened(self.path, "s3")
-        assert store.salvaged is not None
+        assert store.lifecycle.salvaged is not None
         self.assertEqual(store.pending, 8000)
         self.assertEqual(sessions(self.path)["s2"][0], "failed")
 
@@ -371,7 +370,7 @@ class OpeningTests(InFolder):
         self.close(self.opened(self.path))
         with reading(self.path) as connection:
             connection.executescript("DROP VIEW metrics; DROP TABLE samples")
-        self.assertIsNotNone(self.opened(self.path, "s2").salvaged)
+        self.assertIsNotNone(self.opened(self.path, "s2").lifecycle.salvaged)
         data = bytearray(healthy()[0])
         # The first page's tree, after the header, without an entry.
         data[100:108] = b"\x0d\0\0\0\0\x10\0\0"
@@ -399,7 +398,7 @@ class RunningTests(InFolder):
         super().setUp()
         self.path.write_bytes(healthy()[0])
         self.store = self.opened(self.path, "s2")
-        self.clock: MemoryReactorClock = self.store._reactor
+        self.clock: MemoryReactorClock = self.store.database._reactor
         self.damage()
 
     def damage(self, *pages: int) -> None:
@@ -421,7 +420,7 @@ class RunningTests(InFolder):
         with Captured() as log:
             self.failureResultOf(self.store.fetch(10_000, suite.EVER), sqlite3.DatabaseError)
         self.assertIn("malformed", log.texts(LogLevel.error)[0])
-        assert self.store.salvaged is not None
+        assert self.store.lifecycle.salvaged is not None
         # What was lost is counted.
         self.assertEqual(self.store.lost_at, self.clock.seconds())
         counted = {name: value for name, _, value in self.store._telemetry.values()}
@@ -429,7 +428,7 @@ class RunningTests(InFolder):
         self.assertEqual(counted["storage_metrics_dropped_total"], lost)
         self.assertGreater(lost, 0)
         self.assertGreater(self.store.pending, 8000 - 160)
-        self.assertEqual(self.store.pending, self.store.salvaged.recovered)
+        self.assertEqual(self.store.pending, self.store.lifecycle.salvaged.recovered)
         before = self.store.pending
         self.assertEqual(self.successResultOf(self.store.add([sample(SERIES[0], 5, 1)])), 1)
         batch = self.successResultOf(self.store.fetch(10_000, suite.EVER))
@@ -447,17 +446,17 @@ class RunningTests(InFolder):
     def test_not_again_at_once(self) -> None:
         """A disk that damages all it is given is not replaced without end."""
         self.failureResultOf(self.store.fetch(10_000, suite.EVER), sqlite3.DatabaseError)
-        first = self.store.salvaged
+        first = self.store.lifecycle.salvaged
         with reading(self.path) as connection:
             (page,) = connection.execute(
                 "SELECT max(pageno) FROM dbstat WHERE name = 'samples'"
             ).fetchone()
         self.damage(page)
         self.failureResultOf(self.store.fetch(10_000, suite.EVER), sqlite3.DatabaseError)
-        self.assertIs(self.store.salvaged, first)
+        self.assertIs(self.store.lifecycle.salvaged, first)
         self.clock.advance(601)
         self.failureResultOf(self.store.fetch(10_000, suite.EVER), sqlite3.DatabaseError)
-        self.assertIsNot(self.store.salvaged, first)
+        self.assertIsNot(self.store.lifecycle.salvaged, first)
         self.successResultOf(self.store.fetch(10_000, suite.EVER))
 
     def test_it_cannot_be_replaced(self) -> None:
@@ -467,9 +466,9 @@ class RunningTests(InFolder):
             self.failureResultOf(self.store.fetch(10_000, suite.EVER), sqlite3.DatabaseError)
         self.assertEqual(
             log.texts(LogLevel.error)[1:],
-            ["the damaged database cannot be replaced: database or disk is full"],
+            ["The damaged database could not be replaced: database or disk is full"],
         )
-        self.assertIsNone(self.store.salvaged)
+        self.assertIsNone(self.store.lifecycle.salvaged)
 
 
 def test_a_lost_session_leaves_a_trace(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_ticks_are_stored_while_a_day_is_read(tmp_path: Path) -> Generator[Any, 
     yield Deferred.fromCoroutine(store.open("s1", 1000))
     try:
         yield store.add([sample(one, 1, 0) for one in (*SERIES, *COUNTERS)])
-        yield store.transact(lambda cursor: cursor.execute(_FILL, (SAMPLES // 80, END_MS)))
+        yield store.database.transact(lambda cursor: cursor.execute(_FILL, (SAMPLES // 80, END_MS)))
         happened: list[str] = []
 
         ticks: list[Deferred[None]] = []
@@ -51,7 +51,7 @@ def test_ticks_are_stored_while_a_day_is_read(tmp_path: Path) -> Generator[Any, 
             opening: str | None = None
 
             def transact(self, *work: Any) -> "Deferred[Any]":
-                return store.transact(*work).addBoth(tick)
+                return store.database.transact(*work).addBoth(tick)
 
         request: Any = DummyRequest([b""])
         begin = END_MS // 1000 - 86_400

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from belatwist import __version__, config
-from belatwist.metrics.catalogue import CATALOGUE, MetricType
+from belatwist.metrics.catalogue import CATALOGUE
+from belatwist.metrics.entry import MetricType
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = [

@@ -5,7 +5,8 @@ import os
 import time
 from pathlib import Path
 
-from belatwist.metrics.catalogue import SELF, MetricType
+from belatwist.metrics.agent import SELF
+from belatwist.metrics.entry import MetricType
 from belatwist.metrics.telemetry import Labels, Telemetry
 from belatwist.model import Sample, Series, sample
 

@@ -10,7 +10,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from belatwist.metrics import names
-from belatwist.metrics.catalogue import HOST, MetricType
+from belatwist.metrics.catalogue import HOST
+from belatwist.metrics.entry import MetricType
 from belatwist.model import REAL, Sample, Series
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

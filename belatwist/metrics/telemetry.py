@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from belatwist.metrics.catalogue import SELF
+from belatwist.metrics.agent import SELF
 
 # Each counter would otherwise have a second series with the time at which it was made.
 prometheus_client.disable_created_metrics()

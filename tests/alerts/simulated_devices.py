@@ -12,7 +12,8 @@ from functools import cache, partial
 from belatwist import config
 from belatwist.collectors.registry import COLLECTORS, build
 from belatwist.collectors.selfmetrics import SelfMetrics
-from belatwist.metrics.catalogue import CATALOGUE, MetricType
+from belatwist.metrics.catalogue import CATALOGUE
+from belatwist.metrics.entry import MetricType
 from belatwist.metrics.names import metric_name
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series

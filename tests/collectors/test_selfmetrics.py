@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from belatwist.collectors.selfmetrics import SelfMetrics, resident_bytes
-from belatwist.metrics.catalogue import SELF, MetricType
+from belatwist.metrics.agent import SELF
+from belatwist.metrics.entry import MetricType
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import REAL, Sample
 

@@ -7,7 +7,8 @@ import pytest
 
 from belatwist import config
 from belatwist.collectors.registry import COLLECTORS, build
-from belatwist.metrics.catalogue import SELF, MetricType
+from belatwist.metrics.agent import SELF
+from belatwist.metrics.entry import MetricType
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from tests.fixture_trees import NOW_MS, machine, procfs, sysfs

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from belatwist import __version__
-from belatwist.metrics.catalogue import HOST, SELF
+from belatwist.metrics.agent import SELF
+from belatwist.metrics.catalogue import HOST
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 from tests.twistd_with_hooks import HANGS
 

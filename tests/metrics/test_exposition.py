@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from belatwist.metrics.catalogue import HOST, SELF
+from belatwist.metrics.agent import SELF
+from belatwist.metrics.catalogue import HOST
 from belatwist.metrics.exposition import exposition
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series, sample

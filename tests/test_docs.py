@@ -194,8 +194,8 @@ def test_quoted_log_lines_are_the_agents() -> None:
     """What the troubleshooting page quotes of the log is what the code writes, to the word."""
     texts = Texts()
     page = (CHECKOUT / "docs" / "troubleshooting.md").read_text()
-    assert not texts.makes("upload failed, 3 samples waited: no answer within 3 s")
-    assert not texts.makes("upload failed, 3 samples wait: no answer after 3 s")
+    assert not texts.makes("Upload failed, 3 samples waited: no answer within 3 s")
+    assert not texts.makes("Upload failed, 3 samples pending: no answer after 3 s")
     quoted = "".join(re.findall(r"```log\n(.*?)```", page, re.DOTALL)).splitlines()
     assert len(quoted) > 30
     for line in quoted:

@@ -197,7 +197,7 @@ def test_first_run(tmp_path: Path) -> None:
         names: set[str] = set()
         # The first upload may come before the second reading, without which there is no usage.
         while "cpu_usage_percent" not in names:
-            found = re.search(r"uploaded (\d+) samples", service.expect("uploaded "))
+            found = re.search(r"Uploaded (\d+) samples", service.expect("Uploaded "))
             assert found is not None
             uploaded += int(found[1])
             series = get(f"http://127.0.0.1:{port}/api/v1/series")
@@ -340,7 +340,7 @@ def test_a_kill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     config, url = receiver_config(tmp_path)
     database = tmp_path / "metrics.db"
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        service.expect_event("uploads wait")
+        service.expect_event("upload.on_hold")
         service.expect_event("scheduler.tick_stored")
         service.process.kill()
         service.process.wait()
@@ -348,7 +348,7 @@ def test_a_kill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     assert stored > 0
     with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
         service.expect_event("session.crashed")
-        assert service.expect_event("uploaded")["count"] >= stored
+        assert service.expect_event("upload.completed")["count"] >= stored
         received = get(f"{url}/api/v1/series")
         assert service.stop() == 0
     assert query(database, "PRAGMA integrity_check") == [("ok",)]
@@ -388,7 +388,7 @@ def test_uploads_switched_off(tmp_path: Path) -> None:
         service.expect_event("scheduler.tick_stored")
         assert service.stop() == 0
         events = [json.loads(line) for line in service.log.rest()]
-    assert not [e for e in events if e["msg"].startswith("upload")]
+    assert not [e for e in events if e.get("event", "").startswith("upload.")]
 
 
 @pytest.mark.process
@@ -396,7 +396,7 @@ def test_every_line_of_a_json_log_is_json(tmp_path: Path) -> None:
     """From the first line to the last, Twisted's own included."""
     config, _ = receiver_config(tmp_path)
     with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
-        service.expect_event("uploaded")
+        service.expect_event("upload.completed")
         assert service.stop() == 0
         lines = service.log.rest()
     events = [json.loads(line) for line in lines]

@@ -304,7 +304,7 @@ class Delivery:
 
     async def _hold_reason(self) -> str | None:
         reason = await self._clock.hold_reason()
-        return None if reason is None else f"the clock is not known to be good: {reason}"
+        return None if reason is None else f"the clock is not trusted: {reason}"
 
     def _build(self, rows: Sequence[Row], batch: Batch) -> bytes:
         body = self._encoder.encode(rows, batch.series)

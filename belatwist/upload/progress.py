@@ -1,35 +1,104 @@
-"""How uploads are going: told to the log, counted, and kept for whoever asks after their health."""
+"""How uploads go: logged, counted, and kept for the health document."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from belatwist.log.throttle import Trouble
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog, kind_of
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Series
 from belatwist.store import Row, SampleStore
-from belatwist.text import one_line
+from belatwist.text import one_line, shorten
 from belatwist.upload.cycle import Cycle
 from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Retry, advice
 from belatwist.upload.retry import Sent
 
 if TYPE_CHECKING:
-    from constantly import NamedConstant
     from twisted.internet.interfaces import IReactorTime
 
+MAX_NAMED_SERIES = 256
+"""Series with rejected samples that the log names, at most, so that memory stays bounded."""
 
-_MOST_SAID = 120
+_LONGEST_ANSWER = 120
 """Characters of a server's answer in front of what to check."""
+
+_LONGEST_NAME = 200
+"""Characters of a metric's name, and of its tags, in the log."""
+
+_CHUNK = ("batch_id", "chunk_index", "attempt", "endpoint", "http_status")
+_FAILURE = (*_CHUNK, "error", "error_type")
+
+CHUNK_SUCCEEDED = Event(
+    "upload.chunk_succeeded",
+    LogLevel.info,
+    "Upload chunk succeeded",
+    fields=(*_CHUNK, "count", "bytes_sent", "bytes_rcvd", "duration_ms"),
+)
+CHUNK_FAILED = Event(
+    "upload.chunk_failed",
+    LogLevel.warn,
+    "Upload chunk failed, retrying",
+    fields=(*_FAILURE, "count", "backoff_ms"),
+    cure="Nothing, if it passes: the agent sends the same samples again.",
+)
+FAILED = Event(
+    "upload.failed",
+    LogLevel.warn,
+    "Upload failed, {pending} samples pending: {error}",
+    fields=_FAILURE,
+    cure="Nothing, if the link or the server comes back: the samples stay on the device until"
+    " then.",
+)
+MISCONFIGURED = Event(
+    "upload.misconfigured",
+    LogLevel.error,
+    "Upload failed, {pending} samples pending: {error}; check {check}",
+    fields=_FAILURE,
+    cure="Correct the key that the message names. The next upload uses a new token without a"
+    " restart.",
+)
+RECOVERED = Event("upload.recovered", LogLevel.info, "Uploads to {endpoint} recovered")
+ON_HOLD = Event(
+    "upload.on_hold",
+    LogLevel.info,
+    "Uploads on hold, {pending} samples pending: {error}",
+    fields=_FAILURE,
+    cure="Let the device reach an NTP server, or the server of the uploads. Uploads resume without"
+    " a restart.",
+)
+RESUMED = Event("upload.resumed", LogLevel.info, "Uploads resumed")
+COMPLETED = Event(
+    "upload.completed",
+    LogLevel.info,
+    "Uploaded {count} samples in {chunks} requests, {bytes_sent} bytes, {duration_ms:.0f} ms;"
+    " {rejected} rejected, {pending} pending",
+    fields=("batch_id",),
+)
+REJECTED = Event(
+    "upload.samples_rejected",
+    LogLevel.warn,
+    "Rejected {count} samples of {metric} {tags}: {reason}",
+    fields=("batch_id",),
+    cure="Look the samples up in the view metrics, where uploaded is 2. The agent keeps them for"
+    " storage.retention.uploaded.",
+)
+CYCLE_FAILED = Event(
+    "upload.cycle_failed",
+    LogLevel.error,
+    "Upload cycle failed, retrying at the next interval: {error}",
+    cure="Look for a message about the database or the disk. Without one this is a fault of the"
+    " program: report it with the traceback.",
+)
+CYCLE_RECOVERED = Event("upload.cycle_recovered", LogLevel.info, "Upload cycles recovered")
 
 
 class Progress:
     """Takes note of everything that happens to samples on their way.
 
-    What goes on for hours is told once, loudly: each kind of failure at its first time, and one
-    summary when it is over. The rest is for those who debug. All moments are seconds on the
-    reactor's clock.
+    All moments are seconds on the reactor's clock.
 
     :param endpoint: where bodies go, without anything secret.
     :ivar last_upload_at: when the server last took samples; ``None`` when it did not yet.
@@ -56,20 +125,17 @@ class Progress:
         self.caught_up_at = reactor.seconds()
         self.misconfigured = False
         self.retrying = 0
-        self._quiet = False
         self._error: str | None = None
-        self._trouble = Trouble(reactor.seconds)
-        self._hold = Trouble(reactor.seconds)
-        self._told: set[str] = set()
-        self._rejected: set[Series] = set()
-        self._broken: str | None = None
-        self._broken_since = 0.0
-        self._broken_cycles = 0
+        self._cycle_error: str | None = None
+        self._failures = FailureLog(self.log, reactor.seconds)
+        self._holds = FailureLog(self.log, reactor.seconds)
+        self._cycle_failures = FailureLog(self.log, reactor.seconds)
+        self._named: set[Series] = set()
 
     @property
     def error(self) -> str | None:
         """Why samples could not be sent the last time; ``None`` when they could."""
-        return self._broken or self._error
+        return self._cycle_error or self._error
 
     def started(self) -> None:
         """Uploads begin: what was pending before is not late yet."""
@@ -83,15 +149,21 @@ class Progress:
     def accepted(self, cycle: Cycle, count: int, size: int, outcome: Accepted, sent: Sent) -> None:
         """The server has taken a chunk.
 
+        The first chunk of a run, and the first after a failure that was logged, are worth a line.
+
         :param count: its samples.
         :param size: bytes of its body.
         """
+        is_first = self.last_upload_at is None
         self.last_upload_at = self._reactor.seconds()
         self._telemetry.metrics_uploaded.inc(count)
-        self._works()
-        self.log.emit(
-            LogLevel.debug if self._quiet else LogLevel.info,
-            "Upload chunk succeeded",
+        self._error = None
+        self.misconfigured = False
+        has_recovered = self._failures.recovered(RECOVERED, endpoint=self._endpoint)
+        self._holds.recovered(RESUMED)
+        CHUNK_SUCCEEDED.emit(
+            self.log,
+            level=LogLevel.info if is_first or has_recovered else LogLevel.debug,
             batch_id=cycle.batch_id,
             chunk_index=cycle.chunks,
             attempt=sent.attempt,
@@ -102,7 +174,6 @@ class Progress:
             bytes_rcvd=outcome.received_bytes,
             duration_ms=_ms(sent.seconds),
         )
-        self._quiet = True
         cycle.chunks += 1
         cycle.samples += count
         cycle.bytes += size
@@ -117,16 +188,7 @@ class Progress:
         :param wait: seconds until the next one.
         """
         self.retrying = count
-        self._failed(
-            cycle,
-            failure,
-            LogLevel.warn,
-            "Upload chunk failed, retrying",
-            kind="retrying",
-            attempt=attempt,
-            backoff_ms=_ms(wait),
-            count=count,
-        )
+        self._failed(CHUNK_FAILED, cycle, failure, attempt, backoff_ms=_ms(wait), count=count)
 
     def failed(self, cycle: Cycle, failure: NotAccepted, attempt: int) -> None:
         """The cycle ends: everything else stays pending for the next one.
@@ -135,20 +197,17 @@ class Progress:
         :param attempt: which try that was, or would have been.
         """
         cycle.incomplete = True
-        check = advice(failure)
-        text = "upload failed, {pending} samples wait: {error}"
-        if isinstance(failure, OnHold):
-            text = "uploads wait, and {pending} samples with them: {error}"
-        self._failed(
-            cycle,
-            failure,
-            LogLevel.error if check else LogLevel.warn,
-            f"{text}; check {{check}}" if check else text,
-            kind=type(failure).__name__,
-            attempt=attempt,
-            pending=self._store.pending,
-            **({"check": check} if check else {}),
-        )
+        pending = self._store.pending
+        if (check := advice(failure)) is not None:
+            self._failed(MISCONFIGURED, cycle, failure, attempt, pending=pending, check=check)
+            # What a server says may be long, and health shows only the beginning.
+            said = failure.reason[:_LONGEST_ANSWER].rstrip()
+            self._error = f"{said}; check {check}"
+            self.misconfigured = True
+        elif isinstance(failure, OnHold):
+            self._failed(ON_HOLD, cycle, failure, attempt, pending=pending)
+        else:
+            self._failed(FAILED, cycle, failure, attempt, pending=pending)
 
     def refused(self, cycle: Cycle) -> None:
         """The server has refused samples all by themselves; they will be asked about again."""
@@ -159,7 +218,7 @@ class Progress:
     ) -> None:
         """Samples will not be sent: the server refuses them, or would drop them.
 
-        :param rows: samples of any series; each series is told of once, loudly.
+        :param rows: samples of any series. The log names each series once at its level.
         """
         cycle.incomplete = True
         cycle.rejected += len(rows)
@@ -169,16 +228,18 @@ class Progress:
             one = series[row[1]]
             counts[one] = counts.get(one, 0) + 1
         for one, count in counts.items():
-            self.log.emit(
-                LogLevel.debug if one in self._rejected else LogLevel.warn,
-                "{count} samples of {metric} {tags} are not sent, {reason}",
+            is_new = one not in self._named and len(self._named) < MAX_NAMED_SERIES
+            REJECTED.emit(
+                self.log,
+                level=LogLevel.warn if is_new else LogLevel.debug,
                 batch_id=cycle.batch_id,
                 count=count,
                 reason=reason,
-                metric=one.name[:200],
-                tags=one.tags_json[:200],
+                metric=shorten(one.name, _LONGEST_NAME),
+                tags=shorten(one.tags_json, _LONGEST_NAME),
             )
-            self._rejected.add(one)
+            if is_new:
+                self._named.add(one)
 
     def ended(self, cycle: Cycle) -> None:
         """A cycle has come to its end."""
@@ -186,9 +247,8 @@ class Progress:
         if cycle.samples and cycle.incomplete:
             self._telemetry.partial_success.inc()
         if cycle.samples or cycle.rejected:
-            self.log.info(
-                "uploaded {count} samples in {chunks} requests, {bytes_sent} bytes,"
-                " {duration_ms:.0f} ms; {rejected} rejected, {pending} pending",
+            COMPLETED.emit(
+                self.log,
                 batch_id=cycle.batch_id,
                 count=cycle.samples,
                 chunks=cycle.chunks,
@@ -200,89 +260,40 @@ class Progress:
 
     def broke(self, error: Exception) -> None:
         """A cycle was ended by an error of our own."""
-        if self._broken is None:
-            self._broken_since = self._reactor.seconds()
-            self._broken_cycles = 0
-        self._broken_cycles += 1
-        text = one_line(f"{type(error).__name__}: {error}")
-        if text == self._broken:
-            self.log.debug("upload cycle failed again: {error}", error=text)
-        else:
-            self.log.failure(
-                "upload cycle failed; the next one comes at its time",
-                failure=Failure(error, type(error), error.__traceback__),
-                level=LogLevel.error,
-            )
-        self._broken = text
+        self._cycle_error = one_line(f"{type(error).__name__}: {error}")
+        self._cycle_failures.failed(
+            CYCLE_FAILED,
+            kind_of(error),
+            failure=Failure(error, type(error), error.__traceback__),
+            error=self._cycle_error,
+        )
 
     def ran(self) -> None:
         """A cycle has ended by itself, whatever the server said."""
-        if self._broken is not None:
-            self.log.info(
-                "upload cycles run again, after {seconds:.0f} s and {failures} failures",
-                seconds=round(self._reactor.seconds() - self._broken_since, 1),
-                failures=self._broken_cycles,
-            )
-            self._broken = None
+        self._cycle_error = None
+        self._cycle_failures.recovered(CYCLE_RECOVERED)
 
     def _failed(
-        self,
-        cycle: Cycle,
-        failure: NotAccepted,
-        level: "NamedConstant",
-        text: str,
-        *,
-        kind: str,
-        **fields: object,
+        self, event: Event, cycle: Cycle, failure: NotAccepted, attempt: int, **fields: Any
     ) -> None:
-        """Tell of a failure, loudly when it is the first of its kind, quietly while it goes on."""
-        check = advice(failure)
-        self.misconfigured = check is not None
         self._error = failure.reason
-        if check:
-            # What a server says may be long, and health shows only the beginning.
-            said = failure.reason[:_MOST_SAID].rstrip()
-            self._error = f"{said}; check {check}"
-        if isinstance(failure, OnHold):
-            loud, level = self._hold.fails(), LogLevel.info
-        else:
+        self.misconfigured = False
+        failures, kind = self._holds, ""
+        if not isinstance(failure, OnHold):
             self._telemetry.upload_failures.inc()
-            self._trouble.fails()
-            loud = self._trouble.loud and kind not in self._told
-            if loud:
-                self._told.add(kind)
-        self.log.emit(
-            level if loud else LogLevel.debug,
-            text,
+            failures, kind = self._failures, f"{event.name} {failure.status or failure.error_type}"
+        failures.failed(
+            event,
+            kind,
             batch_id=cycle.batch_id,
             chunk_index=cycle.chunks,
+            attempt=attempt,
             endpoint=self._endpoint,
             http_status=failure.status,
             error=failure.reason,
             error_type=failure.error_type,
             **fields,
         )
-
-    def _works(self) -> None:
-        """Tell that failures, or the waiting for the clock, are over, if there was anything."""
-        self._error = None
-        self.misconfigured = False
-        held, over = self._hold.works(), self._trouble.works()
-        if over is not None:
-            self._told.clear()
-            self.log.emit(
-                LogLevel.info if over.loud else LogLevel.debug,
-                "the server takes samples again, after {seconds:.0f} s and {failures} failures",
-                seconds=over.seconds,
-                failures=over.failures,
-            )
-            self._quiet = self._quiet and not over.loud
-        if held is not None and (over is None or not over.loud):
-            self.log.emit(
-                LogLevel.info if held.loud else LogLevel.debug,
-                "uploads go on, after {seconds:.0f} s",
-                seconds=held.seconds,
-            )
 
 
 def _ms(seconds: float) -> float:

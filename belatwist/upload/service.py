@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
+from belatwist.log.events import Event
 from belatwist.upload import ImportClient
 from belatwist.upload.delivery import Delivery
 from belatwist.upload.wakeup import Wakeup
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 GRACE = 5.0
 """Seconds that a request in flight is given at shutdown."""
+
+STARTED = Event(
+    "upload.started", LogLevel.info, "Uploads to {endpoint} every {interval:g} s started"
+)
+CANCELLED = Event(
+    "upload.cancelled", LogLevel.info, "Upload cancelled without an answer, because the agent stops"
+)
 
 
 class Uploader(Service):
@@ -53,11 +61,7 @@ class Uploader(Service):
     def startService(self) -> None:
         """Begin to upload."""
         super().startService()
-        self.log.info(
-            "samples go to {endpoint} every {interval:g} s",
-            endpoint=self._client.endpoint,
-            interval=self._interval,
-        )
+        STARTED.emit(self.log, endpoint=self._client.endpoint, interval=self._interval)
         self._delivery.progress.started()
         self._running = Deferred.fromCoroutine(self._run())
 
@@ -96,7 +100,7 @@ class Uploader(Service):
         try:
             await self._delivery.run()
         except CancelledError:
-            self.log.info("upload given up: stopping")
+            CANCELLED.emit(self.log)
         except Exception as error:  # noqa: BLE001 - the loop goes on
             self._delivery.progress.broke(error)
         else:

@@ -124,7 +124,7 @@ def test_samples_get_the_name_of_the_tokens_device(door: Door, tmp_path: Path) -
     config = configured(door, tmp_path, TOKEN)
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
         service.expect_event("Clock skew measured")
-        service.expect_event("uploaded")
+        service.expect_event("upload.completed")
         assert service.stop() == 0
     assert door.server.export(DEVICE)
     assert not door.server.export("somebody")
@@ -134,12 +134,12 @@ def test_a_wrong_token_is_told_and_costs_nothing(door: Door, tmp_path: Path) -> 
     """Everything waits, the log says what to check, and the right token needs no restart."""
     config = configured(door, tmp_path, "9c1d4e")
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
-        told = service.expect_event("upload failed")
+        told = service.expect_event("upload.misconfigured")
         # Older versions of vmauth say 400 to a token that they do not know, newer ones 401.
         assert told["http_status"] in {400, 401}
         assert "remote.auth_token_file: " in told["check"]
         (tmp_path / "api-token").write_text(f"{TOKEN}\n")
-        done = service.expect_event("uploaded")
+        done = service.expect_event("upload.completed")
         assert done["rejected"] == 0
         assert service.stop() == 0
         assert not [line for line in service.log.rest() if "9c1d4e" in line or TOKEN in line]

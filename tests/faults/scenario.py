@@ -115,7 +115,7 @@ class World:
 
     def drains(self, service: Twistd) -> None:
         """Wait until a cycle has left nothing pending but what was collected meanwhile."""
-        while service.expect_event("uploaded")["pending"] > 100:
+        while service.expect_event("upload.completed")["pending"] > 100:
             pass
 
     def finish(self) -> Account:
@@ -126,7 +126,7 @@ class World:
             with self.run(metrics=[], remote=remote) as service:
                 self.collects(service, 1)  # Its own metrics, once: they belong to what is left.
                 while self._pending():
-                    service.expect_event("uploaded")
+                    service.expect_event("upload.completed")
                 assert service.stop() == 0
         return self.account()
 

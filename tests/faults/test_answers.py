@@ -34,7 +34,7 @@ def test_one_series_is_refused(server: VictoriaMetrics, proxy: Proxy, tmp_path: 
             service.expect("refused twice: HTTP 400: cannot parse")
         known = len(proxy.seen)
         for _ in range(5):
-            service.expect_event("uploaded")
+            service.expect_event("upload.completed")
         refused = sum(one.status == 400 for one in proxy.seen[known:])
         assert service.stop() == 0
     names = world.query("SELECT DISTINCT metric_name FROM metrics WHERE uploaded = 2")
@@ -106,12 +106,12 @@ def test_unauthorized_for_a_while(server: VictoriaMetrics, proxy: Proxy, tmp_pat
 
     proxy.rule(rule)
     with world.run() as service:
-        failed = service.expect_event("upload failed")
+        failed = service.expect_event("upload.misconfigured")
         assert failed["http_status"] == 401
         proxy.wait_over(3)
         assert world.query("SELECT count(*) FROM metrics WHERE uploaded <> 0") == [(0,)]
         token.write_text(right)
-        service.expect_event("the server takes samples again")
+        service.expect_event("upload.recovered")
         world.drains(service)
         assert service.stop() == 0
         log = "\n".join(service.log.rest())
@@ -144,7 +144,7 @@ def test_retry_after_is_kept(
         proxy.script(Answer(429, {"Retry-After": "3"}), dated)
         asked = len(proxy.seen)
         proxy.wait_over(3)
-        service.expect_event("the server takes samples again")
+        service.expect_event("upload.recovered")
         world.drains(service)
         assert service.stop() == 0
     first = next(i for i, one in enumerate(proxy.seen) if i >= asked and one.status == 429)
@@ -194,7 +194,7 @@ def test_a_read_only_server(tmp_path: Path) -> None:
             assert world.query("SELECT count(*) FROM metrics WHERE uploaded <> 0") == [(0,)]
             server.stop()
             with VictoriaMetrics(data, DEDUPLICATING, port=server.port):
-                service.expect_event("the server takes samples again")
+                service.expect_event("upload.recovered")
                 world.drains(service)
                 assert service.stop() == 0
                 account = world.finish()
@@ -237,7 +237,7 @@ def test_what_the_server_would_drop(tmp_path: Path) -> None:
         ahead = [sample(series("waits.ahead"), now + 3 * DAY_MS, 1)]
         world.prefill([*good, *bad, *ahead])
         with world.run() as service:
-            while service.expect_event("uploaded")["pending"] > len(ahead):
+            while service.expect_event("upload.completed")["pending"] > len(ahead):
                 pass
             assert service.stop() == 0
         account = world.account()

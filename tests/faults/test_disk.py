@@ -96,7 +96,7 @@ def rows(database: Path) -> list[tuple[Any, ...]]:
 
 def until_delivered(service: Twistd) -> None:
     """Wait until a cycle leaves nothing pending but what was collected meanwhile."""
-    while service.expect_event("uploaded")["pending"] > 100:
+    while service.expect_event("upload.completed")["pending"] > 100:
         pass
 
 
@@ -104,7 +104,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     """While the disk is full samples wait, and nothing is sent twice; then everything is there."""
     path, url = config(tmp_path, small_disk)
     with Twistd("bela", "--config", str(path), "--with-receiver", cwd=tmp_path) as service:
-        service.expect_event("uploaded")
+        service.expect_event("upload.completed")
         ballast = fill(small_disk)
         first = service.expect_event("samples cannot be stored and wait in memory")
         while service.expect_event("samples cannot be stored")["waiting"] < 8 * first["waiting"]:
@@ -114,8 +114,8 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
         assert received(url)[0] == during
         ballast.unlink()
         again = service.expect_event("samples are stored again")
-        service.expect_event("uploaded")
-        service.expect_event("uploaded")
+        service.expect_event("upload.completed")
+        service.expect_event("upload.completed")
         count, twice = received(url)
         assert service.stop() == 0
         total = collected(service)
@@ -234,7 +234,7 @@ def test_damaged_while_running(tmp_path: Path) -> None:
     before = make_database(database)
     path, url = config(tmp_path, tmp_path)
     with Twistd("bela", "--config", str(path), cwd=tmp_path) as service:
-        service.expect_event("upload failed")
+        service.expect_event("upload.failed")
         with closing(sqlite3.connect(database)) as connection:
             middle = leaves(database)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

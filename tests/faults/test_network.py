@@ -18,12 +18,12 @@ def test_refused_for_a_while(server: VictoriaMetrics, proxy: Proxy, tmp_path: Pa
     """While the port is closed collection goes on without a gap; afterwards everything arrives."""
     world = World(tmp_path / "device", server, proxy, collect=f"{INTERVAL_MS}ms")
     with world.run() as service:
-        service.expect_event("uploaded")
+        service.expect_event("upload.completed")
         proxy.refuse()
         service.expect_event("Upload chunk failed, retrying")
         world.collects(service, 6)
         proxy.accept()
-        service.expect_event("the server takes samples again")
+        service.expect_event("upload.recovered")
         world.drains(service)
         assert service.stop() == 0
     account = world.finish()
@@ -38,12 +38,12 @@ def test_the_server_is_stopped_and_started(tmp_path: Path) -> None:
         url = first.import_url
         world = World(tmp_path / "device", first, proxy, url=url, collect=f"{INTERVAL_MS}ms")
         with world.run() as service:
-            service.expect_event("uploaded")
+            service.expect_event("upload.completed")
             first.stop()
             service.expect_event("Upload chunk failed, retrying")
             world.collects(service, 6)
             with VictoriaMetrics(folder, DEDUPLICATING, port=first.port):
-                service.expect_event("the server takes samples again")
+                service.expect_event("upload.recovered")
                 world.drains(service)
                 assert service.stop() == 0
                 account = world.finish()
@@ -60,10 +60,10 @@ def test_the_return_is_noticed(
     world = World(tmp_path / "device", server, proxy, upload="8s", remote={"retry": retry})
     proxy.refuse()
     with world.run() as service:
-        service.expect_event("Upload chunk failed" if attempts > 1 else "upload failed")
+        service.expect_event("upload.chunk_failed" if attempts > 1 else "upload.failed")
         world.collects(service, 3)
         proxy.accept()
-        service.expect_event("the server can be reached again")
+        service.expect_event("upload.server_reachable")
         world.drains(service)
         assert service.stop() == 0
     account = world.finish()
@@ -80,7 +80,7 @@ def test_the_answer_is_cut(
         proxy.wait_over(2)
         proxy.script(Cut(after), Cut(after), Cut(after), Cut(after))
         proxy.wait(lambda seen: sum(isinstance(o.action, Cut) for o in seen) == 4, "four cuts")
-        service.expect_event("the server takes samples again")
+        service.expect_event("upload.recovered")
         world.drains(service)
         assert service.stop() == 0
     account = world.finish()
@@ -114,7 +114,7 @@ def test_accepts_and_never_answers(server: VictoriaMetrics, proxy: Proxy, tmp_pa
         proxy.script(*[Hang()] * 4)
         failed = service.expect_event("Upload chunk failed, retrying")
         assert "no answer within 0.5 s" in failed["error"]
-        service.expect_event("the server takes samples again")
+        service.expect_event("upload.recovered")
         world.drains(service)
         assert service.stop() == 0
     account = world.finish()

@@ -21,7 +21,7 @@ def test_the_right_certificate(server: VictoriaMetrics, tmp_path: Path) -> None:
         remote = {"tls_ca_file": str(authority.file)}
         world = World(tmp_path / "device", server, proxy, remote=remote)
         with world.run() as service:
-            service.expect_event("uploaded")
+            service.expect_event("upload.completed")
             assert service.stop() == 0
         account = world.finish()
         assert proxy.broken == []
@@ -62,7 +62,7 @@ def test_a_wrong_certificate(
         world = World(tmp_path / "device", server, proxy, remote=remote)
         with world.run() as service:
             failed = service.expect_event("Upload chunk failed, retrying")
-            service.expect_event("upload failed")
+            service.expect_event("upload.failed")
             assert service.stop() == 0
         assert words in failed["error"]
         assert proxy.seen == []

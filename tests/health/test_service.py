@@ -76,7 +76,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     device = Device(tmp_path, **uploads())
     with device.run("--with-receiver") as service:
         session = service.expect_event("agent.started")["session_id"]
-        service.expect_event("uploaded")
+        service.expect_event("upload.completed")
         code, found = device.until("ok")
         assert device.get("/health/ready")[0] == device.get("/health/live")[0] == 200
         assert service.stop() == 0
@@ -101,7 +101,7 @@ def test_metrics(tmp_path: Path) -> None:
     """The machine's values as of now, and the agent's own."""
     device = Device(tmp_path, **uploads())
     with device.run("--with-receiver") as service:
-        service.expect_event("uploaded")
+        service.expect_event("upload.completed")
         with urllib.request.urlopen(f"{device.url}/metrics", timeout=TIMEOUT) as answer:
             text = answer.read().decode()
         assert service.stop() == 0

@@ -51,7 +51,9 @@ class Told:
             opened=opened[0],
             stored=[(_moment(one), one["stored"]) for one in events if "stored" in one],
             settled=[
-                (_moment(one), one["count"]) for one in events if one["msg"].startswith("uploaded ")
+                (_moment(one), one["count"])
+                for one in events
+                if one.get("event") == "upload.completed"
             ],
         )
 
@@ -146,7 +148,7 @@ class Life:
         first = len(self._proxy.seen)
         with disk.RecordingDisk(self._image, self._folder / "disk", self._options) as recording:
             with self._service(recording.place) as service:
-                service.expect_event("uploaded")
+                service.expect_event("upload.completed")
                 time.sleep(seconds)
                 service.process.kill()
                 lines = service.log.rest()
@@ -184,7 +186,7 @@ class Life:
             with self._service(place) as service:
                 while service.expect_event("scheduler.tick_stored")["stored"] == 0:
                     pass
-                while service.expect_event("uploaded")["pending"] > 0:
+                while service.expect_event("upload.completed")["pending"] > 0:
                     pass
                 assert service.stop() == 0
                 lines = service.log.rest()

@@ -9,9 +9,10 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.health.status import judge
-from belatwist.log.throttle import CALM
+from belatwist.log.throttle import REPEAT_AFTER
 from belatwist.model import Series, sample
 from belatwist.upload.policy import Misconfigured
+from belatwist.upload.progress import CYCLE_FAILED, CYCLE_RECOVERED, MAX_NAMED_SERIES
 from belatwist.upload.quarantine import WHOLE_SERIES_AFTER
 from tests.health.snapshots import HEALTH, HEALTHY
 from tests.log_events import Captured, levels, told
@@ -21,8 +22,8 @@ from tests.upload.test_delivery import NOW_MS, World
 ENDPOINT = "http://model/api/v1/import"
 SUCCEEDED = "Upload chunk succeeded"
 RETRYING = "Upload chunk failed, retrying"
-FAILED = "upload failed"
-RECOVERED = "the server takes samples again"
+FAILED = "Upload failed"
+RECOVERED = "Uploads to {endpoint} recovered"
 
 
 def value(world: World, name: str) -> float | None:
@@ -41,7 +42,17 @@ def slow(world: World, seconds: float) -> None:
     world.server.post = delayed  # type: ignore[method-assign]
 
 
-WAIT = "uploads wait"
+ON_HOLD = "Uploads on hold"
+
+
+def recovery(seconds: float, failures: int) -> dict[str, Any]:
+    """Return the fields of a recovery."""
+    return {
+        "event": "upload.recovered",
+        "endpoint": ENDPOINT,
+        "seconds": seconds,
+        "failures": failures,
+    }
 
 
 class EventTests(SynchronousTestCase):
@@ -77,6 +88,7 @@ class EventTests(SynchronousTestCase):
             (
                 "info",
                 {
+                    "event": "upload.chunk_succeeded",
                     "batch_id": self.batch_id(),
                     "chunk_index": 0,
                     "attempt": 1,
@@ -99,11 +111,12 @@ class EventTests(SynchronousTestCase):
             self.world.collect([tick])
             with Captured() as log:
                 self.world.cycle()
-            ((level, fields),) = told(log, "uploaded ")
+            ((level, fields),) = told(log, "Uploaded ")
             self.assertEqual(level, "info")
             count = 10 if tick == 2 else 5
             size = sum(f["bytes_sent"] for _, f in told(log, SUCCEEDED))
             expected = {
+                "event": "upload.completed",
                 "batch_id": self.batch_id(),
                 "count": count,
                 "chunks": count // 5,
@@ -123,6 +136,7 @@ class EventTests(SynchronousTestCase):
                 (
                     "warn",
                     {
+                        "event": "upload.chunk_failed",
                         "batch_id": self.batch_id(),
                         "chunk_index": 0,
                         "attempt": 1,
@@ -138,7 +152,7 @@ class EventTests(SynchronousTestCase):
         )
         ((level, fields),) = told(log, SUCCEEDED)
         self.assertEqual((level, fields["attempt"]), ("info", 2))
-        self.assertEqual(told(log, RECOVERED), [("info", {"seconds": 1.0, "failures": 1})])
+        self.assertEqual(told(log, RECOVERED), [("info", recovery(1.0, 1))])
 
     def test_a_cycle_that_fails(self) -> None:
         """After the last try: how much waits, and why; the status is null where there was none."""
@@ -149,6 +163,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(
             fields,
             {
+                "event": "upload.failed",
                 "chunk_index": 0,
                 "attempt": 2,
                 "endpoint": ENDPOINT,
@@ -156,9 +171,14 @@ class EventTests(SynchronousTestCase):
                 "error": "connection refused",
                 "error_type": "ConnectionRefusedError",
                 "pending": 5,
+                "failures": 2,
+                "seconds": 1.0,
             },
         )
-        self.assertIn("5 samples wait: connection refused", log.texts(LogLevel.warn)[1])
+        self.assertEqual(
+            log.texts(LogLevel.warn)[1],
+            "Upload failed, 5 samples pending: connection refused; 2 failures in 1 s",
+        )
 
     def test_an_outage_is_told_once(self) -> None:
         """What goes on is for those who debug, until one summary; so is the next outage."""
@@ -171,10 +191,20 @@ class EventTests(SynchronousTestCase):
                 self.world.cycle()
             self.assertEqual(levels(log, RETRYING), ["warn", "debug", "debug"])
             self.assertEqual(levels(log, FAILED), ["warn", "debug", "debug"])
-            self.assertEqual(told(log, RECOVERED), [("info", {"seconds": 90.0, "failures": 6})])
+            self.assertEqual(told(log, RECOVERED), [("info", recovery(90.0, 6))])
             self.assertEqual(levels(log, SUCCEEDED), ["info"])
             self.world.collect([tick])
-            self.world.clock.advance(CALM)
+            self.world.clock.advance(REPEAT_AFTER)
+
+    def test_an_outage_that_goes_on_is_logged_every_ten_minutes(self) -> None:
+        """A day without an uplink is 144 lines of each of its two kinds."""
+        with Captured() as log:
+            for _ in range(24 * 60 * 2):
+                self.world.server.faults = [Fault.LOST] * 2
+                self.world.cycle()
+                self.world.clock.advance(29)
+        self.assertEqual(levels(log, FAILED).count("warn"), 144)
+        self.assertEqual(levels(log, RETRYING).count("warn"), 144)
 
     def test_a_link_that_comes_and_goes_does_not_flood(self) -> None:
         """A try that fails now and then is told of once in a while."""
@@ -209,6 +239,17 @@ class EventTests(SynchronousTestCase):
         self.assertFalse(self.progress.misconfigured)
         self.assertIsNone(self.progress.error)
 
+    def test_a_wrong_token_soon_after_an_outage(self) -> None:
+        """It is logged at once as an error, however recently another failure was logged."""
+        self.outage(Fault.LOST, Fault.LOST)
+        self.outage()
+        self.world.clock.advance(30)
+        self.world.collect([2])
+        log = self.outage(Fault.DENIED)
+        self.assertEqual(levels(log, FAILED), ["error"])
+        self.world.clock.advance(30)
+        self.assertEqual(levels(self.outage(Fault.DENIED), FAILED), ["debug"])
+
     def test_what_to_check_is_among_the_reasons_whatever_the_server_says(self) -> None:
         """A long page of the server's does not push it beyond the end of the sentence."""
         page = "HTTP 401: " + "sorry, " * 100
@@ -233,19 +274,19 @@ class EventTests(SynchronousTestCase):
         """Nothing is sent, which is no failure of the link, but told and known like one."""
         self.world.device_clock.wrong = "it differs from the server's by 7200.0 s"
         log = self.outage()
-        ((level, fields),) = told(log, WAIT)
-        reason = "the clock is not known to be good: it differs from the server's by 7200.0 s"
+        ((level, fields),) = told(log, ON_HOLD)
+        reason = "the clock is not trusted: it differs from the server's by 7200.0 s"
         self.assertEqual(level, "info")
         self.assertEqual((fields["error"], fields["error_type"]), (reason, "OnHold"))
         self.assertIsNone(fields["http_status"])
         self.assertEqual(self.progress.error, reason)
         self.assertFalse(self.progress.misconfigured)
         self.assertEqual(value(self.world, "uploader_upload_failures_total"), 0)
-        self.assertEqual(levels(self.outage(), WAIT), ["debug"])
+        self.assertEqual(levels(self.outage(), ON_HOLD), ["debug"])
         self.world.device_clock.wrong = None
         log = self.outage()
         self.assertEqual(levels(log, RECOVERED), [])
-        self.assertEqual(levels(log, "uploads go on, after"), ["info"])
+        self.assertEqual(levels(log, "Uploads resumed"), ["info"])
         self.assertIsNone(self.progress.error)
 
     def test_a_wait_that_was_told_has_its_end_told(self) -> None:
@@ -253,11 +294,11 @@ class EventTests(SynchronousTestCase):
         self.outage(Fault.BUSY)
         self.world.collect([2])
         self.world.device_clock.wrong = "it differs from the server's by 7200.0 s"
-        self.assertEqual(levels(self.outage(), WAIT), ["info"])
+        self.assertEqual(levels(self.outage(), ON_HOLD), ["info"])
         self.world.device_clock.wrong = None
         log = self.outage(Fault.BUSY)
         self.assertEqual(levels(log, RECOVERED), ["debug"])
-        self.assertEqual(levels(log, "uploads go on, after"), ["info"])
+        self.assertEqual(levels(log, "Uploads resumed"), ["info"])
 
     def test_rejected_samples(self) -> None:
         """Each series is told of once, with its name and tags; what follows is for debugging."""
@@ -266,12 +307,13 @@ class EventTests(SynchronousTestCase):
             for tick in range(2, 5 + WHOLE_SERIES_AFTER):
                 self.world.collect([tick])
                 self.world.cycle()
-        first, *others = told(log, "{count} samples of {metric}")
+        first, *others = told(log, "Rejected {count} samples of {metric}")
         self.assertEqual(first[0], "warn")
         self.assertEqual(len(first[1].pop("batch_id")), 36)
         self.assertEqual(
             first[1],
             {
+                "event": "upload.samples_rejected",
                 "count": 1,
                 "reason": "refused twice: HTTP 400: cannot parse",
                 "metric": "b",
@@ -283,6 +325,19 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(sum(f["count"] for _, f in (first, *others)), rejected)
         self.assertEqual(value(self.world, "uploader_metrics_rejected_total"), rejected)
 
+    def test_named_series_are_bounded(self) -> None:
+        """However many series have rejected samples, the log names so many and no more."""
+        tags = {"zone": "z" * 5000}
+        names = [f"x{n}" for n in range(MAX_NAMED_SERIES + 10)]
+        for at in (2, 1):
+            series = [Series.of(name, "device", tags) for name in names]
+            self.world.store.add([sample(one, NOW_MS - at, 1.0) for one in series])
+        with Captured() as log:
+            self.world.cycle()
+        found = [f["metric"] for level, f in told(log, "Rejected {count}") if level == "warn"]
+        self.assertEqual(len(found), MAX_NAMED_SERIES)
+        self.assertEqual(len(set(found)), MAX_NAMED_SERIES)
+
     def test_series_that_the_server_would_drop(self) -> None:
         """Each is named, also where several are found at once for the same reason."""
         tags = {"zone": "z" * 5000}
@@ -290,7 +345,7 @@ class EventTests(SynchronousTestCase):
         self.world.store.add([sample(one, NOW_MS - at, 1.0) for one in bad for at in range(3)])
         with Captured() as log:
             self.world.cycle()
-        events = told(log, "{count} samples of {metric}")
+        events = told(log, "Rejected {count} samples of {metric}")
         found = {(fields["metric"], fields["count"]) for _, fields in events}
         self.assertEqual(found, {("x", 3), ("y", 3)})
         self.assertEqual({level for level, _ in events}, {"warn"})
@@ -298,7 +353,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(value(self.world, "uploader_metrics_rejected_total"), 6)
 
     def test_an_error_of_our_own(self) -> None:
-        """It is told with its traceback once, then quietly; and when cycles run again."""
+        """Each kind is logged once with its traceback, then at debug; and the recovery is."""
         error = OSError("disk is full")
         with Captured() as log:
             for _ in range(3):
@@ -309,13 +364,14 @@ class EventTests(SynchronousTestCase):
             self.world.clock.advance(30)
             self.progress.ran()
             self.progress.ran()
-        self.assertEqual(levels(log, "upload cycle failed;"), ["error", "error"])
+        failed = told(log, CYCLE_FAILED.text)
+        self.assertEqual([level for level, _ in failed], ["error", "debug", "debug", "error"])
+        texts = [fields["error"] for _, fields in failed]
+        self.assertEqual(texts, ["OSError: disk is full"] * 3 + ["ValueError: another"])
         self.assertEqual(
-            told(log, "upload cycle failed again"),
-            [("debug", {"error": "OSError: disk is full"})] * 2,
+            told(log, CYCLE_RECOVERED.text),
+            [("info", {"event": "upload.cycle_recovered", "seconds": 120.0, "failures": 4})],
         )
-        again = told(log, "upload cycles run again")
-        self.assertEqual(again, [("info", {"seconds": 120.0, "failures": 4})])
         self.assertIsNone(self.progress.error)
         self.flushLoggedErrors()
 

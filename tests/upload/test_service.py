@@ -317,7 +317,8 @@ class UploaderTests(SynchronousTestCase):
         self.assertEqual(len(log.texts(LogLevel.warn)), 1)
         self.assertIn("refused", log.texts(LogLevel.warn)[0])
         self.assertIn(
-            "the server takes samples again, after 150 s and 5 failures", log.texts(LogLevel.info)
+            f"Uploads to {self.client.endpoint} recovered, after 150 s and 5 failures",
+            log.texts(LogLevel.info),
         )
 
     def test_stop_when_idle(self) -> None:

@@ -34,13 +34,13 @@ def test_put_right_by_a_step(wrong: str, tmp_path: Path) -> None:
         with Twistd(
             "bela", "--config", str(config), cwd=tmp_path, env=environment(said)
         ) as service:
-            held = service.expect_event("uploads wait")
+            held = service.expect_event("upload.on_hold")
             service.expect_event("scheduler.tick_stored")
             assert server.received() == 0
             said.write_text("+0\n")
             stepped = service.expect_event("the wall clock was stepped")
             moved = service.expect_event("moved")
-            service.expect_event("uploaded")
+            service.expect_event("upload.completed")
             service.expect_event("scheduler.tick_stored")
             assert service.stop() == 0
         ended_ms = time.time() * 1000

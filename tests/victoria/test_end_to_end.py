@@ -70,7 +70,7 @@ def run_service(
     )
     with Twistd("bela", "--config", str(config), cwd=folder) as service:
         for _ in range(UPLOADS):
-            service.expect_event("uploaded")
+            service.expect_event("upload.completed")
         assert service.stop() == 0
     return folder / "metrics.db"
 

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
+
+from belatwist.log.events import Event
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -19,6 +21,10 @@ server."""
 
 PROBE_TIMEOUT = 3.5
 """Seconds that an attempt is given: three packets, where nobody answers."""
+
+SERVER_REACHABLE = Event(
+    "upload.server_reachable", LogLevel.debug, "Server can be reached again, uploads resume"
+)
 
 
 class ReconnectProbe(Service):
@@ -86,7 +92,7 @@ class ReconnectProbe(Service):
     def _found(self, _: object) -> None:
         self._attempt = None
         self._fruitless_reconnects += 1
-        self.log.debug("the server can be reached again")
+        SERVER_REACHABLE.emit(self.log)
         self._reached()
 
     def _failed(self, _: object) -> None:

@@ -856,7 +856,7 @@ def test_the_service_uploads_only_what_was_pending(tmp_path: Path) -> None:
     )
     with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
         service.expect_event("migrated the database from version 2 to 3: 300 rows")
-        service.expect_event("uploaded")
+        service.expect_event("upload.completed")
         with urllib.request.urlopen(f"{url}/api/v1/series", timeout=TIMEOUT) as answer:
             received = {one["metric"]["__name__"]: one["samples"] for one in json.load(answer)}
         assert service.stop() == 0

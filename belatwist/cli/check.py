@@ -1,4 +1,4 @@
-"""``bela check``: would the agent start with this configuration? Nothing is written or created."""
+"""``bela check``: would the agent start with this configuration? The command writes nothing."""
 
 import errno
 import os
@@ -14,10 +14,10 @@ from belatwist.text import one_line
 
 
 def check(path: str) -> list[str]:
-    """Judge a configuration as the agent does when it starts; its warnings go to stderr.
+    """Check a configuration as the agent does when it starts; print warnings on stderr.
 
-    :return: a summary in lines.
-    :raises CommandError: with the line that the agent would end with.
+    :return: the lines of a summary.
+    :raises CommandError: with the agent's own line when the agent would not start.
     """
     try:
         loaded = config.load(path, lambda warning: notify(str(warning)))
@@ -36,9 +36,9 @@ def check(path: str) -> list[str]:
 
 
 def _check_log(output: str) -> None:
-    """Find out whether a log file could be appended to, without opening it.
+    """Check without opening a log file whether the agent could append to it.
 
-    :raises OSError: as opening it would.
+    :raises OSError: the error that opening the file would raise.
     """
     if output in {"stdout", "stderr"}:
         return
@@ -68,7 +68,7 @@ def _denied(path: Path, mode: int) -> int:
 
 
 def _check_certificates(path: str) -> None:
-    """Read certificates with the library that the agent reads them with."""
+    """Read certificates with the agent's own library."""
     from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415 - 40 ms, seldom needed
 
     try:
@@ -83,7 +83,7 @@ def _summary(loaded: config.Config) -> Iterator[tuple[str, str]]:
     remote = loaded.remote
     url = remote.url.partition("?")[0]
     if not remote.enabled:
-        yield "uploads", "off: samples are kept, and not sent (remote.enabled)"
+        yield "uploads", "off (remote.enabled): samples are stored, not sent"
     else:
         token = ", with a token" if remote.auth_token_file else ""
         yield "uploads", f"to {url} every {format_duration(remote.upload_interval)}{token}"
@@ -98,6 +98,8 @@ def _summary(loaded: config.Config) -> Iterator[tuple[str, str]]:
     health = loaded.health
     host = f"[{health.host}]" if ":" in health.host else health.host
     yield "health", f"http://{host}:{health.port}{health.path}" if health.enabled else "off"
-    there = "" if Path(loaded.storage.path).exists() else " (not there yet: it will be made)"
+    there = (
+        "" if Path(loaded.storage.path).exists() else " (does not exist yet; the agent creates it)"
+    )
     yield "database", f"{loaded.storage.path}{there}"
     yield "log", f"{loaded.logging.output}, {loaded.logging.format}, {loaded.logging.level}"

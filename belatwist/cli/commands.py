@@ -1,7 +1,7 @@
 """The commands and their options.
 
-What each does is in a module of its own, which is imported when it runs, so that ``bela status``
-does not wait for what ``bela once`` needs.
+Each command's work is in a module of its own. The command imports it when it runs, so that ``bela
+status`` does not wait for the imports of ``bela once``.
 """
 # ruff: noqa: PLC0415 - late imports are the point of this module, see above
 
@@ -25,7 +25,7 @@ from belatwist.text import escape
 )
 @click.version_option(__version__, prog_name="belatwist", message="%(prog)s %(version)s")
 def bela() -> None:
-    """Look after a belatwist metrics agent."""
+    """Examine a belatwist metrics agent."""
 
 
 @bela.command()
@@ -33,8 +33,8 @@ def bela() -> None:
 def check(file: str) -> None:
     """Would the agent start with the configuration FILE?
 
-    Says so as the agent itself would; nothing is written or created. Run it as the service's user,
-    whose permissions count. Exit status: 0 it would, 1 it would not.
+    Prints what the agent itself would report, and writes nothing. Run it as the service's user,
+    whose permissions count. Exit status: 0 if the agent would start, 1 if it would not.
     """
     from belatwist.cli.check import check as run
 
@@ -50,13 +50,13 @@ def check(file: str) -> None:
     type=click.Choice(["table", "json", "prometheus"]),
     default="table",
     show_default=True,
-    help="How to write the samples.",
+    help="Format of the samples.",
 )
 def once(config: str | None, form: str) -> None:
-    """Run every collector, and print what would be stored.
+    """Run every collector, and print what the agent would store.
 
-    Those that compare two readings run twice, a second apart. Nothing is stored. Exit status: 1
-    when a collector failed.
+    Collectors that compare two readings run twice, a second apart. The command stores nothing. Exit
+    status: 1 when a collector failed.
     """
     from belatwist.cli import load_config
     from belatwist.cli import once as run
@@ -74,22 +74,22 @@ def once(config: str | None, form: str) -> None:
 @bela.command(cls=NagiosCheck)
 @options.config
 @click.option(
-    "--url", type=options.Url(), help="Where to ask, if not where the configuration says."
+    "--url", type=options.Url(), help="Address of the service, instead of the configured one."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the service's answer as it is.")
+@click.option("--json", "as_json", is_flag=True, help="Print the health document unchanged.")
 @click.option(
     "--timeout",
     type=options.Seconds(0.1, 3600),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for the answer.",
+    help="Maximum time to wait for the answer.",
 )
 def status(*, config: str | None, url: str | None, as_json: bool, timeout: float) -> None:
-    """Ask the running service how it is.
+    """Ask the running service for its health.
 
     The first line begins with OK, DEGRADED or ERROR. Exit status, as for Nagios: 0 ok, 1 degraded,
-    2 error or no answer, 3 when it cannot be asked.
+    2 error or no answer, 3 no verdict.
     """
     from belatwist.cli import status as run
 
@@ -100,7 +100,7 @@ def status(*, config: str | None, url: str | None, as_json: bool, timeout: float
 
         health = load_config.read(config, output.notify).health
         if not health.enabled:
-            raise BelaError("health.enabled is false: the service does not answer; see its log")
+            raise BelaError("health.enabled is false, so the service does not answer; see its log")
         url = run.address(health.host, health.port, health.path)
         if health.basic_auth_file is not None:
             login = read_logins(health.basic_auth_file)[0]
@@ -130,7 +130,7 @@ def status(*, config: str | None, url: str | None, as_json: bool, timeout: float
     default=20,
     show_default=True,
     metavar="COUNT",
-    help="How many of the last samples to begin with.",
+    help="Number of the last samples to print first.",
 )
 @click.option(
     "--interval",
@@ -138,9 +138,9 @@ def status(*, config: str | None, url: str | None, as_json: bool, timeout: float
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="How often to look.",
+    help="How often to read the database.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def tail(
     *,
     config: str | None,
@@ -150,10 +150,10 @@ def tail(
     interval: float,
     as_json: bool,
 ) -> None:
-    """Follow new samples in the database, until Ctrl-C.
+    """Print new samples of the database, until Ctrl-C.
 
-    A line is a sample: local time, name, tags, value, and whether it is pending, uploaded or
-    rejected (texts are local). The database is only read, and the agent is not held up.
+    Each sample is a line: local time, name, tags, value, and its state, which is pending, uploaded
+    or rejected (local for texts). The command only reads, and does not delay the agent.
     """
     from belatwist.cli.tail import pattern
     from belatwist.cli.tail import tail as run
@@ -172,21 +172,19 @@ def tail(
 @bela.command()
 @options.database
 @options.metric
-@click.option(
-    "--since", type=options.Moment(), help="From when on: 2h (ago) or 2026-01-31T12:00:00Z."
-)
-@click.option("--until", type=options.Moment(), help="Up to when.  [default: the newest sample]")
-@click.option("--all", "everything", is_flag=True, help="From the oldest sample on.")
+@click.option("--since", type=options.Moment(), help="Start: 2h (ago) or 2026-01-31T12:00:00Z.")
+@click.option("--until", type=options.Moment(), help="End.  [default: the newest sample]")
+@click.option("--all", "everything", is_flag=True, help="Start with the oldest sample.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["jsonl", "csv"]),
     default="jsonl",
     show_default=True,
-    help="jsonl: what VictoriaMetrics imports; csv: for a spreadsheet.",
+    help="jsonl: for VictoriaMetrics' import; csv: for a spreadsheet.",
 )
-@click.option("--output", "-o", "to", metavar="FILE", help="Where to.  [default: stdout]")
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--output", "-o", "to", metavar="FILE", help="File to write.  [default: stdout]")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def export(
     *,
     config: str | None,
@@ -201,8 +199,8 @@ def export(
 ) -> None:
     """Copy samples out of the database.
 
-    The agent may run meanwhile, or not; the database is only read. How many samples
-    there were is said on stderr.
+    The agent may run or not, since the command only reads the database. It prints the number of
+    samples on stderr.
     """
     from belatwist.cli.database import MAX_KEY
     from belatwist.cli.export import Span
@@ -211,9 +209,9 @@ def export(
     from belatwist.store import MIN_KEY
 
     if everything == (since is not None):
-        raise click.UsageError("Give one of --since and --all.")
+        raise click.UsageError("Give either --since or --all.")
     if since is not None and until is not None and until <= since:
-        raise click.UsageError("--until is not later than --since.")
+        raise click.UsageError("--until must be later than --since.")
     run(
         options.find(config, database),
         Span(
@@ -229,7 +227,7 @@ def export(
 @bela.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete bela's words.
+    """Print the code with which a shell completes bela's commands.
 
     For bash: eval "$(bela completion bash)" in ~/.bashrc.
     """

@@ -1,8 +1,8 @@
-"""The agent's database, for reading beside it: nothing is written, and nobody is held up.
+"""Reads the agent's database while the agent may run. Nothing is written, and nothing has to wait.
 
-Each reading opens the file, reads one page of rows and closes it again. So no transaction lasts,
-which would keep the write-ahead log from being emptied; and a database that is replaced meanwhile
-is followed.
+Each reading opens the file, reads one page of rows and closes the file. So no transaction lasts,
+which would keep the agent from emptying the write-ahead log. After the agent has replaced the
+database, the next reading takes the new one.
 """
 
 import errno
@@ -22,7 +22,7 @@ from belatwist.store import MIN_KEY, Key
 from belatwist.store.sql import queries, schema
 
 PAGE = 10_000
-"""Rows that are read at once: about 20 ms, and a few MB."""
+"""Rows of one reading, which takes about 20 ms and a few MB."""
 
 MAX_KEY: Key = (1 << 62, 0)
 """No sample stands behind this."""
@@ -31,9 +31,9 @@ SAMPLES = "samples"
 TEXTS = "texts"
 
 BUSY_SECONDS = 5.0
-"""How long to wait for a lock that another program holds."""
+"""Maximum time to wait for a lock of another program."""
 
-# The left joins leave it to the key's order how the rows are found.
+# Left joins, so that SQLite finds the rows in the order of their keys.
 _PAGE = """
 SELECT x.timestamp_ms, x.series_id, x.value, r.id, {state}
 FROM {table} x LEFT JOIN sessions r ON r.number = x.session_number {checkpoint}
@@ -50,12 +50,12 @@ _PARTS = {SAMPLES: (_STATE, _CHECKPOINT), TEXTS: ("'local'", "")}
 
 _NO_LOG = (
     "its write-ahead log cannot be used here: use the service's user, or sudo; or copy the"
-    " database, together with the file whose name ends in -wal, to a folder that can be written to"
+    " database and the file that ends in -wal to a folder in which you may write"
 )
-_LOCKED = "another program keeps it locked: try again"
+_LOCKED = "another program has locked it: try again"
 _STRANGE = (
-    "is another program's, or damaged ({}): name the right one (storage.path, or --database FILE);"
-    " if this is it, move it away, and the service makes a new one when it starts"
+    "belongs to another program, or is damaged ({}): name the agent's database (storage.path, or"
+    " --database FILE). If this is it, move it away: the service creates a new one when it starts"
 )
 _MEANINGS = {
     sqlite3.SQLITE_CANTOPEN: _NO_LOG,
@@ -69,14 +69,15 @@ _MEANINGS = {
 
 
 class DatabaseError(BelaError):
-    """The database cannot be read; the text names it, says why, and what to do."""
+    """The database cannot be read. The text names it, gives the reason, and what to do."""
 
 
 class Row(NamedTuple):
     """One sample.
 
-    :ivar session: the UUID of the run that stored it; ``None`` where that is not known any more.
-    :ivar state: ``pending``, ``uploaded`` or ``rejected``; ``local`` for a text, which stays here.
+    :ivar session: the UUID of the agent's run that stored it; ``None`` when it is no longer known.
+    :ivar state: ``pending``, ``uploaded`` or ``rejected``; ``local`` for a text, which the agent
+        never sends.
     """
 
     timestamp_ms: int
@@ -87,19 +88,19 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """Where it stands."""
+        """The sample's key."""
         return self.timestamp_ms, self.series_id
 
 
 class Page(NamedTuple):
-    """Some rows, and the series of each."""
+    """Some rows, and their series by number."""
 
     rows: list[Row]
     series: Mapping[int, Series]
 
 
 class DatabaseReader:
-    """A database of the agent's.
+    """Reads a database of the agent's.
 
     :param path: the file.
     """
@@ -120,11 +121,11 @@ class DatabaseReader:
         """Read samples by their key.
 
         :param table: :data:`SAMPLES` or :data:`TEXTS`.
-        :param after: leave out what is not behind this.
-        :param before: leave out what is not ahead of this.
-        :param newest: begin at the end, and go back.
-        :param limit: how many rows at most; a page if it is not given.
-        :raises DatabaseError: when it cannot be read.
+        :param after: the key that all rows come after.
+        :param before: the key that all rows come before.
+        :param newest: read the newest rows, newest first.
+        :param limit: maximum number of rows; :data:`PAGE` by default.
+        :raises DatabaseError: when the database cannot be read.
         """
         state, checkpoint = _PARTS[table]
         order = "DESC" if newest else "ASC"
@@ -132,7 +133,7 @@ class DatabaseReader:
         try:
             with closing(self._open()) as connection:
                 self._check_version(connection)
-                connection.execute("BEGIN")  # The rows and their series belong together.
+                connection.execute("BEGIN")  # One state for the rows and their series.
                 cursor = connection.cursor()
                 rows = list(map(Row._make, cursor.execute(sql, (*after, *before, limit or PAGE))))
                 series = queries.series_of(cursor, {row.series_id for row in rows})
@@ -145,7 +146,7 @@ class DatabaseReader:
     def pages(self, table: str, after: Key = MIN_KEY, before: Key = MAX_KEY) -> Iterator[Page]:
         """Read all pages between two keys, in order.
 
-        :raises DatabaseError: when it cannot be read.
+        :raises DatabaseError: when the database cannot be read.
         """
         while True:
             page = self.page(table, after, before)
@@ -156,15 +157,14 @@ class DatabaseReader:
             after = page.rows[-1].key
 
     def _open(self) -> sqlite3.Connection:
-        # Says by itself what SQLite calls "unable to open". The file itself is not opened here:
-        # closing it would give up every lock that this process holds on it (fcntl(2)).
+        # SQLite would only say "unable to open". The file itself is not opened here, because
+        # closing it would release every lock that this process holds on it (fcntl(2)).
         if not stat.S_ISREG(self._path.stat().st_mode):
             raise StartError("is not a regular file")
         if not os.access(self._path, os.R_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        # Without a log nobody has the database open. SQLite would make an empty log for itself,
-        # which is to be avoided where the folder is another user's, and impossible on a medium
-        # that is mounted read-only.
+        # Without a log no program has the database open. SQLite would create an empty log, which
+        # must not happen in another user's folder, and cannot on a medium mounted read-only.
         alone = not os.path.lexists(f"{self._path}-wal")
         uri = f"file:{quote(str(self._path.absolute()))}?mode=ro{'&immutable=1' if alone else ''}"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
@@ -198,7 +198,9 @@ class DatabaseReader:
         else:
             cause = error.__cause__ if isinstance(error, StartError) else error
             code = getattr(cause, "sqlite_errorcode", None) or 0
-            if code & 0xFF == sqlite3.SQLITE_ERROR:  # What our statements name is not there.
+            if (
+                code & 0xFF == sqlite3.SQLITE_ERROR
+            ):  # A table or column of our statements is missing.
                 return f"{self._name}: {_STRANGE.format(cause)}"
             why = _MEANINGS.get(code & 0xFF, why)
         return f"{self._name}: {why}"

@@ -1,4 +1,4 @@
-"""How commands end: in one line and an exit status, whatever goes wrong."""
+"""Ends every command with one line and an exit status, whatever goes wrong."""
 
 import errno
 import os
@@ -18,12 +18,12 @@ _UNKNOWN = 3
 
 
 class BelaGroup(click.Group):
-    """A group whose commands end in one line, whatever goes wrong with files."""
+    """Ends its commands with one line, whatever goes wrong with files."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command.
 
-        :raises CommandError: for what a command raises on purpose, and for errors of the system.
+        :raises CommandError: for errors of the package and of the operating system.
         """
         try:
             return super().invoke(ctx)
@@ -33,26 +33,26 @@ class BelaGroup(click.Group):
             _abandon_output()
             if error.errno == errno.EPIPE:
                 raise
-            raise CommandError(_told(error)) from error
+            raise CommandError(_describe(error)) from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that is meant.
+        """Find the command of a command line.
 
-        :raises CommandError: when a stream is missing that it needs.
+        :raises CommandError: when stdout or stderr is closed.
         """
         name, command, rest = super().resolve_command(ctx, args)
-        # Closed from the beginning; its number would go to the next file that is opened.
-        # (Completion, which is what resilient parsing is for, opens none.)
+        # The next file that is opened would get the number of the closed stream. Completion, which
+        # parses resiliently, opens none.
         if (sys.stdout is None or sys.stderr is None) and not ctx.resilient_parsing:
             kind = _UnknownError if isinstance(command, NagiosCheck) else CommandError
-            raise kind("stdout and stderr must be open (>/dev/null is)")
+            raise kind("stdout and stderr must be open; /dev/null will do")
         return name, command, rest
 
 
 class NagiosCheck(click.Command):
-    """A command that is a check of Nagios: without a verdict its status is 3, UNKNOWN."""
+    """A command that serves as a check for Nagios. Without a verdict its status is 3, UNKNOWN."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the command line."""
@@ -69,32 +69,32 @@ class _MisuseError(click.UsageError):
     exit_code = _UNKNOWN
 
     def show(self, file: Any = None) -> None:
-        """Say why; the status matters more than whether that can be written."""
+        """Print the reason, or nothing where that fails: the exit status matters more."""
         with suppress(OSError):
             super().show(file)
 
 
 class _UnknownError(CommandError):
-    """A check has come to no verdict: one line on stdout, where Nagios looks, and status 3."""
+    """A check has no verdict: one line on stdout, which Nagios reads, and status 3."""
 
     exit_code = _UNKNOWN
 
     def show(self, file: object = None) -> None:
-        """Say why: on stderr where stdout does not take it, and not at all where nobody reads."""
-        said = sys.stdout is not None
+        """Print the reason on stdout; on stderr if that fails and stdout is not a closed pipe."""
+        written = sys.stdout is not None
         try:
             click.echo(f"UNKNOWN - {escape(self.message)}")
         except (OSError, ValueError) as error:
             _abandon_output()
-            said = isinstance(error, BrokenPipeError)
-        if not said:
+            written = isinstance(error, BrokenPipeError)
+        if not written:
             with suppress(OSError):
                 super().show(file)
 
 
 @contextmanager
 def _unknown() -> Iterator[None]:
-    """Let nothing but a verdict end a check otherwise than as unknown: 1 would mean degraded."""
+    """Turn every exception into status 3, because 1 would mean DEGRADED."""
     try:
         yield
     except click.exceptions.Exit:
@@ -106,22 +106,22 @@ def _unknown() -> Iterator[None]:
     except BelaError as error:
         raise _UnknownError(str(error)) from error
     except OSError as error:
-        raise _UnknownError(_told(error)) from error
+        raise _UnknownError(_describe(error)) from error
     except (click.Abort, EOFError, KeyboardInterrupt) as error:
         raise _UnknownError("interrupted") from error
-    except Exception as error:  # Whatever it is, it is no verdict.
-        # A fault of ours: who reports it needs to know where it is.
+    except Exception as error:
+        # It is a fault of the program, and its report needs the traceback.
         sys.excepthook(type(error), error, error.__traceback__)
         raise _UnknownError(f"unexpected: {type(error).__name__}: {error}") from error
 
 
-def _told(error: OSError) -> str:
+def _describe(error: OSError) -> str:
     where = error.filename or "the output cannot be written"
     return f"{where}: {output.reason(error)}"
 
 
 def _abandon_output() -> None:
-    """Let what is left in stdout's buffer go nowhere: its flush at exit would fail again."""
+    """Discard what is left in stdout's buffer, because flushing it at exit would fail again."""
     try:
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path to handle
             os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -23,17 +23,17 @@ from belatwist.store import Key
 from belatwist.upload.jsonl import Encoder
 
 Wanted = Callable[[str], bool]
-"""Tells by its stored name whether a metric is exported."""
+"""Tells from its stored name whether to export a metric."""
 
 NAMES = ("time", "timestamp_ms", "metric", "tags", "value", "device", "session", "state")
 """The columns of a CSV file."""
 
 
 class EncodedPage(NamedTuple):
-    """A part of the output.
+    """A page of rows, encoded for the output.
 
-    :ivar samples: how many it holds.
-    :ivar until_ms: the time of the last one that was looked at.
+    :ivar samples: the number of samples in it.
+    :ivar until_ms: the time of the last row, whether it was exported or not.
     """
 
     data: bytes
@@ -42,7 +42,7 @@ class EncodedPage(NamedTuple):
 
 
 class Span(NamedTuple):
-    """What is exported: the samples behind one key and ahead of another."""
+    """The samples to export: those after one key and before another."""
 
     after: Key
     before: Key
@@ -51,9 +51,9 @@ class Span(NamedTuple):
 def jsonl(
     database: DatabaseReader, span: Span, wanted: Wanted, skipped: Counter[str]
 ) -> Iterator[EncodedPage]:
-    """Write what VictoriaMetrics' ``/api/v1/import`` takes, one line a series and page.
+    """Encode samples for VictoriaMetrics' ``/api/v1/import``, one line per series and page.
 
-    :param skipped: counts what it would not keep, by the reason.
+    :param skipped: counts the samples that the server would not keep, by the reason.
     """
     encoder = Encoder()
     for page in database.pages(SAMPLES, *span):
@@ -69,15 +69,15 @@ def jsonl(
         skipped.update({why: len(some) for why, some in bad.items()})
         yield EncodedPage(encoder.encode(good, page.series), len(good), page.rows[-1].timestamp_ms)
     for page in database.pages(TEXTS, *span):
-        skipped["a text, which VictoriaMetrics does not store"] += len(_chosen(page, wanted))
+        skipped["text, which VictoriaMetrics does not store"] += len(_chosen(page, wanted))
 
 
 def csv_lines(
     database: DatabaseReader, span: Span, wanted: Wanted, _skipped: Counter[str]
 ) -> Iterator[EncodedPage]:
-    """Write comma-separated values (RFC 4180, but for line feeds alone), in order of time.
+    """Encode samples as comma-separated values (RFC 4180, with line feeds), in order of time.
 
-    The first line names the columns; tags are JSON, and nothing is left out.
+    The first line names the columns. Tags are JSON, and no sample is left out.
     """
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
@@ -142,19 +142,19 @@ def export(
     to: Path | None,
     force: bool,
 ) -> None:
-    """Export samples, and say on stderr how many there were.
+    """Export samples, and print their number on stderr.
 
     :param form: one of :data:`FORMATS`.
     :param to: the file; ``None`` for stdout.
-    :param force: whether an existing file may be replaced.
+    :param force: whether to replace an existing file.
     :raises BelaError: when the database cannot be read.
-    :raises CommandError: when the file cannot be written; then there is none, or the old one.
+    :raises CommandError: when the file cannot be written. An existing file stays as it was.
     """
     skipped: Counter[str] = Counter()
     first, last = _limits(database, span)
     pages = FORMATS[form](database, span, wanted, skipped)
     written = 0
-    # Where the samples themselves go to the terminal, a bar would be in their way.
+    # A bar would disturb samples that go to the terminal themselves.
     silent = not sys.stderr.isatty() or (to is None and sys.stdout.isatty())
     with (
         _destination(to, force=force) as out,
@@ -187,9 +187,9 @@ def _limits(database: DatabaseReader, span: Span) -> tuple[int, int]:
 
 @contextmanager
 def _destination(to: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
-    """Open a file that has its name only when it is complete.
+    """Open a file that gets its name when it is complete.
 
-    :raises CommandError: when it cannot be written, or is there already and ``force`` is not given.
+    :raises CommandError: when the file cannot be written, or exists and ``force`` is not given.
     """
     if to is None:
         yield sys.stdout.buffer
@@ -212,11 +212,11 @@ def _destination(to: Path | None, *, force: bool) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _removed_at_signals(temporary: Path) -> Iterator[None]:
-    """Remove a file, and end, when the process is told to end or its terminal is gone.
+    """On SIGTERM and SIGHUP remove a file and exit.
 
-    A signal that is ignored, as ``nohup`` has it, stays so.
+    A signal that the process ignores, as under ``nohup``, stays ignored.
 
-    :raises SystemExit: with 128 and the signal's number, as shells count.
+    :raises SystemExit: with 128 plus the signal's number, as in shells.
     """
     signals = [
         number
@@ -229,7 +229,7 @@ def _removed_at_signals(temporary: Path) -> Iterator[None]:
         if ended:  # systemd and sshd may send both.
             return
         ended.append(number)
-        # Here, because an exception may be raised anywhere, even where it is lost.
+        # The file is removed here, because the exception may be lost wherever it is raised.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         sys.exit(128 + number)
@@ -239,7 +239,7 @@ def _removed_at_signals(temporary: Path) -> Iterator[None]:
             signal.signal(number, end)
         yield
     except Exception:
-        if ended:  # Such as that of a progress bar whose terminal is gone.
+        if ended:  # For example a progress bar whose terminal has gone.
             sys.exit(128 + ended[0])
         raise
     finally:
@@ -251,4 +251,4 @@ def _check_free(to: Path, *, force: bool) -> None:
     if to.exists() and not to.is_file():
         raise CommandError(f"{to}: is not a regular file; without --output, samples go to stdout")
     if to.exists() and not force:
-        raise CommandError(f"{to}: is there already; --force replaces it")
+        raise CommandError(f"{to}: already exists; --force replaces it")

@@ -1,4 +1,4 @@
-"""The configuration as commands need it: where things are. The files that it names are not read."""
+"""The configuration for commands, which do not read the files that it names."""
 
 import socket
 from collections.abc import Callable
@@ -14,11 +14,10 @@ _MAX_BYTES = 1024 * 1024
 def read(path: str | None, say: Callable[[str], None]) -> config.Config:
     """Read a configuration.
 
-    Unlike the agent's start this does not need the token, which its owner alone can read.
+    Unlike the agent at its start, a command does not need the token, which only its owner can read.
 
-    :param path: the file; ``None`` for the default one, in place of which there are defaults where
-        it does not exist.
-    :param say: takes a line about defaults that were taken, or about a key with a new name.
+    :param path: the file. ``None`` stands for the default file, or the defaults without one.
+    :param say: prints a line: the defaults are used, or a key has a new name.
     :raises ConfigError: when the file cannot be used.
     """
     name = path or config.DEFAULT_PATH
@@ -35,5 +34,5 @@ def read(path: str | None, say: Callable[[str], None]) -> config.Config:
         raise ConfigError(f"{name}: cannot be read: {reason(error)}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: not UTF-8") from None
-    say(f"{name}: no such file, so the defaults hold (--config FILE names another)")
+    say(f"{name}: no such file; using the defaults (--config FILE names another file)")
     return config.Config(device=config.Device(id=socket.gethostname() or "localhost"))

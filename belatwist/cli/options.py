@@ -1,5 +1,5 @@
 """Kinds of option values, and the options that commands share."""
-# ruff: noqa: PLC0415 - what a command does not use, it does not wait for
+# ruff: noqa: PLC0415 - a command does not wait for the import of what it does not use
 
 import math
 import time
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 DEFAULT_PATH = "/etc/belabox-metrics/config.yaml"
-"""The agent's; spelled out, because importing the configuration takes a while."""
+"""The agent's default, repeated here because importing the configuration takes a while."""
 
 
 class Url(click.ParamType[str]):
-    """Where a service answers."""
+    """The address of a service."""
 
     name = "url"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check it."""
+        """Check the URL."""
         from belatwist.cli.status import checked_url
 
         try:
@@ -37,14 +37,14 @@ class Url(click.ParamType[str]):
 
 
 class Moment(click.ParamType[int]):
-    """A time as Unix milliseconds: so long ago, or RFC 3339."""
+    """A time as Unix milliseconds, written as a duration before now or as RFC 3339."""
 
     name = "when"
 
     def convert(
         self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Read it; what was read already stays as it is."""
+        """Read a time. One that is a number was read already."""
         if isinstance(value, int):
             return value
         from belatwist.config import duration
@@ -68,12 +68,12 @@ class Moment(click.ParamType[int]):
 
 
 class Seconds(click.FloatRange):
-    """A length of time within bounds, which "nan" is not: no comparison shows that."""
+    """A number of seconds within bounds. ``FloatRange`` accepts "nan", which exceeds no bound."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Read it."""
+        """Read a number of seconds."""
         seconds = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
@@ -81,26 +81,26 @@ class Seconds(click.FloatRange):
 
 
 config = click.option(
-    "--config", "-c", metavar="FILE", help=f"The configuration.  [default: {DEFAULT_PATH}]"
+    "--config", "-c", metavar="FILE", help=f"Configuration file.  [default: {DEFAULT_PATH}]"
 )
 metric = click.option(
-    "--metric", "-m", metavar="PATTERN", help="Only metrics so named, such as 'network.*'."
+    "--metric", "-m", metavar="PATTERN", help="Pattern of stored names, such as 'network.*'."
 )
 
 
 def database(command: F) -> F:
     """Add the options that name a database."""
     option = click.option(
-        "--database", "-d", metavar="FILE", help="A database, instead of a configuration's."
+        "--database", "-d", metavar="FILE", help="Database file, instead of the configured one."
     )
     return config(option(command))
 
 
 def find(path: str | None, database_path: str | None) -> "DatabaseReader":
-    """Return the database that is meant.
+    """Return the database that the options name.
 
-    :param path: of the configuration, as given.
-    :param database_path: of the database, as given.
+    :param path: the option ``--config``.
+    :param database_path: the option ``--database``.
     :raises ConfigError: when the configuration cannot be used.
     """
     from belatwist.cli.database import DatabaseReader

@@ -1,4 +1,4 @@
-"""What commands show to a person: failures, tables, times, sizes."""
+"""Output for people: errors, tables, times, sizes."""
 
 import select
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ _STDOUT = 1
 
 
 class CommandError(click.ClickException):
-    """A command cannot do its work: one line on stderr, exit status 1."""
+    """A command has failed: one line on stderr, exit status 1."""
 
     def show(self, file: object = None) -> None:
-        """Say why, as ``twistd bela`` does."""
+        """Print the reason, in the form of ``twistd bela``."""
         notify(self.message)
 
 
@@ -26,17 +26,17 @@ def notify(text: str) -> None:
 
 
 def wait(seconds: float) -> bool:
-    """Wait, unless whoever reads our output goes away.
+    """Wait, or return early when the reader of stdout has closed it.
 
-    :return: whether somebody may still be reading.
+    :return: whether stdout may still have a reader.
     """
     poll = select.poll()
-    poll.register(_STDOUT, 0)  # Says no more than that the other end was closed.
+    poll.register(_STDOUT, 0)  # Reports only that the other end was closed.
     return not poll.poll(round(seconds * 1000))
 
 
 def reason(error: OSError) -> str:
-    """Say what an operating system's error is, without its number."""
+    """Return the text of an operating system's error, without its number."""
     return error.strerror or str(error)
 
 
@@ -87,7 +87,7 @@ def local(unix_ms: int) -> str:
     at = _moment(unix_ms)
     try:
         return at.astimezone().isoformat(" ", "milliseconds")[:23] if at else str(unix_ms)
-    except (OverflowError, ValueError, OSError):  # At an edge of what the C library knows.
+    except (OverflowError, ValueError, OSError):  # Beyond the range of the C library.
         return utc(unix_ms)
 
 
@@ -97,10 +97,10 @@ def tags(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 class Columns:
-    """Aligns the cells of rows as they come; a column widens when it must and stays so.
+    """Aligns the cells of rows. A column becomes wider when a cell needs it, and stays so.
 
+    :param widths: the initial widths.
     :param right: the numbers of columns that are aligned to the right.
-    :param widths: what to begin with.
     """
 
     def __init__(self, widths: Sequence[int], *, right: Sequence[int] = ()) -> None:
@@ -110,7 +110,7 @@ class Columns:
         ]
 
     def fit(self, rows: Sequence[Sequence[str]]) -> None:
-        """Widen the columns to hold all of these rows."""
+        """Widen the columns to the cells of these rows."""
         for row in rows:
             self._widths = [max(w, len(cell)) for w, cell in zip(self._widths, row, strict=True)]
 

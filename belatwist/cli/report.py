@@ -1,4 +1,4 @@
-"""The health document for a reader. It is not trusted: whatever is odd in it is left out."""
+"""The health document for people. It is not trusted: members of another type are left out."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -10,58 +10,58 @@ from belatwist.cli import output
 from belatwist.text import escape
 
 _UNKNOWN = "unknown"
-"""Instead of a number that the document does not have, as while the database is being opened."""
+"""Replaces a number that the document does not have, as while the agent opens its database."""
 
 _COLOURS = {"ok": "green", "degraded": "yellow", "error": "red"}
 
 
 class DocumentView:
-    """An object of the document."""
+    """An object of the document, read with type checks."""
 
     def __init__(self, value: object) -> None:
         self._members: Mapping[str, Any] = value if isinstance(value, dict) else {}
 
     def __iter__(self) -> Iterator[str]:
-        """Give the names of its members."""
+        """Iterate over the names of the members."""
         return iter(self._members)
 
     def view(self, name: str) -> "DocumentView":
-        """Return an object within it; an empty one if there is none."""
+        """Return a member that is an object; an empty one if there is none."""
         return DocumentView(self._members.get(name))
 
     def text(self, name: str) -> str | None:
-        """Return a text; ``None`` if there is none."""
+        """Return a member that is text; ``None`` if there is none."""
         value = self._members.get(name)
         return escape(value) if isinstance(value, str) else None
 
     def texts(self, name: str) -> list[str]:
-        """Return a list of texts."""
+        """Return a member that is a list of texts; empty if there is none."""
         value = self._members.get(name)
         some = value if isinstance(value, list) else []
         return [escape(one) for one in some if isinstance(one, str)]
 
     def number(self, name: str) -> float | None:
-        """Return a finite number; ``None`` if there is none."""
+        """Return a member that is a number; ``None`` if there is none."""
         value = self._members.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         return value if abs(value) < 2**63 else None
 
     def flag(self, name: str) -> bool | None:
-        """Return a truth value; ``None`` if there is none."""
+        """Return a member that is a boolean; ``None`` if there is none."""
         value = self._members.get(name)
         return value if isinstance(value, bool) else None
 
     def count(self, name: str) -> str:
-        """Return a number as a text; "unknown" if there is none."""
+        """Return a member that is a number as text; "unknown" if there is none."""
         value = self.number(name)
         return _UNKNOWN if value is None else output.number(value)
 
 
 class Report:
-    """Writes a document.
+    """Formats a health document.
 
-    :param document: as decoded from JSON; its ``status`` is one of the three.
+    :param document: the decoded JSON; its ``status`` is ``ok``, ``degraded`` or ``error``.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
@@ -69,11 +69,11 @@ class Report:
         self._now = _time(self._all.text("timestamp"))
 
     def lines(self) -> list[str]:
-        """Return the verdict, as Nagios wants it, and then the details."""
+        """Return the verdict in the form for Nagios, then the details."""
         return [
             *self._verdict(),
             "",
-            self._who(),
+            self._device(),
             "",
             *self._collectors(),
             "",
@@ -87,7 +87,7 @@ class Report:
         for reason in others:
             yield f"  {reason}"
 
-    def _who(self) -> str:
+    def _device(self) -> str:
         up = self._all.number("uptime_seconds")
         parts = (
             self._all.text("device_id"),
@@ -136,11 +136,11 @@ class Report:
             "  samples",
             (
                 f"{one.count('metrics_uploaded')} uploaded, {one.count('pending_metrics')} pending,"
-                f" {one.count('retry_queue_size')} being tried again,"
+                f" {one.count('retry_queue_size')} being retried,"
                 f" {one.count('metrics_rejected')} rejected"
             ),
         )
-        failures = f"{one.count('upload_failures')} tries failed"
+        failures = f"{one.count('upload_failures')} attempts failed"
         error = one.text("last_error")
         yield "  failures", failures if error is None else f"{failures}; now: {error}"
 
@@ -152,16 +152,16 @@ class Report:
         yield (
             "  samples",
             (
-                f"{one.count('metrics_waiting')} wait in memory,"
+                f"{one.count('metrics_waiting')} waiting in memory,"
                 f" {one.count('metrics_dropped')} lost,"
-                f" {one.count('metrics_pruned')} deleted for their age or want of room"
+                f" {one.count('metrics_pruned')} deleted because of age or size"
             ),
         )
         for name, title in (("opening", "opening"), ("last_error", "error")):
             if (text := one.text(name)) is not None:
                 yield f"  {title}", text
-        if (aside := one.text("replaced_as")) is not None:
-            yield "  replaced", f"{self._ago(one, 'replaced_at')}; the damaged one is {aside}"
+        if (backup := one.text("replaced_as")) is not None:
+            yield "  replaced", f"{self._ago(one, 'replaced_at')}; the damaged file is {backup}"
         lock = one.view("lock")
         held = {True: "held", False: "not held", None: "?"}[lock.flag("held")]
         yield "  lock", f"{held}, {lock.text('path') or '?'}"
@@ -181,12 +181,12 @@ class Report:
         else:
             yield "  skew", f"{skew:+.0f} ms, measured {self._ago(one, 'skew_measured')}"
         synced = one.flag("ntp_synced")
-        words = {True: "synchronised", False: "not synchronised", None: "not known"}
-        good = "" if one.flag("trusted") is not False else "; the clock is not known to be good yet"
+        words = {True: "synchronised", False: "not synchronised", None: "unknown"}
+        good = "" if one.flag("trusted") is not False else "; the clock is not trusted yet"
         yield "  NTP", f"{words[synced]}, {one.count('steps')} steps{good}"
 
     def _ago(self, part: DocumentView, name: str) -> str:
-        """Say how long before the document's own time something was."""
+        """Return how long before the document's own time an event was."""
         at = _time(part.text(name))
         if at is None or self._now is None:
             return "never"

@@ -1,4 +1,4 @@
-"""``bela status``: asks the running service how it is, as a check of Nagios would."""
+"""``bela status``: asks the running service for its health, as a check for Nagios does."""
 
 import base64
 import http.client
@@ -17,26 +17,27 @@ OK, DEGRADED, ERROR, UNKNOWN = range(4)
 STATUS = {"ok": OK, "degraded": DEGRADED, "error": ERROR}
 
 MAX_BYTES = 1024 * 1024
-"""A longer answer is no health document: one is about 3 kB."""
+"""Maximum size of an answer. A health document has about 3 kB."""
 
 
 class UnreachableError(BelaError):
-    """Nothing answers there, or something else than our service."""
+    """The service does not answer, or another program does."""
 
 
 def address(host: str, port: int, path: str) -> str:
-    """Return where a service answers that listens as configured.
+    """Return the URL of a service that listens as configured.
 
-    :param host: the address it listens on; for one that means all of them, this machine's.
+    :param host: the address on which it listens. For one that stands for all addresses, the URL has
+        this machine's loopback address.
     """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not to listen on
     return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
 
 
 def checked_url(url: str) -> str:
-    """Check a URL from the command line; without a path it gets the usual one.
+    """Check a URL from the command line, and add the default path if it has none.
 
-    :raises ValueError: when it cannot be used; the text says why.
+    :raises ValueError: when the URL cannot be used; the text gives the reason.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isprintable():
@@ -50,18 +51,18 @@ def checked_url(url: str) -> str:
 
 
 def fetch(url: str, timeout: float, login: str | None = None) -> tuple[bytes, dict[str, Any]]:
-    """Fetch a health document, in bounded time and room.
+    """Fetch a health document, in bounded time and memory.
 
-    :param timeout: seconds for all of it, the name's look-up included.
-    :param login: ``user:password``, if one is asked for.
-    :return: the answer as it came, and as an object whose ``status`` is one of :data:`STATUS`.
-    :raises UnreachableError: when there is none.
+    :param timeout: seconds for everything, including the name's look-up.
+    :param login: ``user:password``, if the service requires a login.
+    :return: the answer as received, and decoded. The decoded ``status`` is one of :data:`STATUS`.
+    :raises UnreachableError: when there is no such document.
     """
-    # A look-up cannot be interrupted, and a trickle of bytes renews the time of a socket.
+    # A look-up cannot be interrupted, and each byte that trickles in restarts a socket's timeout.
     (answer,) = run_all([partial(_get, url, timeout, login)], timeout)
     if isinstance(answer, TimeoutError):
         raise UnreachableError(
-            f"{url}: no answer within {timeout:g} s: the service hangs, or is not reached"
+            f"{url}: no answer within {timeout:g} s: the service hangs or is unreachable"
         )
     if isinstance(answer, ConnectionRefusedError):
         raise UnreachableError(
@@ -72,8 +73,8 @@ def fetch(url: str, timeout: float, login: str | None = None) -> tuple[bytes, di
         raise UnreachableError(f"{url}: cannot be reached: {output.reason(answer)}")
     if isinstance(answer, http.client.HTTPException | ValueError):
         raise UnreachableError(
-            f"{url}: what answers there does not speak HTTP ({type(answer).__name__}):"
-            " is it another program's port?"
+            f"{url}: the answer is not HTTP ({type(answer).__name__}):"
+            " does the port belong to another program?"
         )
     if isinstance(answer, Exception):
         raise answer
@@ -81,13 +82,13 @@ def fetch(url: str, timeout: float, login: str | None = None) -> tuple[bytes, di
     document = decode(body)
     if document is None and code == http.client.UNAUTHORIZED:
         raise UnreachableError(
-            f"{url}: a password is asked for: name the configuration (--config), whose"
-            " health.basic_auth_file must be readable by you"
+            f"{url}: the service requires a login: name its configuration with --config, and run as"
+            " a user who may read its health.basic_auth_file"
         )
     if document is None:
         raise UnreachableError(
-            f"{url}: the answer (HTTP {code}) is no health document: is it another program's port,"
-            " or another health.path?"
+            f"{url}: the answer (HTTP {code}) is not a health document: does the port belong to"
+            " another program, or does the service have another health.path?"
         )
     return body, document
 
@@ -109,9 +110,9 @@ def _get(url: str, timeout: float, login: str | None) -> tuple[int, bytes]:
 
 
 def decode(body: bytes) -> dict[str, Any] | None:
-    """Decode a health document; ``None`` when it is not one.
+    """Decode a health document; ``None`` if it is not one.
 
-    Many programs say ``{"status": "ok"}`` of themselves; ours always gives its reasons besides.
+    Many programs answer ``{"status": "ok"}``. Ours always adds its reasons.
     """
     if len(body) > MAX_BYTES:
         return None

@@ -1,4 +1,4 @@
-"""``bela tail``: new samples as they come into the database."""
+"""``bela tail``: prints new samples of the database."""
 
 import fnmatch
 import json
@@ -22,23 +22,23 @@ from belatwist.store import MIN_KEY, Key
 from belatwist.text import escape
 
 LATE_MS = 120_000
-"""How much later than others of its time a sample may come and still be shown. What waited in the
-agent's memory, because the disk was full, comes late."""
+"""Maximum delay with which a sample may be stored and still be shown. Samples that waited in the
+agent's memory, because the disk was full, come late."""
 
-BACK = 20
-"""Pages that the last samples are looked for in: a rare metric must not cost the whole table."""
+MAX_PAGES_BACK = 20
+"""Pages in which to look for the last samples: a rare metric must not cost the whole table."""
 
 Found = tuple[Row, Series]
 
 
 class Follower:
-    """Finds what is new in a database.
+    """Finds new samples in a database.
 
-    The key of a sample is its time, not when it was stored: so what is recent is read each time,
-    and what was seen before is left out. Recent is what is little before the newest sample, or
-    before now where that comes first: the clock may have been set back since.
+    The key of a sample has its own time, not the time at which it was stored. So the follower reads
+    all recent samples each time, and leaves out those that it has seen. Recent samples are at most
+    :data:`LATE_MS` older than the newest sample, or than now if the clock was set back since.
 
-    :param wanted: whether samples of a metric's stored name are shown.
+    :param wanted: tells from its stored name whether to show a metric.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Follower:
         self._seen: set[tuple[str, Key]] = set()
 
     def last(self, count: int) -> list[Found]:
-        """Return the last samples there are, oldest first; from now on they are not new.
+        """Return the last samples, oldest first; :meth:`new` leaves them out.
 
-        :param count: how many at most.
-        :raises DatabaseError: when they cannot be read.
+        :param count: maximum number of samples.
+        :raises DatabaseError: when the database cannot be read.
         """
         self._begin()
         if count == 0:
@@ -64,9 +64,9 @@ class Follower:
         return sorted(found, key=lambda one: one[0].key)[-count:]
 
     def new(self) -> list[Found]:
-        """Return what has come since the last call, in order of time.
+        """Return the samples that were stored since the last call, in order of time.
 
-        :raises DatabaseError: when it cannot be read; nothing of it is lost then.
+        :raises DatabaseError: when the database cannot be read. The next call returns them then.
         """
         begin = min(self._newest, self._wall_ms()) - LATE_MS
         read = [
@@ -75,7 +75,7 @@ class Follower:
             for page in self._database.pages(table, (begin, 0))
             for row in page.rows
         ]
-        # What lies before the last beginning was never looked at: it is not new, but old.
+        # The last reading did not look at samples before its beginning. They are old, not new.
         new = [
             (row, series)
             for seen, row, series in read
@@ -88,14 +88,14 @@ class Follower:
         return [one for one in new if self._wanted(one[1].name)]
 
     def _begin(self) -> None:
-        """Take note of what is there."""
+        """Note the samples that the database has now."""
         newest = [self._database.page(table, newest=True, limit=1) for table in (SAMPLES, TEXTS)]
         self._newest = max((row.timestamp_ms for page in newest for row in page.rows), default=0)
         self.new()
 
     def _backwards(self, table: str, count: int) -> Iterator[Found]:
         before = MAX_KEY
-        for _ in range(BACK):
+        for _ in range(MAX_PAGES_BACK):
             page = self._database.page(table, MIN_KEY, before, newest=True)
             for row in page.rows:
                 series = page.series[row.series_id]
@@ -110,14 +110,14 @@ class Follower:
 
 
 def pattern(glob: str | None) -> Callable[[str], bool]:
-    """Return what tells whether a stored name matches; ``None`` matches all."""
+    """Return a function that tells whether a stored name matches; ``None`` matches all."""
     if glob is None:
         return lambda _: True
     return lambda name: fnmatch.fnmatchcase(name, glob)
 
 
 def json_line(row: Row, series: Series) -> str:
-    """Write a sample as a JSON object."""
+    """Format a sample as a JSON object."""
     return json.dumps(
         {
             "time": output.utc(row.timestamp_ms),
@@ -133,7 +133,7 @@ def json_line(row: Row, series: Series) -> str:
 
 
 class Lines:
-    """Writes samples as aligned lines."""
+    """Formats samples as aligned lines."""
 
     def __init__(self) -> None:
         self._columns = output.Columns((23, 32, 16, 14), right=(3,))
@@ -161,11 +161,11 @@ def tail(
     wall_ms: WallClock,
     wait: Callable[[float], bool] = output.wait,
 ) -> None:
-    """Show the last samples and then, until interrupted, those that come.
+    """Print the last samples, and then new ones until interrupted.
 
-    :param wanted: whether samples of a metric's stored name are shown.
+    :param wanted: tells from its stored name whether to show a metric.
     :param interval: seconds between two readings.
-    :param wait: waits for so many seconds; ends everything by returning false.
+    :param wait: waits for a number of seconds; false ends the command.
     :raises DatabaseError: when the first reading fails. A later failure is printed once, and the
         command waits for its end.
     """

@@ -30,7 +30,7 @@ def test_a_good_one(tmp_path: Path) -> None:
         "  uploads     to https://vm.example/api/v1/import every 30s",
         "  collectors  system.load 1m30s",
         "  health      http://[::1]:9100/health",
-        f"  database    {tmp_path}/metrics.db (not there yet: it will be made)",
+        f"  database    {tmp_path}/metrics.db (does not exist yet; the agent creates it)",
         f"  log         {tmp_path}/agent.log, json, debug",
     ]
     assert list(tmp_path.iterdir()) == [path]

@@ -143,12 +143,12 @@ def test_other_versions(tmp_path: Path) -> None:
 def test_the_right_version_without_the_tables(tmp_path: Path) -> None:
     """It says what is missing, what that means, and what to do; braces in it do no harm."""
     advice = (
-        "name the right one (storage.path, or --database FILE);"
-        " if this is it, move it away, and the service makes a new one when it starts"
+        "name the agent's database (storage.path, or --database FILE). If this is it, move it away:"
+        " the service creates a new one when it starts"
     )
     path = tmp_path / "3.db"
     make_version(path, 3)
-    why = "is another program's, or damaged (no such table: samples)"
+    why = "belongs to another program, or is damaged (no such table: samples)"
     assert refusal(path) == f"{why}: {advice}"
     partial = make(tmp_path / "partial{}.db", ticks(LOAD, 0, 5))
     with closing(sqlite3.connect(partial)) as connection:
@@ -159,7 +159,10 @@ def test_the_right_version_without_the_tables(tmp_path: Path) -> None:
     with closing(sqlite3.connect(other)) as connection:
         connection.execute("CREATE TABLE schema_version (number INTEGER)")
         connection.commit()
-    assert refusal(other) == f"is another program's, or damaged (no such column: version): {advice}"
+    assert (
+        refusal(other)
+        == f"belongs to another program, or is damaged (no such column: version): {advice}"
+    )
 
 
 def test_a_locked_one(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_a_locked_one(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as other, mock.patch.object(database, "BUSY_SECONDS", 0):
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
         insert(other, ticks(LOAD, 100_000, 1))
-        assert refusal(path) == "another program keeps it locked: try again"
+        assert refusal(path) == "another program has locked it: try again"
 
 
 def test_a_damaged_one(tmp_path: Path) -> None:

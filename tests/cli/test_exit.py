@@ -58,7 +58,7 @@ def redirected(how: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 NO_SPACE = "the output cannot be written: No space left on device\n"
-CLOSED = "stdout and stderr must be open (>/dev/null is)\n"
+CLOSED = "stdout and stderr must be open; /dev/null will do\n"
 
 
 @pytest.mark.process

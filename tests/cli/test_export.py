@@ -55,7 +55,7 @@ def test_jsonl(path: Path) -> None:
     }
     assert done.stderr.splitlines() == [
         "bela: 20 samples exported",
-        "bela: 1 samples skipped: a text, which VictoriaMetrics does not store",
+        "bela: 1 samples skipped: text, which VictoriaMetrics does not store",
     ]
 
 
@@ -158,7 +158,7 @@ def test_a_file_that_is_there(path: Path, tmp_path: Path) -> None:
     to.write_text("precious")
     done = bela("export", "-d", path, "--all", "-o", to)
     assert (done.exit_code, to.read_text()) == (1, "precious")
-    assert done.stderr == f"bela: {to}: is there already; --force replaces it\n"
+    assert done.stderr == f"bela: {to}: already exists; --force replaces it\n"
     assert bela("export", "-d", path, "--all", "-o", to, "--force").exit_code == 0
     assert len(points(to.read_text())) == 2
 

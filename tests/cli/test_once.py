@@ -165,7 +165,7 @@ def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Where the default file does not exist the defaults hold, and it says so."""
     monkeypatch.setattr(config, "DEFAULT_PATH", str(tmp_path / "none.yaml"))
     done = bela("once", "--format", "json")
-    assert done.stderr.startswith(f"bela: {tmp_path}/none.yaml: no such file, so the defaults hold")
+    assert done.stderr.startswith(f"bela: {tmp_path}/none.yaml: no such file; using the defaults")
     names = {one["metric"] for one in json.loads(done.stdout)}
     assert {"cpu.usage_percent", "system.load_1m"} <= names
     assert "srt.packet_loss_percent" not in names

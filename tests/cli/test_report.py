@@ -87,11 +87,11 @@ def test_all_is_well() -> None:
         "",
         "uploads     ok, to https://vm.example/api/v1/import",
         "  last      12 s ago",
-        "  samples   4375 uploaded, 25 pending, 0 being tried again, 1 rejected",
-        "  failures  3 tries failed",
+        "  samples   4375 uploaded, 25 pending, 0 being retried, 1 rejected",
+        "  failures  3 attempts failed",
         "storage     ok, /var/lib/belabox-metrics/metrics.db",
         "  size      12.3 MiB, log 1.0 MiB; oldest sample 1 d ago",
-        "  samples   0 wait in memory, 0 lost, 100 deleted for their age or want of room",
+        "  samples   0 waiting in memory, 0 lost, 100 deleted because of age or size",
         "  lock      held, /var/lib/belabox-metrics/metrics.db.lock",
         "time        2026-01-01T12:00:00.000Z",
         "  skew      +12 ms, measured 1 min ago",
@@ -123,12 +123,12 @@ def test_all_is_not_well() -> None:
     for part in (
         "cpu.usage  error   1 min 30 s ago     4400       2  no answer within 5 s",
         "  last      never",
-        "  failures  3 tries failed; now: connection refused",
+        "  failures  3 attempts failed; now: connection refused",
         "  error     database or disk is full",
-        "  replaced  30 s ago; the damaged one is /var/lib/belabox-metrics/metrics.db.corrupt-1",
+        "  replaced  30 s ago; the damaged file is /var/lib/belabox-metrics/metrics.db.corrupt-1",
         "  lock      not held, ",
         "  skew      not measured",
-        "  NTP       not synchronised, 2 steps; the clock is not known to be good yet",
+        "  NTP       not synchronised, 2 steps; the clock is not trusted yet",
     ):
         assert part in text
 
@@ -157,7 +157,7 @@ def test_while_the_database_is_being_opened(enabled: bool) -> None:
     }
     lines = [" ".join(click.unstyle(line).split()) for line in Report(told).lines()]
     pending = (
-        "samples 4375 uploaded, unknown pending, 0 being tried again, 1 rejected"
+        "samples 4375 uploaded, unknown pending, 0 being retried, 1 rejected"
         if enabled
         else "samples unknown pending"
     )

@@ -83,7 +83,9 @@ def test_a_strange_answer(code: int, body: bytes) -> None:
     with serving(code, body) as url:
         done = bela("status", "--url", url)
     assert (done.exit_code, done.stderr) == (2, "")
-    assert done.stdout.startswith(f"ERROR - {url}: the answer (HTTP {code}) is no health document")
+    assert done.stdout.startswith(
+        f"ERROR - {url}: the answer (HTTP {code}) is not a health document"
+    )
     assert done.stdout.count("\n") == 1
 
 
@@ -92,7 +94,7 @@ def test_another_protocol() -> None:
     with talking(b"SSH-2.0-OpenSSH_9.2\r\n") as url:
         done = bela("status", "--url", url)
     assert done.exit_code == 2
-    assert "does not speak HTTP" in done.stdout
+    assert "the answer is not HTTP" in done.stdout
 
 
 @pytest.mark.parametrize("pieces", [(), (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{",)])
@@ -188,7 +190,7 @@ def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(status, "fetch", lambda url, _, __: (url.encode(), GOOD))
     done = bela("status", "--json")
     assert done.stdout == "http://127.0.0.1:9100/health\n"
-    assert "the defaults hold" in done.stderr
+    assert "using the defaults" in done.stderr
 
 
 @pytest.mark.process
@@ -233,5 +235,5 @@ def test_a_service_that_asks_for_a_password(tmp_path: Path) -> None:
         assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "OK - all is well")
         refused = bela("status", "--url", f"http://127.0.0.1:{port}")
         assert refused.exit_code == 2
-        assert "a password is asked for" in refused.stdout
+        assert "the service requires a login" in refused.stdout
         assert service.stop() == 0

@@ -132,7 +132,7 @@ def test_a_rare_metric_does_not_cost_the_whole_table(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last ones are looked for among the newest samples only."""
-    monkeypatch.setattr(tail, "BACK", 2)
+    monkeypatch.setattr(tail, "MAX_PAGES_BACK", 2)
     monkeypatch.setattr("belatwist.cli.database.PAGE", 5)
     box.store(sample(CORE, NOON - 100_000, 1), *ticks(LOAD, NOON - 20_000, 10))
     rare = Follower(DatabaseReader(box.path), pattern("cpu.*"), lambda: NOON)

@@ -30,7 +30,7 @@ PAUSE = 1.0
 
 
 class Collected:
-    """What a run of all collectors has yielded.
+    """The samples and the failures of all collectors.
 
     :ivar samples: in the order of the configuration.
     :ivar failures: why collectors failed, by their names.
@@ -91,7 +91,7 @@ def _run(
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show what collectors warn of meanwhile on stderr."""
+    """Show the warnings of collectors on stderr meanwhile."""
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
@@ -106,7 +106,7 @@ def warnings_shown() -> Iterator[None]:
 
 
 def as_table(samples: Sequence[Sample]) -> list[str]:
-    """Write samples as aligned lines, under a line of names."""
+    """Write samples as aligned lines, below a line of headings."""
     rows = [("METRIC", "TAGS", "VALUE", "UNIT")]
     for one in samples:
         entry = CATALOGUE.get(one.series.name)
@@ -121,7 +121,7 @@ def as_table(samples: Sequence[Sample]) -> list[str]:
 
 
 def as_json(samples: Sequence[Sample]) -> list[str]:
-    """Write samples as one JSON array, a sample a line."""
+    """Write samples as a JSON array, a line for each sample."""
     lines = [json.dumps(_record(one)) for one in samples]
     return ["[", *(f"{line}," for line in lines[:-1]), *lines[-1:], "]"]
 
@@ -140,7 +140,7 @@ def _record(one: Sample) -> Mapping[str, object]:
 
 
 def as_prometheus(samples: Sequence[Sample]) -> list[str]:
-    """Write samples as the agent's ``/metrics`` does."""
+    """Write samples in the format of the agent's ``/metrics``."""
     return exposition(CollectorRegistry(), samples).decode().splitlines()
 
 

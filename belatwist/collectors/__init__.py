@@ -1,5 +1,5 @@
-"""Collectors: one module a source, from kernel text to samples.
+"""Collectors turn kernel text into samples; each source has a module of its own.
 
-:mod:`belatwist.collectors.contract` says what a collector is, and
-:mod:`belatwist.collectors.registry` lists all of them.
+:mod:`belatwist.collectors.contract` defines a collector, :mod:`belatwist.collectors.registry` lists
+all of them.
 """

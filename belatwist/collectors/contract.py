@@ -1,4 +1,4 @@
-"""What the scheduler needs of a collector, and what a collector may use of its machine."""
+"""The contract of a collector: its interface to the scheduler, and the machine that it may use."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from belatwist.procfs.reader import Reader
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Everything that a collector may use. A test makes one from a fixture tree.
+    """Everything that a collector may use. A test makes a machine from fixture trees.
 
     :ivar device_id: names the device in every sample.
     :ivar procfs: the reader of ``/proc``.
@@ -28,10 +28,10 @@ class Machine:
 
 
 class Collector(Protocol):
-    """One source of samples.
+    """A source of samples.
 
-    It runs off the reactor thread and never on two threads at once. It may raise anything: only the
-    scheduler catches, logs and counts it.
+    The scheduler runs it off the reactor thread and never on two threads at once. A collector may
+    raise anything: only the scheduler catches, logs and counts it.
     """
 
     @property
@@ -43,7 +43,7 @@ class Collector(Protocol):
         """Read the source once.
 
         :param now_ms: Unix time in milliseconds; the timestamp of every sample returned.
-        :return: the samples; none when there is nothing to report (no such hardware, or a delta
-            that needs a second reading).
+        :return: the samples; none where the machine has no such hardware, or where a delta needs a
+            second reading.
         """
         ...

@@ -1,4 +1,4 @@
-"""How busy each core was since the last reading.
+"""The usage of each core since the last reading.
 
 Source: ``/proc/stat``, the time that each core spent in each state
 (Documentation/filesystems/proc.rst).
@@ -24,7 +24,7 @@ _CORE = re.compile(
 
 
 class CoreTimes(NamedTuple):
-    """What one core has done since boot, in ticks of 1/USER_HZ (10 ms) each."""
+    """The time of one core in each state since boot, in ticks of 1/USER_HZ (10 ms)."""
 
     user: int
     nice: int
@@ -57,7 +57,7 @@ def parse(content: bytes) -> Stat:
     :raises ParseError: when no core can be read.
     """
     complete, unusable = text.lines(content)
-    # The aggregate line is told by its space; the other lines hold no table.
+    # A space follows the name of the aggregate line; the other lines hold no table.
     listed = [line for line in complete if line.startswith(b"cpu") and line[3:4] != b" "]
     cores = text.table(_CORE, listed, CoreTimes._make, unusable)
     if not cores:
@@ -68,8 +68,8 @@ def parse(content: bytes) -> Stat:
 class CpuUsage:
     """``cpu.usage_percent`` of each core and of all cores together.
 
-    The first reading yields nothing, and so does a core that was not there at the last one: cores
-    are told apart by name, and one that comes back starts anew.
+    The first reading yields no samples. Nor does a core that the last reading did not have: the
+    collector identifies cores by name, and a core that comes back starts anew.
 
     :param machine: the machine to measure.
     """
@@ -112,18 +112,18 @@ class CpuUsage:
         if series is None:
             series = Series.of("cpu.usage_percent", self._device_id, {"core": core})
             self._series[core] = series
-        # The kernel counts hundredths of a second: further digits would say nothing, and are sent.
+        # The kernel counts hundredths of a second: further digits would only make bodies longer.
         return sample(series, now_ms, round(100 * busy / total, 2))
 
 
 def delta(before: CoreTimes, after: CoreTimes) -> tuple[int, int]:
-    """Tell what a core did between two readings.
+    """Compute the time of a core between two readings.
 
     Waiting for I/O is idle time: the core is free for other work. A single column that went
-    backwards, which the kernel documents for idle and iowait, counts as unchanged; so busy is
+    backwards, which the kernel documents for idle and iowait, counts as unchanged. So busy is
     never negative and never more than the total.
 
-    :return: busy ticks and all ticks; nothing of either when the total went backwards.
+    :return: busy ticks and all ticks; 0 and 0 when the total went backwards.
     """
     if sum(after) < sum(before):
         return 0, 0

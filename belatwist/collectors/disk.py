@@ -1,4 +1,4 @@
-"""What each disk has read and written.
+"""The bytes, operations and times of each disk.
 
 Source: ``/proc/diskstats``, what each block device has done
 (Documentation/admin-guide/iostats.rst).
@@ -47,12 +47,12 @@ _METRICS = (
 )
 
 SECTOR_SIZE = 512
-"""Bytes of one sector of ``/proc/diskstats``, whatever the device's block size
+"""Bytes of one sector of ``/proc/diskstats``, independent of the device's block size
 (Documentation/block/stat.rst)."""
 
 # Eleven statistics before Linux 4.18, then fifteen (discards), then seventeen since 5.5 (flushes);
-# the kernel adds new ones at the end. Merges, the times of reads and writes and what is in flight
-# are checked and not kept.
+# the kernel adds new ones at the end. The parser checks merges, the times of reads and writes and
+# the requests in flight, and drops them.
 _DEVICE = re.compile(
     (
         rb" *N +N +([^\s\0]{1,64}) +(N) +N +(N) +N +(N) +N +(N) +N +N +(N) +(N)"
@@ -63,7 +63,7 @@ _BLOCK_SIZE = re.compile(rb"([0-9]{1,7})\n")
 
 
 class DiskCounters(NamedTuple):
-    """What one device has done since boot; the times in milliseconds."""
+    """The counters of one device since boot; times in milliseconds."""
 
     reads: int
     sectors_read: int
@@ -86,13 +86,13 @@ class Diskstats:
 
 
 def parse(content: bytes, wanted: Callable[[str], bool] | None = None) -> Diskstats:
-    """Parse ``/proc/diskstats``. An empty one is legal: there is no block device.
+    """Parse ``/proc/diskstats``. An empty file is legal: there is no block device.
 
-    A device listed twice counts as first listed.
+    Of a device listed twice the first line counts.
 
-    :param wanted: tells by its name whether a device is; the lines of others, of which there may be
-        many (partitions, loop devices), are not looked at. ``None`` wants all.
-    :raises ParseError: when there are lines to look at and none of them can be read.
+    :param wanted: decides by a device's name. The parser does not look at the lines of other
+        devices, which may be many (partitions, loop devices). ``None`` wants all.
+    :raises ParseError: when no line of a wanted device can be read, and there are some.
     """
     complete, unusable = text.lines(content)
     if wanted is not None:
@@ -104,7 +104,7 @@ def parse(content: bytes, wanted: Callable[[str], bool] | None = None) -> Diskst
 
 
 def _may_be(line: bytes, wanted: Callable[[str], bool]) -> bool:
-    """Tell whether a line is of a device that is wanted; one without a name may be of any."""
+    """Return whether a line is of a wanted device; a line without a name may be of any device."""
     fields = line.split(None, 3)
     return len(fields) < 3 or wanted(text.name(fields[2]))
 
@@ -161,7 +161,7 @@ class DiskIO:
         self._failures = ItemFailureLog(self._log, machine.seconds, "device")
 
     def collect(self, now_ms: int) -> list[Sample]:
-        """Read ``/proc/diskstats``; where it does not exist (a container) there is nothing to say.
+        """Read ``/proc/diskstats``; where it does not exist (a container) there are no samples.
 
         :raises BelaError: when it cannot be read.
         """
@@ -171,7 +171,7 @@ class DiskIO:
             return []
         reading = parse(content, self._wants)
         self._skipped.report(reading.skipped)
-        # What went away is forgotten: another disk may come back under its name.
+        # A disk that is gone is forgotten: another one may come back under its name.
         devices: dict[str, _Device] = {}
         samples: list[Sample] = []
         for name, counters in reading.devices.items():

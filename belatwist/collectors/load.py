@@ -27,7 +27,7 @@ class LoadAverage(NamedTuple):
 def parse(content: bytes) -> LoadAverage:
     """Parse ``/proc/loadavg``.
 
-    :raises ParseError: when it is anything but the one documented line.
+    :raises ParseError: when it is not exactly the documented line.
     """
     match = _FILE.fullmatch(content)
     if match is None:

@@ -1,4 +1,4 @@
-"""How much memory and swap there is, and how much of it is used.
+"""The amounts of memory and swap, and how much of them is used.
 
 Source: ``/proc/meminfo`` (Documentation/filesystems/proc.rst, meminfo).
 """
@@ -25,7 +25,7 @@ class Meminfo:
     """Amounts in KiB, which the kernel writes ``kB``; ``None`` where there is no usable line.
 
     :ivar total: usable memory.
-    :ivar available: what can be had without swapping; absent before Linux 3.14.
+    :ivar available: memory for new programs without swapping; absent before Linux 3.14.
     :ivar swap_total: 0 on a system without swap.
     :ivar swap_free: swap that is unused.
     :ivar skipped: quotations of the lines that could not be used.
@@ -41,7 +41,7 @@ class Meminfo:
 def parse(content: bytes) -> Meminfo:
     """Parse ``/proc/meminfo``.
 
-    An amount listed twice counts as first listed.
+    Of an amount listed twice the first line counts.
 
     :raises ParseError: when there is no usable ``MemTotal``.
     """
@@ -69,9 +69,10 @@ def parse(content: bytes) -> Meminfo:
 
 
 class MemoryUsage:
-    """``memory.*_bytes``; used is what is not available, as the kernel's documentation counts it.
+    """``memory.*_bytes``; used memory is total less available memory.
 
-    What the kernel does not say is absent, and so is a difference that would be negative.
+    An amount that the kernel does not write is absent, and so is a difference that would be
+    negative.
 
     :param machine: the machine to measure.
     """

@@ -1,4 +1,4 @@
-"""What each network interface has carried.
+"""The traffic of each network interface.
 
 Source: ``/proc/net/dev`` (net/core/net-procfs.c).
 """
@@ -31,8 +31,8 @@ DEFAULT_EXCLUSIONS = (
     "ifb.*",
     "sit.*",
 )
-"""Interfaces that lead nowhere outside. Modems and tethered phones (``wwan*``, ``usb*``, ``enx*``)
-are not among them: on this device they are the uplinks."""
+"""Interfaces that do not lead outside the machine. Modems and tethered phones (``wwan*``, ``usb*``,
+``enx*``) are not among them: on this device they are the uplinks."""
 
 DEFAULT_MAX_INTERFACES = 32
 
@@ -84,7 +84,7 @@ _INTERFACE = re.compile(
 
 
 class InterfaceCounters(NamedTuple):
-    """What one interface has received and transmitted since it appeared."""
+    """The counters of one interface since it appeared."""
 
     rx_bytes: int
     rx_packets: int
@@ -109,11 +109,11 @@ class NetDev:
 def parse(content: bytes) -> NetDev:
     """Parse ``/proc/net/dev``.
 
-    An interface listed twice counts as first listed: the kernel writes the table page by page, and
-    an interface that comes or goes meanwhile can shift another one onto two pages.
+    Of an interface listed twice the first line counts. The kernel writes the table page by page,
+    and an interface that comes or goes meanwhile can shift another one onto two pages.
 
-    :raises ParseError: when the two header lines are not the documented ones, so that the columns
-        might mean something else.
+    :raises ParseError: when the two header lines are not as documented: then the columns might have
+        other meanings.
     """
     complete, unusable = text.lines(content)
     if len(complete) < 2 or b" ".join(complete[1].split()) != _COLUMNS:
@@ -124,7 +124,7 @@ def parse(content: bytes) -> NetDev:
 
 @dataclass(slots=True)
 class _Interface:
-    """One interface that is reported, with what the next reading is compared with."""
+    """A reported interface, with its last counters for the next comparison."""
 
     series: tuple[Series, ...]
     last: InterfaceCounters
@@ -134,14 +134,16 @@ class NetworkTraffic:
     """``network.*_total`` of each interface that is wanted.
 
     An interface is wanted when no exclusion matches its whole name and, where there are inclusions,
-    one of them does. At most so many interfaces are reported at a time, and one that is reported
-    stays so for as long as it is there. Each wanted interface that is left out counts at each
-    collection in ``network.interfaces_dropped_total``. That series begins when the limit is hit for
-    the first time and goes on from then; it keeps rising while the limit is exceeded, so that
-    PromQL's ``increase()`` shows the condition although the very first step is before its start.
+    one of them does. The collector reports at most ``max_interfaces`` at a time, and each for as
+    long as it is there.
 
-    An interface whose counters went backwards was replaced by another of its name. Its samples are
-    left out once; ``rate()`` sees the reset at the next ones.
+    Each wanted interface that is left out counts at each collection in
+    ``network.interfaces_dropped_total``. That series begins when the limit is hit for the first
+    time. It rises at each collection while the limit is exceeded, so that PromQL's ``increase()``
+    shows the condition although the first step is before the series' start.
+
+    When counters went backwards, another interface has taken the name. The collector leaves its
+    samples out once; ``rate()`` sees the reset at the next samples.
 
     :param machine: the machine to measure.
     :param include: regular expressions of the names that are wanted; none means all.
@@ -205,7 +207,7 @@ class NetworkTraffic:
         return not self._include or any(pattern.fullmatch(name) for pattern in self._include)
 
     def _admit(self, wanted: Mapping[str, InterfaceCounters]) -> None:
-        """Forget who is gone, fill the free places in the kernel's order, count who finds none."""
+        """Drop interfaces that are gone, admit new ones in the kernel's order, count the others."""
         interfaces = {name: i for name, i in self._interfaces.items() if name in wanted}
         left_out: list[str] = []
         for name, counters in wanted.items():

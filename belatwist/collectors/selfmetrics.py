@@ -22,7 +22,7 @@ _STORED = {
 
 
 class SelfMetrics:
-    """Everything that the telemetry holds, and what the process costs.
+    """All metrics of the telemetry, and the memory and CPU time of this process.
 
     :param device_id: the device that measures.
     """
@@ -40,7 +40,7 @@ class SelfMetrics:
         telemetry.watch("collector.cpu_usage_percent", lambda: self._cpu_percent)
 
     def collect(self, now_ms: int) -> list[Sample]:
-        """Read them all; what has no value yet is left out."""
+        """Read all metrics that have a value by now."""
         self._read_cpu()
         return [
             sample(self._of(name, labels), now_ms, value)
@@ -64,7 +64,7 @@ class SelfMetrics:
 
 
 def resident_bytes(statm: Path = Path("/proc/self/statm")) -> float | None:
-    """Return this process' resident memory (proc(5), ``statm``), ``None`` where it is not said."""
+    """Return this process' resident memory (proc(5), ``statm``), ``None`` if it is unreadable."""
     try:
         return int(statm.read_bytes().split()[1]) * _PAGE_BYTES
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""The lines that a parser left out, in the log."""
+"""Logs the lines that a parser left out."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ LINES_COMPLETE = Event(
 
 
 class SkippedLines:
-    """Logs the lines of one file that cannot be used.
+    """Logs the unusable lines of one file.
 
     :param path: the file, as an operator would name it.
     :param log: the collector's log.

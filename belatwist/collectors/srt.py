@@ -7,7 +7,7 @@ _MEAN_PERCENT = 0.5
 
 
 class SrtPacketLoss:
-    """``srt.packet_loss_percent``, tagged ``source="mock"`` so that it never passes for real.
+    """``srt.packet_loss_percent``, tagged ``source="mock"`` so that nobody takes it for real.
 
     :param machine: the machine that pretends to measure.
     """

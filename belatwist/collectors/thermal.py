@@ -1,4 +1,4 @@
-"""The temperature of each thermal zone, and of the hottest one.
+"""The temperature of each thermal zone, and of the hottest zone.
 
 Source: ``/sys/class/thermal`` (Documentation/driver-api/thermal/sysfs-api.rst).
 """
@@ -43,8 +43,9 @@ def parse_temperature(content: bytes, source: str) -> int:
     """Parse a zone's ``temp``.
 
     :param source: the file's path, for the error.
-    :return: millidegrees Celsius, implausible ones included: the kernel's word is passed on.
-    :raises ParseError: when it is not one integer of the kernel's ``int``, or means no reading.
+    :return: millidegrees Celsius as the kernel reports them, including implausible values.
+    :raises ParseError: when it is not an integer of the kernel's ``int``, or marks that there is no
+        reading.
     """
     match = _TEMPERATURE.fullmatch(content)
     if match is None:
@@ -59,7 +60,7 @@ def parse_type(content: bytes, source: str) -> str:
     """Parse a zone's ``type``, such as ``soc-thermal`` or ``INT3400 Thermal``.
 
     :param source: the file's path, for the error.
-    :raises ParseError: when it is not one line of text.
+    :raises ParseError: when it is not a single line of text.
     """
     match = _TYPE.fullmatch(content)
     label = text.name(match[1]).strip() if match else ""
@@ -78,9 +79,9 @@ class _Zone:
 class CpuTemperature:
     """``thermal.zone_temp`` of each zone that can be read, and ``cpu.temperature``, the highest.
 
-    A zone is told by its ``type``, because its number differs between kernels. Where two zones have
-    one type (two NVMe drives), the first keeps it and the other becomes ``type-N``, N being its
-    number, so that neither hides the other; a zone keeps its label for as long as it is there.
+    The label of a zone is its ``type``, because its number differs between kernels. Where two zones
+    have the same type (two NVMe drives), the first keeps it and the other becomes ``type-N`` by its
+    number N. A zone keeps its label for as long as it is there.
 
     :param machine: the machine to measure.
     """
@@ -118,9 +119,9 @@ class CpuTemperature:
         return [sample(series, now_ms, degrees) for series, degrees in readings]
 
     def _relist(self) -> dict[str, BelaError]:
-        """Find the zones that are there now; only those that are new cost more than the listing.
+        """List the zones; only a new zone costs more than the listing.
 
-        :return: zones whose type cannot be read.
+        :return: why the type of a zone cannot be read, by its directory.
         """
         try:
             entries = self._sysfs.entries(_DIRECTORY)
@@ -131,7 +132,7 @@ class CpuTemperature:
             for name, inode in entries.items()
             if (match := _ZONE.fullmatch(name))
         )
-        # With its inode number, a zone that went and came back under an old number is a new one.
+        # The inode number shows that another zone has come under an old zone's number.
         present = {(name, inode) for _, name, inode in numbered}
         self._zones = {key: zone for key, zone in self._zones.items() if key in present}
         failures: dict[str, BelaError] = {}

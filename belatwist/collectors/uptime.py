@@ -18,7 +18,7 @@ def parse(content: bytes) -> float:
     """Parse ``/proc/uptime``.
 
     :return: seconds since boot, suspended time included.
-    :raises ParseError: when it is anything but the one documented line.
+    :raises ParseError: when it is not exactly the documented line.
     """
     match = _FILE.fullmatch(content)
     if match is None:

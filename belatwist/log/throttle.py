@@ -16,10 +16,10 @@ REPEAT_AFTER = 600.0
 before a failure counts as a new one."""
 
 MAX_KINDS = 32
-"""Kinds of failure that are told apart. All others count as one, so that memory stays bounded."""
+"""Kinds of failure that have a memory of their own. All others share one, so that it is bounded."""
 
 MAX_ITEMS = 64
-"""Items of a group that are told apart. All others share one log, so that memory stays bounded."""
+"""Items of a group that have a log of their own. All others share one, so that it is bounded."""
 
 _OTHER = "any other kind"
 _FLIPPED = "; it failed and recovered {flips} times meanwhile"
@@ -170,7 +170,7 @@ class ItemFailureLog:
         self._others = FailureLog(log, seconds)
 
     def failed(self, item: str, event: Event, kind: str = "", **fields: Any) -> bool:
-        """Take note of an item's failure.
+        """Record an item's failure.
 
         :param kind: as for :meth:`FailureLog.failed`.
         :return: whether it was logged at its level.
@@ -184,7 +184,7 @@ class ItemFailureLog:
         return known.failed(event, kind, **fields)
 
     def recovered(self, item: str, event: Event, **fields: Any) -> bool:
-        """Take note that an item works. To be called whenever it does.
+        """Record that an item works. Call this at each success: it costs next to nothing.
 
         :return: whether a recovery was logged at its level.
         """
@@ -200,7 +200,7 @@ class ItemFailureLog:
         return logged
 
     def removed(self, present: Container[str], event: Event) -> None:
-        """Take note which items there are. To be called whenever they were listed.
+        """Record which items there are. Call this after each listing.
 
         :param present: the names of those that are there.
         :param event: logged for each failing item that is no longer there.

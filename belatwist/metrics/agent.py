@@ -189,4 +189,4 @@ SELF: Mapping[str, Entry] = MappingProxyType(
         ),
     )
 )
-"""Stored name to entry: what the agent says of itself."""
+"""Stored name to entry: the agent's own metrics."""

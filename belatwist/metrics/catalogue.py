@@ -109,7 +109,7 @@ HOST: Mapping[str, Entry] = MappingProxyType(
         ),
     )
 )
-"""Stored name to entry: what is measured of the machine."""
+"""Stored name to entry: the metrics of the machine."""
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType({**HOST, **SELF})
 """Stored name to entry, all of them."""

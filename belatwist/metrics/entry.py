@@ -1,4 +1,4 @@
-"""How the catalogue describes a metric."""
+"""The entries of the catalogue of metrics."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -25,20 +25,20 @@ class Entry(NamedTuple):
     type: MetricType
     unit: str
     help: str
-    """One sentence."""
+    """A single sentence."""
     collector: str
     """The configuration's name of the collector that yields it; :data:`AGENT` for a metric of the
     agent itself."""
 
 
 AGENT = "always on"
-"""Stands for the collector of the agent's own metrics, which nobody can switch off."""
+"""The collector of the agent's own metrics in the catalogue. It cannot be switched off."""
 
 
 def group(
     collector: str, type_: MetricType, tags: tuple[str, ...], *rows: tuple[str, str, str, str]
 ) -> dict[str, Entry]:
-    """Make the entries of one collector's metrics of one type and with the same tags.
+    """Make the entries of metrics that share their collector, type and tags.
 
     :param rows: stored name, Prometheus name, unit, help.
     """

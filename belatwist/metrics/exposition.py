@@ -1,4 +1,4 @@
-"""The metrics as Prometheus text, for who scrapes them.
+"""The metrics as Prometheus text, for scrapers.
 
 Format: Prometheus documentation, "Exposition formats", text-based format 0.0.4.
 """
@@ -24,7 +24,7 @@ class _Host(Collector):
         self._samples = samples
 
     def collect(self) -> Iterable[Metric]:
-        """Give the metrics of the catalogue that have a value, in its order."""
+        """Return the metrics of the catalogue that have a value, in its order."""
         families: dict[str, Metric] = {}
         for series, value in self._last():
             family = families.get(series.name)
@@ -41,7 +41,7 @@ class _Host(Collector):
         return [families[stored] for stored in HOST if stored in families]
 
     def _last(self) -> Iterator[tuple[Series, float]]:
-        """Give each series' last value, once: a scraper refuses a text in which one is twice."""
+        """Give each series' last value, once: a scraper refuses a text that repeats a series."""
         last = {one.series: one.value for one in self._samples}
         for series, value in last.items():
             if series.value_type == REAL and series.name in HOST:
@@ -49,12 +49,12 @@ class _Host(Collector):
 
 
 def exposition(registry: CollectorRegistry, samples: Iterable[Sample]) -> bytes:
-    """Write what was measured of the machine, then what the agent says of itself.
+    """Write the machine's metrics, then the agent's own.
 
-    Labels are the tags alone: who scrapes knows the device. There are no timestamps, so that the
-    scraper's clock counts.
+    Labels are the tags alone, because a scraper knows the device. There are no timestamps, so that
+    the scraper's clock counts.
 
-    :param registry: the self-metrics.
-    :param samples: the last ones of each collector.
+    :param registry: the agent's own metrics.
+    :param samples: the last samples of each collector.
     """
     return generate_latest(_Host(samples)) + generate_latest(registry)

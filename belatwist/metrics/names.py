@@ -1,4 +1,4 @@
-"""Stored names to PromQL-safe ones.
+"""PromQL-safe names of metrics and labels.
 
 Metric names are ``[a-zA-Z_:][a-zA-Z0-9_:]*`` and label names ``[a-zA-Z_][a-zA-Z0-9_]*``
 (Prometheus documentation, "Metric names and labels"). The names in the store stay as they are.
@@ -18,8 +18,8 @@ def metric_name(stored: str) -> str:
     """Make a stored name PromQL-safe (``cpu.temperature`` → ``cpu_temperature_celsius``).
 
     :param stored: the dotted name.
-    :return: every other character replaced by an underscore, a leading underscore before a digit,
-        and the unit appended to the temperature families, which the store keeps without one.
+    :return: the name with an underscore for every other character and before a leading digit. The
+        temperature families get their unit, which the stored names lack.
     """
     name = _NOT_METRIC.sub("_", stored)
     if name[:1].isdigit():
@@ -32,9 +32,9 @@ def metric_name(stored: str) -> str:
 def labels(device_id: str, tags: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Turn a device and its tags into labels, in the order given, no two of the same name.
 
-    :param tags: ``(key, value)`` pairs. A key that is one of the uploader's own labels, or that
-        would equal an earlier label once made safe, is sent as ``exported_<key>``: the server
-        keeps only the last of two equal labels, and two series would become one.
+    :param tags: ``(key, value)`` pairs. A key that equals a label of the uploader, or an earlier
+        label once made safe, becomes ``exported_<key>``. Otherwise the server would keep only the
+        last of two equal labels, and two series would become one.
     """
     result = {"device_id": device_id}
     for key, value in tags:

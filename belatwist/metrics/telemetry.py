@@ -1,7 +1,7 @@
-"""What the agent counts and times about itself, in one registry that is passed around.
+"""The agent's own counters and times, in one registry.
 
-The objects are prometheus-client's. Their names and meanings are the catalogue's, so that a metric
-is described in one place, whether it is stored and uploaded as samples or scraped as text.
+The objects are prometheus-client's, their names and meanings the catalogue's. So one place
+describes a metric, for the samples that are stored and for the text that is scraped.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,7 @@ _STORAGE_SECONDS = (0.01, 0.1, 1.0)
 
 
 class _Watched(Collector):
-    """A gauge that is read when it is asked for, and absent while there is nothing to say."""
+    """A gauge that is read at each request, and absent while it has no value."""
 
     def __init__(self, stored: str, read: Callable[[], float | None]) -> None:
         self._entry = SELF[stored]
@@ -68,15 +68,15 @@ class Telemetry:
         self.clock_steps = self._counter("time.clock_steps_total")
 
     def watch(self, stored: str, read: Callable[[], float | None]) -> None:
-        """Have a gauge of the catalogue read from somewhere, whenever it is asked for.
+        """Read a gauge of the catalogue with a function, at each request.
 
         :param stored: its stored name.
-        :param read: gives its value, ``None`` while there is none; called from any thread.
+        :param read: returns its value, ``None`` while it has none; called from any thread.
         """
         self.registry.register(_Watched(stored, read))
 
     def values(self) -> Iterator[tuple[str, Labels, float]]:
-        """Give the uploaded name, the labels and the value of everything that has one by now."""
+        """Yield the Prometheus name, the labels and the value of each metric that has a value."""
         for family in self.registry.collect():
             for one in family.samples:
                 yield one.name, tuple(one.labels.items()), one.value

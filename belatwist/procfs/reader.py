@@ -1,4 +1,4 @@
-"""The one way to the files of ``/proc`` and ``/sys``: rooted, and limited in size."""
+"""The reader of all files of ``/proc`` and ``/sys``; it has a root and a limit of size."""
 
 import errno
 import os
@@ -16,10 +16,10 @@ class MissingError(ReadError):
 
 
 class Reader:
-    """Reads below one root directory. It holds no state that a read changes.
+    """Reads files below a root directory. No read changes its state.
 
-    :param root: the directory that stands for ``/proc`` or ``/sys``.
-    :param limit: the most bytes that one file may have.
+    :param root: the directory in the place of ``/proc`` or ``/sys``.
+    :param limit: the largest size of a file, in bytes.
     """
 
     def __init__(self, root: str, *, limit: int = DEFAULT_LIMIT) -> None:
@@ -47,8 +47,8 @@ class Reader:
         """List a directory.
 
         :param path: relative to the root.
-        :return: name to inode number. The directory itself yields both, without a look at each
-            entry; in sysfs a name that was removed and made again has another inode number.
+        :return: name to inode number. The listing has both, without a look at each entry. In
+            sysfs a name that was removed and made again has another inode number.
         :raises MissingError: when there is no such directory.
         :raises ReadError: when it cannot be listed.
         """

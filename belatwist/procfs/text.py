@@ -1,4 +1,4 @@
-"""What the parsers share: lines, decimal numbers, names, and short quotations for the log."""
+"""Functions that several parsers share: lines, numbers, names, and short quotations for the log."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ U64_MAX = 2**64 - 1
 """The kernel's counters are at most 64 bits wide; anything larger was not written by it."""
 
 DIGITS = rb"[0-9]{1,20}"
-"""The decimal digits of one number, as many as :data:`U64_MAX` has."""
+"""A pattern of a decimal number: as many digits as :data:`U64_MAX` has."""
 
 _QUOTED_LINES = 5
 _QUOTED_CHARACTERS = 80
@@ -19,8 +19,8 @@ _QUOTED_CHARACTERS = 80
 def lines(text: bytes) -> tuple[list[bytes], list[bytes]]:
     """Split a text at its newlines.
 
-    :return: the complete lines without their newline, empty ones left out; and what follows the
-        last newline, as a list of one or no piece: the first of the lines that cannot be used.
+    :return: the complete lines without their newlines, except empty lines; and the unusable lines,
+        which are the piece behind the last newline, if any.
     """
     complete = text.split(b"\n")
     tail = complete.pop()
@@ -30,7 +30,7 @@ def lines(text: bytes) -> tuple[list[bytes], list[bytes]]:
 def numbers(tokens: Iterable[bytes]) -> tuple[int, ...] | None:
     """Convert tokens that matched :data:`DIGITS`.
 
-    :return: the numbers, or ``None`` when one of them is beyond :data:`U64_MAX`.
+    :return: the numbers, or ``None`` when any is beyond :data:`U64_MAX`.
     """
     values = tuple(map(int, tokens))
     return None if max(values) > U64_MAX else values
@@ -47,7 +47,7 @@ def table(
     :param pattern: matches a whole line; its first group is the row's name, the others are numbers.
     :param complete: the lines of the table.
     :param make: makes a row from its numbers.
-    :param unusable: gets the lines that do not match, and those whose name was there already.
+    :param unusable: receives the lines that do not match, and those whose name an earlier line has.
     :return: the rows by name, in the kernel's order.
     """
     rows: dict[str, Row] = {}

@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 class Threads:
     """Runs functions off the reactor's thread, as many at a time as there are.
 
-    An idle thread is kept, because waking it costs a fifth of starting one. A thread that hangs is
-    used again as soon as its function returns.
+    Waking an idle thread costs a fifth of starting a new one, so idle threads are kept. A thread
+    that hangs is used again as soon as its function returns.
 
     :param name: names the threads, for the dump of their stacks.
     """
@@ -47,8 +47,8 @@ def run_all(functions: Sequence[Callable[[], Result]], deadline: float) -> list[
     """Run functions side by side and wait for them; for a caller without a reactor.
 
     :param deadline: seconds that all of them have together.
-    :return: what each function returned or raised, in their order; :func:`no_answer` for one that
-        did not return in time. What it returns later is dropped.
+    :return: the results or exceptions of the functions, in their order. A function that did not
+        return in time has a :func:`no_answer`, and its later result is dropped.
     """
     answers: SimpleQueue[tuple[int, Result | Exception]] = SimpleQueue()
 

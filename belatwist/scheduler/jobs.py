@@ -1,4 +1,4 @@
-"""A collector as the scheduler knows it, and a run of several of them on one thread."""
+"""The scheduler's jobs: the state of each collector, and a run of several on one thread."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -46,20 +46,20 @@ _NS = 1_000_000_000
 
 
 class Job:
-    """A collector, its state, and what the log and the agent's metrics say of it.
+    """A collector with its state; it logs and counts the collector's runs.
 
     :param interval: seconds between two runs.
     :param log: the scheduler's.
     :param seconds: the reactor's clock.
     :param session_id: names this run of the agent in the log.
-    :param verbose: log every collection, and not only the first one and failures: an event that
-        nobody wants costs time as well.
+    :param verbose: log every collection; otherwise only the first collection and failures, because
+        an event that nobody reads costs time as well.
     :ivar due_ns: when it is to run next, on the scheduler's clock.
     :ivar busy: whether a thread is in it; then it is left out, however often it is due.
     :ivar stuck: why its last run was abandoned, for as long as its thread does not return.
     :ivar ran: whether it has run at all.
     :ivar error: in words, why its last run failed; ``None`` when it did not.
-    :ivar samples: what its last run has yielded; none when that failed.
+    :ivar samples: the samples of its last run; none when that failed.
     :ivar collected_at: when it last yielded any, on the reactor's clock.
     :ivar ended_at: when it last ended, with samples or a failure, on the same clock.
     """
@@ -105,7 +105,7 @@ class Job:
             self.due_ns += (behind // self.interval_ns + 1) * self.interval_ns
 
     def succeeded(self, samples: Sequence[Sample], took: float) -> None:
-        """Take note of what a run has yielded.
+        """Record the samples of a run.
 
         :param took: seconds.
         """
@@ -129,7 +129,7 @@ class Job:
         self.ran = True
 
     def failed(self, failure: Failure) -> None:
-        """Take note that a run has failed, or was abandoned."""
+        """Record that a run has failed, or was abandoned."""
         self.error = failure.getErrorMessage() or type(failure.value).__name__
         self.samples = ()
         self._failed.inc()
@@ -137,7 +137,7 @@ class Job:
         self._log_failure(failure)
 
     def note_stuck(self) -> None:
-        """Log that its thread still does not return, where that is so."""
+        """Log again that its thread does not return, if it does not."""
         if self.stuck is not None:
             self._log_failure(self.stuck)
 
@@ -178,12 +178,12 @@ class Job:
 
 
 class Run:
-    """Jobs that one thread runs, one after the other.
+    """A run of several jobs on one thread, in their order.
 
-    :ivar todo: jobs that the thread has not begun. Taking one is atomic, so that the reactor can
-        take them back.
-    :ivar done: ``(job, samples or failure, seconds)`` of the jobs that have ended and whose samples
-        are not submitted yet.
+    :ivar todo: jobs that the thread has not begun. Taking a job is atomic, so that the reactor can
+        take jobs back.
+    :ivar done: ``(job, samples or failure, seconds)`` of each job that has ended, until the
+        scheduler submits its samples.
     :ivar unanswered: the jobs that were neither taken back nor submitted.
     :ivar abandoned: whether the run's deadline has passed.
     """
@@ -196,7 +196,7 @@ class Run:
         self.abandoned = False
 
     def work(self) -> None:
-        """Run the jobs, one after the other; on a worker thread."""
+        """Run the jobs in their order; on a worker thread."""
         while True:
             try:
                 job = self.todo.popleft()

@@ -1,4 +1,4 @@
-"""The scheduler: it runs each collector at its interval, and those due together on one tick."""
+"""The scheduler runs collectors at their intervals, those that are due together on one tick."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 
     class Reactor(IReactorTime, IReactorFromThreads):
-        """What the scheduler needs of the reactor."""
+        """The interfaces of the reactor that the scheduler uses."""
 
 
 SLOW_AFTER = 0.25
@@ -55,9 +55,9 @@ _SLACK_NS = 1_000_000  # A timer may fire early by the rounding of a float.
 class CollectorScheduler(Service):
     """Runs collectors at their intervals and submits the samples of each tick all at once.
 
-    The scheduler counts intervals in whole nanoseconds from its start, so that they do not drift
-    and collectors that are due at the same moment are due in the same tick. One timer does this,
-    because the float arithmetic of one ``LoopingCall`` for each collector may part them.
+    The scheduler counts intervals in whole nanoseconds from its start. So they do not drift, and
+    collectors that are due at the same moment are due in the same tick. There is a single timer,
+    because a ``LoopingCall`` for each collector may part them by the rounding of floats.
 
     :param jobs: ``(collector, interval in seconds)``.
     :param sink: takes the samples of a tick; the scheduler logs its failures.
@@ -175,7 +175,7 @@ class CollectorScheduler(Service):
             self._submit(run)
 
     def _on_slow(self, run: Run) -> None:
-        """Submit what the run has so far, and run the collectors behind the slow one elsewhere."""
+        """Submit the samples so far, and run the collectors behind the slow one elsewhere."""
         others = []
         while run.todo:
             try:

@@ -12,7 +12,7 @@ STATIC = Path(__file__).with_name("static")
 """The folder of the static files and of the page's template."""
 
 WORDS: Mapping[str, str] = MappingProxyType(
-    {"ok": "All is well", "degraded": "Not all is well", "error": "Something is broken"}
+    {"ok": "All is well", "degraded": "Needs attention", "error": "Something is broken"}
 )
 """The verdict in words, by the status."""
 

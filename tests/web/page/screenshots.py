@@ -18,7 +18,7 @@ def ready(browser: Browser) -> bool:
     return (
         browser.drawn()
         and "…" not in browser.text("main")
-        and "a while" not in browser.text("#backlog")
+        and "not known yet" not in browser.text("#backlog")
         and "the server" in browser.text("#clock")
         and "ago" in browser.text("#upload")
         and browser.run("return document.querySelectorAll('#cores li').length") == 8

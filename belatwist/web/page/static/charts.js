@@ -1,16 +1,16 @@
-// The charts: what was so in the last minutes or hours, from the device's own database.
+// The charts of the last minutes or hours, from the device's own database.
 import { clock, deviceTime, duration, element, get, refreshRates, samples, show, suggest, zone } from "./page.js";
 
 const UPLOT = "uplot-1.6.32.min";
 
-// Seconds a point stands for, and a request asks for, by the seconds shown. A long time is asked
-// for in pieces, the latest first.
+// By the seconds shown: the seconds of one point, and of one request. A long range is loaded in
+// pieces, the latest first.
 const RANGES = {
   900: { step: 10, piece: 900 },
   7200: { step: 60, piece: 7200 },
   86400: { step: 480, piece: 14400 },
 };
-const LINES = 8; // More of them nobody can tell apart.
+const LINES = 8; // A chart with more lines is not readable.
 const HEIGHT = 170;
 
 const CHARTS = [
@@ -21,10 +21,10 @@ const CHARTS = [
   { title: "Memory used", name: "memory.used_bytes", band: true, show: show.bytes, low: 0, binary: true },
   { title: "Disk, written", name: "disk.write_bytes_total", tag: "device", show: show.speed, low: 0 },
   { title: "Disk, read", name: "disk.read_bytes_total", tag: "device", show: show.speed, low: 0 },
-  { title: "To be uploaded", name: "storage.metrics_pending_upload", band: true, show: show.count, low: 0 },
+  { title: "Waiting for upload", name: "storage.metrics_pending_upload", band: true, show: show.count, low: 0 },
 ];
 
-// The least step of an axis is what its numbers are written to, or the same one would stand there twice.
+// The smallest step of an axis is the precision of its numbers; otherwise two ticks would show the same.
 const WHOLE = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((one) => one * 10 ** power)).flat();
 const TENTHS = [0.1, 0.2, 0.5, ...WHOLE];
 const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power);
@@ -34,11 +34,11 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 
 let range = 900;
 let known = new Map(); // Series by name and tags: {name, tags, points: Map of time to [min, avg, max]}
-let until = 0; // Up to here, in the device's time, the points are complete.
+let until = 0; // The points before this time, of the device's clock, are complete.
 let loading = null;
 let due = 0;
 
-/** Fetches the library, after everything that is more urgent. */
+/** Loads the library; the page has loaded everything more urgent before. */
 export async function load() {
   const sheet = element("link");
   sheet.rel = "stylesheet";
@@ -47,12 +47,12 @@ export async function load() {
   script.src = `page/${UPLOT}.js`;
   await new Promise((resolve, reject) => {
     script.onload = resolve;
-    script.onerror = () => reject(new Error("the charting library did not come"));
+    script.onerror = () => reject(new Error("the charting library cannot be loaded"));
     document.head.append(sheet, script);
   });
   for (const input of document.querySelectorAll("input[name=range]")) {
     input.addEventListener("change", () => choose(Number(input.value)));
-    if (input.checked) range = Number(input.value); // A browser may remember it.
+    if (input.checked) range = Number(input.value); // A browser may restore it.
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(true));
   new ResizeObserver(() => {
@@ -68,14 +68,14 @@ function choose(seconds) {
   refresh();
 }
 
-/** Asks for what is new, if it is time to. */
+/** Loads the new points, if they are due. */
 export async function refresh() {
   if (loading || performance.now() < due) return;
   const mine = (loading = new AbortController());
   const { step, piece } = RANGES[range];
   const end = Math.ceil(deviceTime() / step) * step;
   const begin = end - range;
-  // A clock that was set has the device's past elsewhere.
+  // After the device's clock was set, its past is elsewhere.
   const anew = !until || until > end || until < begin;
   try {
     if (anew) {
@@ -83,11 +83,11 @@ export async function refresh() {
       say("Loading…");
       $("#points").textContent = `A point is the mean of ${duration(step)}; times are in ${zone()}.`;
     }
-    // The last point was not complete.
+    // The last point was incomplete.
     const from = anew ? begin : until - step;
     for (let late = end; late > from; late -= piece) {
-      // Of lines without a band only the mean is drawn: a third of what there is to send. What is
-      // new is little, and one request.
+      // Lines without a band need only the mean, a third of the data. New points are few, so one
+      // request has them all.
       const groups = anew ? [CHARTS.filter((one) => !one.band), CHARTS.filter((one) => one.band)] : [CHARTS];
       for (const charts of groups) await add(charts, Math.max(from, late - piece), late, step, mine.signal);
       draw(anew && late === end, begin, end, step);
@@ -95,11 +95,11 @@ export async function refresh() {
     }
     until = end;
     forget(begin);
-    say(known.size ? "" : "Nothing is stored of this time.");
+    say(known.size ? "" : "No samples are stored of this time.");
     due = performance.now() + 1000 * Math.max(5, Math.min(step, 60));
   } catch (error) {
     if (mine.signal.aborted) return;
-    say(`The charts cannot be had now: ${error.message}. Trying again.`);
+    say(`The charts cannot be loaded: ${error.message}. Retrying.`);
     due = performance.now() + 10000;
   } finally {
     if (loading === mine) loading = null;
@@ -112,7 +112,7 @@ function say(text) {
 
 function selectors(charts) {
   return charts.flatMap((chart) => {
-    // More interfaces than a request may ask for: those with the most traffic.
+    // With too many interfaces for one request, load those with the most traffic.
     const all = chart.tag ? samples(chart.name) : [];
     if (all.length <= 12) return [chart.name + (chart.filter ?? "")];
     const most = all.sort((a, b) => b.value - a.value).slice(0, LINES);
@@ -142,11 +142,11 @@ function forget(begin) {
   }
 }
 
-/** Which of a point's values are drawn, and how they are called. */
+/** The drawn values of a point, and their labels. */
 const BAND = [
   [1, "mean"],
-  [2, "most"],
-  [0, "least"],
+  [2, "max"],
+  [0, "min"],
 ];
 
 let shown = null; // [begin, end, step]
@@ -182,8 +182,8 @@ function draw(anew, ...what) {
 }
 
 /**
- * A line's values at the given times. Where a collector runs less often than there are points, or
- * was late, the line goes on: undefined. Where nothing was collected it has a gap: null.
+ * A line's values at the given times. If a collector runs less often than there are points, or was
+ * late, the line continues: undefined. If nothing was collected, the line has a gap: null.
  */
 function column(chart, { points }, which, times, step) {
   const present = times.filter((time) => points.has(time));
@@ -209,7 +209,7 @@ function make(chart, lines, data) {
     element("p", "", caption);
     chart.canvas = element("div", "", chart.figure);
     chart.canvas.role = "img";
-    // In the order of the list, whichever comes first.
+    // In the order of the list, whatever chart has data first.
     const after = CHARTS.slice(CHARTS.indexOf(chart) + 1).find((one) => one.figure);
     $("#plots").insertBefore(chart.figure, after?.figure ?? null);
   }
@@ -223,9 +223,9 @@ function make(chart, lines, data) {
       stroke: thin ? `${colour}66` : colour,
       width: thin ? 1 : 1.5,
       dash: !chart.band && number > 3 ? [6, 3] : undefined,
-      // A line of one point is none.
+      // A line of one point is invisible.
       points: { show: lines[number].values.filter((value) => value != null).length < 3 },
-      // Where nobody points at a time, the latest.
+      // The latest value, unless the cursor is at a time.
       value: (_, value, line, index) => {
         const one = index == null ? chart.latest[line - 1] : value;
         return one == null ? "–" : chart.show(one);
@@ -258,10 +258,10 @@ function bounds(chart, low, high) {
   return [chart.low ?? low - room, chart.high ?? Math.max(high + room, (chart.low ?? -Infinity) + 1)];
 }
 
-// Before the first layout there is none.
+// Before the first layout the width is 0.
 const width = (chart) => Math.max(200, chart.canvas.clientWidth);
 
-/** What is drawn, in words: for who cannot see it, and for who wants a number. */
+/** Describes a chart in words, for screen readers and for exact numbers. */
 function describe(chart, lines) {
   const sum = (one) => one.reduce((all, value) => all + (value ?? 0), 0);
   const together = chart.band ? lines.slice(0, 1) : lines;
@@ -269,8 +269,8 @@ function describe(chart, lines) {
   const most = chart.band
     ? Math.max(...lines[1].values.filter((value) => value != null))
     : Math.max(...lines[0].values.map((_, i) => sum(together.map((one) => one.values[i]))));
-  const all = lines.length > 1 && !chart.band ? " in all" : "";
-  const text = `latest ${chart.show(now)}${all}, at most ${chart.show(most)}`;
+  const all = lines.length > 1 && !chart.band ? " in total" : "";
+  const text = `latest ${chart.show(now)}${all}, maximum ${chart.show(most)}`;
   chart.figure.querySelector("p").textContent = text;
   chart.canvas.ariaLabel = `${chart.title}, chart: ${text}`;
 }

@@ -1,5 +1,5 @@
-// The status page: the verdict and what is so now. It starts with what came with the page itself,
-// and asks every few seconds, while somebody looks. charts.js is loaded after that.
+// The status page: the verdict and the current figures. The first ones come with the page itself;
+// while the tab is visible, it polls further ones every few seconds. It loads charts.js afterwards.
 const EVERY_MS = 5000;
 const FETCH_TIMEOUT_MS = 10000;
 const TREND_SECONDS = 120;
@@ -7,10 +7,10 @@ const PAUSE_SECONDS = 60;
 
 const { words, now: first } = JSON.parse(document.getElementById("first").textContent);
 const byName = new Intl.Collator("en", { numeric: true }).compare;
-const last = new Map(); // Series by their key: what they were last, and the rate since before.
-const backlog = []; // [seconds, samples], of the last minutes.
+const last = new Map(); // Series by their key: the last sample, and the rate since the one before.
+const backlog = []; // [uptime in seconds, pending samples], of the last minutes.
 let health = null;
-let at = 0; // When that came, on this machine's clock.
+let at = 0; // When health arrived, on this browser's monotonic clock.
 let charts = null;
 let timer = 0;
 let asking = null;
@@ -51,15 +51,15 @@ export function duration(seconds) {
   return `${Math.round(seconds / 86400)} days`;
 }
 
-/** A time of day, in this browser's zone; at night nobody wants to tell am from pm. */
+/** A time of day of 24 hours, in this browser's zone. */
 export const clock = (time, seconds = undefined) =>
   new Date(time * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: seconds && "2-digit" });
 
-/** How this browser calls its zone. */
+/** The short name of this browser's zone. */
 export const zone = () =>
   new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts().find((one) => one.type === "timeZoneName").value;
 
-/** The device's time, whatever this machine's clock says: seconds since 1970. */
+/** The device's time, which may differ from this machine's: seconds since 1970. */
 export function deviceTime() {
   return Date.parse(health.timestamp) / 1000 + (performance.now() - at) / 1000;
 }
@@ -68,7 +68,7 @@ const age = (time) => deviceTime() - Date.parse(time) / 1000;
 
 export async function get(path, signal = null) {
   const signals = [AbortSignal.timeout(FETCH_TIMEOUT_MS), ...(signal ? [signal] : [])];
-  // Not relative to the page: its own address may hold a password, and fetch() takes none.
+  // Not relative to the page: its own address may hold a password, which fetch() refuses.
   const url = new URL(path, location.origin + location.pathname);
   const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.any(signals) });
   const body = await answer.json();
@@ -77,11 +77,11 @@ export async function get(path, signal = null) {
 }
 
 function setText(node, text) {
-  // A screen reader would read the same text again.
+  // Setting the same text again would make a screen reader repeat it.
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Fills in a tile; one without a text is not there. */
+/** Fills in a tile; hides a tile without a text. */
 function tile(id, text, more = "") {
   const [main, rest] = $(`#${id}`).querySelectorAll("dd");
   $(`#${id}`).hidden = !text;
@@ -91,7 +91,7 @@ function tile(id, text, more = "") {
 
 export const key = (one) => `${one.name} ${JSON.stringify(one.tags)}`;
 
-/** The last samples of a metric, in the order of a tag. */
+/** The last samples of a metric, sorted by a tag. */
 export function samples(name, tag = "") {
   const found = [...last.values()].filter((one) => one.name === name);
   return found.sort((a, b) => byName(a.tags[tag] ?? "", b.tags[tag] ?? ""));
@@ -111,7 +111,7 @@ function remember(list) {
   }
 }
 
-/** Rates as the charts know them, for as long as there was only one sample. */
+/** Takes a rate from the charts, while there is only one sample. */
 export function suggest(one, rate) {
   const known = last.get(key(one));
   if (known && known.rate === undefined) known.rate = rate;
@@ -169,7 +169,7 @@ function showDevice() {
   tile(
     "memory",
     total && show.percent((100 * used) / total),
-    total && `${show.bytes(used)} of ${show.bytes(total)}${swap ? `, and ${show.bytes(swap)} swapped` : ""}`,
+    total && `${show.bytes(used)} of ${show.bytes(total)}${swap ? `, ${show.bytes(swap)} swapped` : ""}`,
   );
 
   const sum = (name) => samples(name).reduce((all, one) => all + (one.rate ?? NaN), 0);
@@ -210,18 +210,18 @@ function showCores(cores) {
   });
 }
 
-/** Whether no more waits than what was collected since the last upload, about. */
+/** Whether the pending samples are about those that were collected since the last upload. */
 function isNew(pending) {
   const { collectors, uploader, uptime_seconds: seconds } = health;
   if (uploader.status !== "ok" || uploader.last_error || !uploader.last_upload) return false;
   const collected = Object.values(collectors).reduce((sum, one) => sum + one.metrics_collected, 0);
-  // The agent's own metrics are not counted there, and come all at once.
+  // Those counts exclude the agent's own metrics, which are collected all at once.
   return pending <= 200 + (1.25 * collected * (age(uploader.last_upload) + 10)) / Math.max(seconds, 1);
 }
 
 /**
- * Samples per second by which a backlog grows; null before that can be told. Where uploads go on it
- * is a saw, so its lowest points are compared.
+ * Samples per second by which the backlog grows; null before there are enough points. Regular
+ * uploads make its curve a sawtooth, so the lowest points are compared.
  */
 function trend() {
   const begin = backlog[0][0];
@@ -239,21 +239,21 @@ function showBacklog(uploader, storage) {
   backlog.push([health.uptime_seconds, pending]);
   while (health.uptime_seconds - backlog[0][0] > TREND_SECONDS || health.uptime_seconds < backlog[0][0]) backlog.shift();
   const growth = trend();
-  let more = "its trend takes a while";
+  let more = "trend not known yet";
   if (!uploader.enabled) more = "uploads are switched off";
   else if (!pending) more = "everything is uploaded";
-  else if (isNew(pending)) more = "only what is new";
-  else if (growth !== null && growth < -1) more = `drained in about ${duration(pending / -growth)}`;
-  else if (growth !== null && growth > 1) more = `growing by ${show.count(growth * 60)} a minute`;
-  else if (growth !== null) more = "neither falling nor growing";
+  else if (isNew(pending)) more = "only new samples";
+  else if (growth !== null && growth < -1) more = `uploaded in about ${duration(pending / -growth)}`;
+  else if (growth !== null && growth > 1) more = `growing by ${show.count(growth * 60)} per minute`;
+  else if (growth !== null) more = "about constant";
   tile("backlog", `${show.count(pending)} samples`, more);
 }
 
 function showUploads() {
   const { uploader, storage } = health;
-  if (storage.opening) tile("backlog", "…", `not known: the database ${storage.opening}`);
+  if (storage.opening) tile("backlog", "…", `unknown: the database ${storage.opening}`);
   else showBacklog(uploader, storage);
-  const failed = uploader.last_error ? `last try: ${uploader.last_error}` : "";
+  const failed = uploader.last_error ? `last attempt: ${uploader.last_error}` : "";
   tile("upload", uploader.last_upload ? `${duration(age(uploader.last_upload))} ago` : "none yet", failed);
 
   const { time } = health;
@@ -264,11 +264,11 @@ function showUploads() {
   const local = new Date(time.local);
   const today = local.toDateString() === new Date().toDateString();
   const day = today ? "" : `${local.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" })}, `;
-  tile("clock", `${day}${clock(local / 1000)} ${zone()}`, (time.trusted ? "" : "in doubt: ") + skew + sync);
+  tile("clock", `${day}${clock(local / 1000)} ${zone()}`, (time.trusted ? "" : "not trusted: ") + skew + sync);
 }
 
 function showAll(now) {
-  // The mean of the time in which nobody looked is not what is so now.
+  // After a pause, the mean rate of that pause is not the current rate.
   if (health && Math.abs(now.health.uptime_seconds - health.uptime_seconds) > PAUSE_SECONDS) last.clear();
   health = now.health;
   at = performance.now();
@@ -289,7 +289,7 @@ async function ask() {
   } catch (error) {
     if (mine.signal.aborted) return;
     const since = clock((Date.now() - (performance.now() - at)) / 1000, true);
-    problem = `The device does not answer (${error.message}). What is below is of ${since}.`;
+    problem = `The device does not answer (${error.message}). The values below are from ${since}.`;
   }
   timer = setTimeout(ask, EVERY_MS);
   setText($("#silent"), problem);

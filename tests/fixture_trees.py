@@ -76,7 +76,7 @@ def machine(
     rng: random.Random | None = None,
     seconds: Callable[[], float] = lambda: 0.0,
 ) -> Machine:
-    """Make a machine of fixture trees; what a test does not name is an empty one of its kind.
+    """Make a machine of fixture trees; a tree that the test does not give is empty.
 
     :param seconds: stands still unless a test gives a clock.
     """

@@ -19,7 +19,7 @@ LOAD = Series.of("system.load_1m", "box")
 
 
 class Fake:
-    """A collector that is told what to do at each of its runs."""
+    """A collector that does something else at each of its runs."""
 
     def __init__(self, name: str, *runs: "Callable[[], Sequence[Sample]]") -> None:
         self.name = name
@@ -44,8 +44,8 @@ def broken() -> Sequence[Sample]:
     raise ValueError("the sensor is gone")
 
 
-def test_who_is_silent_runs_again() -> None:
-    """A second time, after a pause, and only those: the others have said what they had to."""
+def test_a_collector_without_samples_runs_again() -> None:
+    """It runs a second time after a pause, and the other collectors do not."""
     waits: list[float] = []
     first, second = Fake("first", nothing, something), Fake("second", something)
     collected = collect([first, second], lambda: 1, waits.append)
@@ -55,7 +55,7 @@ def test_who_is_silent_runs_again() -> None:
     assert first.runs == second.runs == []
 
 
-def test_nobody_waits_for_nothing() -> None:
+def test_no_second_run_without_need() -> None:
     """Where all have answered there is no second time; failing is an answer."""
     waits: list[float] = []
     collected = collect([Fake("a", something), Fake("b", broken)], lambda: 1, waits.append)
@@ -64,13 +64,13 @@ def test_nobody_waits_for_nothing() -> None:
     assert waits == []
 
 
-def test_who_stays_silent_has_nothing_to_say() -> None:
-    """No sample after two readings is no failure: there may be no such hardware."""
+def test_no_samples_twice_is_no_failure() -> None:
+    """There may be no such hardware."""
     collected = collect([Fake("a", nothing, nothing)], lambda: 1, lambda _: None)
     assert (collected.samples, collected.failures) == ([], {})
 
 
-def test_a_stuck_collector_is_given_up() -> None:
+def test_a_stuck_collector_is_abandoned() -> None:
     """A read that never ends is a failure, and the others are there."""
     never = threading.Event()
 
@@ -133,7 +133,7 @@ def test_prometheus(board: Path) -> None:
 
 
 def test_a_failing_collector(tmp_path: Path) -> None:
-    """It is told on stderr, the others are printed, the status is 1."""
+    """Its error is on stderr, the others are printed, the status is 1."""
     (tmp_path / "uptime").write_text("5.00 1.00\n")
     (tmp_path / "loadavg").write_text("rubbish\n")
     path = write_config(
@@ -147,8 +147,8 @@ def test_a_failing_collector(tmp_path: Path) -> None:
     assert "system.uptime_seconds" in done.stdout
 
 
-def test_what_a_collector_warns_of_is_shown(tmp_path: Path) -> None:
-    """What it leaves out is no failure, but whoever looks wants to know."""
+def test_warnings_are_shown(tmp_path: Path) -> None:
+    """Lines that it leaves out are no failure, but stderr shows them."""
     (tmp_path / "net").mkdir()
     lines = (BOARD / "proc" / "net" / "dev").read_text()
     (tmp_path / "net" / "dev").write_text(f"{lines}odd: x\n")
@@ -162,7 +162,7 @@ def test_what_a_collector_warns_of_is_shown(tmp_path: Path) -> None:
 
 
 def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the default file does not exist the defaults hold, and it says so."""
+    """Where the default file does not exist the defaults apply, with a note."""
     monkeypatch.setattr(config, "DEFAULT_PATH", str(tmp_path / "none.yaml"))
     done = bela("once", "--format", "json")
     assert done.stderr.startswith(f"bela: {tmp_path}/none.yaml: no such file; using the defaults")
@@ -181,7 +181,7 @@ def test_a_configuration_that_is_named_must_be_there(tmp_path: Path) -> None:
 
 
 def test_a_token_that_is_not_ours_to_read_is_no_matter(tmp_path: Path) -> None:
-    """Only the agent needs it; whoever looks after the box may not be allowed to read it."""
+    """Only the agent needs it, and an operator may not be allowed to read it."""
     path = write_config(
         tmp_path,
         remote={"auth_token_file": str(tmp_path / "none")},

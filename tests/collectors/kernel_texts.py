@@ -33,13 +33,13 @@ _EDGES = [
 
 
 def files(name: str) -> list[bytes]:
-    """Every fixture of one name (``proc/stat``), over all boards and variants."""
+    """Return the fixtures of a name (``proc/stat``), of all boards and variants."""
     return [path.read_bytes() for path in sorted(FIXTURES.glob(f"**/{name}"))]
 
 
 @st.composite
 def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
-    """One of the texts with up to five short pieces replaced, and perhaps cut."""
+    """Draw a text in which up to five short pieces are replaced, and which may be cut."""
     text = draw(st.sampled_from(originals))
     for _ in range(draw(st.integers(1, 5))):
         start = draw(st.integers(0, len(text)))
@@ -50,7 +50,7 @@ def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
 
 
 def damaged(originals: list[bytes]) -> st.SearchStrategy[bytes]:
-    """Arbitrary bytes, lines of plausible tokens, and mutated originals."""
+    """Draw arbitrary bytes, lines of plausible tokens, and mutated originals."""
     token = st.sampled_from(
         [b"cpu0", b"cpu", b"eth0:", b"sda", b"MemTotal:", b"kB", b"0.5", b"1/2"]
     )
@@ -72,7 +72,7 @@ def attempt(parse: Callable[[bytes], Parsed], text: bytes) -> Parsed | None:
 
 
 def assert_whole(parse: Callable[[bytes], object], content: bytes) -> None:
-    """A file of one line is read as a whole: cut at any byte, or repeated, it is an error."""
+    """Assert that a file of a single line is an error when it is cut at any byte, or repeated."""
     parse(content)
     for end in range(len(content)):
         assert attempt(parse, content[:end]) is None
@@ -80,7 +80,7 @@ def assert_whole(parse: Callable[[bytes], object], content: bytes) -> None:
 
 
 def tokens(text: bytes) -> set[int]:
-    """The numbers that stand as whole tokens in the complete lines of a text."""
+    """Return the numbers that are whole tokens in the complete lines of a text."""
     complete = text[: text.rfind(b"\n") + 1]
     return {int(t) for t in re.findall(rb"(?<![^\s:])[0-9]{1,20}(?=\s)", complete)}
 

@@ -81,7 +81,7 @@ def test_a_text_without_a_core_is_an_error(text: bytes) -> None:
 @given(kernel_texts.damaged(kernel_texts.files("proc/stat")))
 @settings(deadline=None)
 def test_damage_never_makes_a_number(text: bytes) -> None:
-    """Whatever is read stands in the text as a whole token of a complete line."""
+    """Every number that is read is a whole token of a complete line."""
     reading = kernel_texts.attempt(parse, text)
     if reading is not None:
         kernel_texts.assert_skipped(reading.skipped)
@@ -151,7 +151,7 @@ def test_the_board(
 
 
 def test_guest_time_is_counted_once() -> None:
-    """What a guest used is inside user already: the columns behind the eighth change nothing."""
+    """The user column includes a guest's time: the columns behind the eighth change nothing."""
     plain, guest = procfs("orangepi5plus"), procfs("variants/guest")
     collectors = [CpuUsage(machine(plain)), CpuUsage(machine(guest))]
     assert [c.collect(NOW_MS) for c in collectors] == [[], []]
@@ -239,7 +239,7 @@ _TIMES = st.lists(st.integers(0, 2**64 - 1), min_size=8, max_size=8).map(CoreTim
 
 @given(_TIMES, _TIMES)
 def test_usage_is_a_percentage(before: CoreTimes, after: CoreTimes) -> None:
-    """Whatever the readings, busy lies between nothing and the total."""
+    """For any two readings busy is between 0 and the total."""
     busy, total = delta(before, after)
     assert 0 <= busy <= total
     assert total == 0 or 0.0 <= 100 * busy / total <= 100.0

@@ -28,7 +28,7 @@ def test_the_table_of_the_board() -> None:
 
 @pytest.mark.parametrize("fields", [14, 18])
 def test_older_kernels_write_fewer_columns(fields: int) -> None:
-    """What 4.18 and 5.5 added stands behind and changes nothing."""
+    """The columns that 4.18 and 5.5 added come last and change nothing."""
     variant = kernel_texts.FIXTURES / f"variants/diskstats-{fields}-fields/proc/diskstats"
     assert parse(variant.read_bytes()) == parse(BOARD)
 
@@ -69,7 +69,7 @@ def test_a_malformed_or_repeated_device_is_left_out(line: bytes) -> None:
 
 
 def test_only_what_is_wanted_is_looked_at() -> None:
-    """Of the others not even a malformed line is told of; a line without a name may be of any."""
+    """A malformed line of another device is not reported; a line without a name is."""
     text = GOOD + b" 8 1 sdb 1 2 x\n 8 2\n 7 0 sd\xff 1\n"
     asked: list[str] = []
 
@@ -99,7 +99,7 @@ def test_a_text_without_a_device_is_an_error(text: bytes) -> None:
 @given(kernel_texts.damaged(kernel_texts.files("proc/diskstats")))
 @settings(deadline=None)
 def test_damage_never_makes_a_number(text: bytes) -> None:
-    """Whatever is read stands in the text as a whole token of a complete line."""
+    """Every number that is read is a whole token of a complete line."""
     reading = kernel_texts.attempt(parse, text)
     if reading is not None:
         kernel_texts.assert_skipped(reading.skipped)
@@ -189,7 +189,7 @@ def test_the_board() -> None:
 
 @pytest.mark.parametrize("variant", ["diskstats-14-fields", "diskstats-18-fields"])
 def test_older_kernels_give_the_same(variant: str) -> None:
-    """What newer kernels add changes nothing."""
+    """The columns that newer kernels add change nothing."""
     reports = [
         DiskIO(machine(procfs(tree), sysfs("orangepi5plus"))).collect(NOW_MS)
         for tree in ("orangepi5plus", f"variants/{variant}")

@@ -54,7 +54,7 @@ def test_a_malformed_or_repeated_line_is_left_out(line: bytes) -> None:
 
 
 def test_other_lines_are_not_looked_at() -> None:
-    """What is not used cannot fail."""
+    """A line that the parser does not use cannot fail."""
     assert parse(b"HugePages_Total: x\nMemTotal: 1 kB\nfoo\n").skipped == ()
 
 
@@ -70,7 +70,7 @@ def test_a_text_without_a_total_is_an_error(text: bytes) -> None:
 @given(kernel_texts.damaged(kernel_texts.files("proc/meminfo")))
 @settings(deadline=None)
 def test_damage_never_makes_a_number(text: bytes) -> None:
-    """Whatever is read stands in the text as a whole token of a complete line."""
+    """Every number that is read is a whole token of a complete line."""
     reading = kernel_texts.attempt(parse, text)
     if reading is not None:
         kernel_texts.assert_skipped(reading.skipped)
@@ -145,7 +145,7 @@ def test_what_is_not_known_is_absent(text: bytes, absent: set[str]) -> None:
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_used_is_never_negative(total: int, available: int) -> None:
-    """Whatever the kernel says, used lies between nothing and the total, or is absent."""
+    """For any amounts, used is between 0 and the total, or absent."""
     found = collect(b"MemTotal: %d kB\nMemAvailable: %d kB\n" % (total, available))
     assert 0 <= found.get("memory.used_bytes", 0) <= found["memory.total_bytes"]
     assert ("memory.used_bytes" in found) == (available <= total)

@@ -101,7 +101,7 @@ def test_a_malformed_or_repeated_interface_is_left_out(line: bytes) -> None:
     ],
 )
 def test_a_text_without_the_known_header_is_an_error(text: bytes) -> None:
-    """Columns whose meaning is not known are not read."""
+    """Columns of unknown meaning are not read."""
     with pytest.raises(ParseError, match=r"^/proc/net/dev: no known header"):
         parse(text)
 
@@ -109,7 +109,7 @@ def test_a_text_without_the_known_header_is_an_error(text: bytes) -> None:
 @given(kernel_texts.damaged(kernel_texts.files("proc/net/dev")))
 @settings(deadline=None)
 def test_damage_never_makes_a_number(text: bytes) -> None:
-    """Whatever is read stands in the text as a whole token of a complete line."""
+    """Every number that is read is a whole token of a complete line."""
     for content in (text, HEADER + text):
         reading = kernel_texts.attempt(parse, content)
         if reading is not None:
@@ -132,7 +132,7 @@ UPLINKS = {"eth0", "eth1", "wlan0", "usb0", "eth2", "wwan0"}
 
 
 def values(samples: list[Sample]) -> dict[tuple[str, str], float]:
-    """Give the values by interface and short name; the count of dropped ones has no interface."""
+    """Give the values by interface and short name; the count of dropped interfaces has none."""
     found: dict[tuple[str, str], float] = {}
     for s in samples:
         assert s.timestamp_ms == NOW_MS
@@ -161,7 +161,7 @@ def dropped(samples: list[Sample]) -> float | None:
 
 
 def table(board: Board, **counters: int) -> None:
-    """Let the board have these interfaces, all counters of each being one number."""
+    """Give the board these interfaces; all counters of an interface have the same value."""
     rows = [b"%s: %s\n" % (n.encode(), b" ".join([b"%d" % c] * 16)) for n, c in counters.items()]
     board.texts["net/dev"] = HEADER + b"".join(rows)
 
@@ -221,7 +221,7 @@ def test_the_board() -> None:
     ],
 )
 def test_machines(tree: str, expected: set[str]) -> None:
-    """Every uplink is reported by default, whatever its name; loopback and bridges are not."""
+    """Every uplink is reported by default under any name; loopback and bridges are not."""
     assert interfaces(NetworkTraffic(machine(procfs(tree))).collect(NOW_MS)) == expected
 
 

@@ -1,4 +1,4 @@
-"""The table of collectors and the catalogue of what they yield."""
+"""The registry of collectors and the catalogue of their metrics."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def everything(proc: Board, sys: Board, *, limit: int = 32) -> dict[str, list[Sa
     return {collector.name: list(collector.collect(NOW_MS)) for collector, _ in pairs}
 
 
-def test_the_table_is_what_the_configuration_knows() -> None:
+def test_the_registry_is_what_the_configuration_knows() -> None:
     """A collector that can be named can be made, and the other way round."""
     assert COLLECTORS.keys() == config.COLLECTORS.keys()
 
@@ -142,7 +142,7 @@ def test_the_names_of_the_catalogue() -> None:
 
 @pytest.mark.parametrize("tree", ["vm", "container"])
 def test_a_poor_machine_is_no_error(tree: str) -> None:
-    """What a machine does not have is absent, and every collector works on it."""
+    """Missing hardware yields no samples, and every collector works on such a machine."""
     proc, sys = procfs(tree), sysfs(tree)
     metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
     pairs = build(metrics, machine(proc, sys))

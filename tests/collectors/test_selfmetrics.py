@@ -53,7 +53,7 @@ def test_everything_is_collected() -> None:
 
 
 def test_a_histogram_is_cumulative() -> None:
-    """Buckets count what is at most their bound, the last one everything; sum and count agree."""
+    """A bucket counts the values up to its bound, the last bucket all; sum and count agree."""
     telemetry = Telemetry()
     for seconds in (0.005, 0.05, 0.05, 30.0):
         telemetry.write_duration.observe(seconds)
@@ -69,7 +69,7 @@ def test_a_histogram_is_cumulative() -> None:
 
 
 def test_what_has_no_value_is_absent() -> None:
-    """Neither 0 nor NaN stands for what is not known."""
+    """A missing value is neither 0 nor NaN."""
     telemetry = Telemetry()
     telemetry.watch("time.skew_ms", lambda: None)
     telemetry.watch("storage.wal_bytes_reclaimed", lambda: float("nan"))

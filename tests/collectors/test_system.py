@@ -39,7 +39,7 @@ def test_a_cut_line_is_an_error(parse: Callable[[bytes], object], content: bytes
 
 @given(kernel_texts.damaged(kernel_texts.files("proc/loadavg")))
 def test_damage_never_makes_a_load(text: bytes) -> None:
-    """Whatever is read stands in the text."""
+    """Every number that is read is in the text."""
     reading = kernel_texts.attempt(load.parse, text)
     if reading is not None:
         assert tuple(map(float, text.split()[:3])) == reading
@@ -47,7 +47,7 @@ def test_damage_never_makes_a_load(text: bytes) -> None:
 
 @given(kernel_texts.damaged(kernel_texts.files("proc/uptime")))
 def test_damage_never_makes_an_uptime(text: bytes) -> None:
-    """Whatever is read stands in the text."""
+    """Every number that is read is in the text."""
     reading = kernel_texts.attempt(uptime.parse, text)
     if reading is not None:
         assert float(text.split()[0]) == reading

@@ -79,7 +79,7 @@ def test_a_cut_line_is_an_error(parse: Callable[[bytes], object], content: bytes
 
 @given(kernel_texts.damaged([b"51769\n", b"-1000\n"]))
 def test_damage_never_makes_a_temperature(text: bytes) -> None:
-    """Whatever is read is the text."""
+    """The number that is read is the text."""
     reading = kernel_texts.attempt(temperature, text)
     if reading is not None:
         assert int(text) == reading
@@ -106,7 +106,7 @@ def test_implausible_temperatures_are_passed_on(content: bytes, value: int) -> N
 
 @pytest.mark.parametrize("content", [b"-274000\n", b"-300000\n", b"2147483648\n", b"9999999999\n"])
 def test_the_mark_of_no_reading_is_an_error(content: bytes) -> None:
-    """Below absolute zero the kernel says that it has no reading; beyond int it says nothing."""
+    """Below absolute zero is the kernel's mark of no reading; it writes no value beyond int."""
     with pytest.raises(ParseError, match="is no reading"):
         temperature(content)
 
@@ -189,7 +189,7 @@ def test_all_sensors_failing_is_an_error() -> None:
 
 
 def test_an_unreadable_directory_is_an_error() -> None:
-    """Only a missing one means that there are no zones."""
+    """Only a missing directory means that there are no zones."""
     board = sysfs("orangepi5plus")
     board.faults["class/thermal"] = ReadError("class/thermal: Permission denied (EACCES)")
     with pytest.raises(ReadError, match="EACCES"):
@@ -197,7 +197,7 @@ def test_an_unreadable_directory_is_an_error() -> None:
 
 
 def test_types_are_read_once() -> None:
-    """A tick costs one listing and one read a zone."""
+    """A tick costs a listing, and a read for each zone."""
     board = sysfs("orangepi5plus")
     collector = CpuTemperature(machine(sys=board))
     for _ in range(3):
@@ -252,7 +252,7 @@ def test_no_label_is_given_twice(tmp_path: Path) -> None:
 
 
 def test_zones_come_and_go(tmp_path: Path) -> None:
-    """A zone keeps its label while it is there; a new one under an old number is read anew."""
+    """A zone keeps its label while it is there; a new zone under an old number is read anew."""
     collector = CpuTemperature(machine(sys=Reader(str(tmp_path))))
     assert collector.collect(NOW_MS) == []
     first = make_zone(tmp_path, 0, "nvme", 20000)
@@ -294,7 +294,7 @@ def test_fixtures_have_their_zones() -> None:
 
 
 class Log(SynchronousTestCase):
-    """What the log says of zones that fail, recover and disappear."""
+    """The log of zones that fail, recover and disappear."""
 
     def setUp(self) -> None:
         self.board, self.clock = sysfs("orangepi5plus"), Clock()

@@ -79,7 +79,7 @@ def test_what_is_no_metric_of_the_machine_is_left_out() -> None:
 
 
 def test_the_self_metrics_follow() -> None:
-    """What the agent says of itself is in the same text."""
+    """The agent's own metrics are in the same text."""
     telemetry = Telemetry()
     telemetry.metrics_uploaded.inc(80)
     telemetry.collection_duration.labels("cpu.usage").observe(0.05)
@@ -105,7 +105,7 @@ def drawn(draw: st.DrawFn) -> list[Sample]:
 
 
 @given(drawn())
-def test_whatever_the_tags_hold_the_text_is_whole(samples: list[Sample]) -> None:
+def test_any_tags_give_a_whole_text(samples: list[Sample]) -> None:
     """Each series is read back, once, with its labels and its value."""
     assert values(text(samples)) == {
         (HOST[one.series.name].prometheus_name, one.series.tags): one.value for one in samples

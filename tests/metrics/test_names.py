@@ -1,4 +1,4 @@
-"""Stored names to PromQL-safe ones."""
+"""PromQL-safe names."""
 
 import re
 
@@ -18,7 +18,7 @@ LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
     ("stored", "uploaded"), [(k, v.prometheus_name) for k, v in CATALOGUE.items()]
 )
 def test_catalogue(stored: str, uploaded: str) -> None:
-    """Every metric of the catalogue is uploaded under the name that the catalogue says."""
+    """Every metric of the catalogue is uploaded under the catalogue's name."""
     assert metric_name(stored) == uploaded
     assert METRIC.fullmatch(uploaded)
 
@@ -46,13 +46,13 @@ def test_no_two_names_of_the_catalogue_collide() -> None:
     ],
 )
 def test_metric_names(stored: str, uploaded: str) -> None:
-    """What is not allowed becomes an underscore, a digit gets one, temperatures get their unit."""
+    """Other characters become underscores, one precedes a digit, temperatures get their unit."""
     assert metric_name(stored) == uploaded
 
 
 @given(strategies.anything.filter(bool))
 def test_metric_names_are_safe(stored: str) -> None:
-    """Any name becomes one that PromQL reads, and stays as it is when made safe again."""
+    """Any name becomes a name that PromQL reads; making it safe again changes nothing."""
     safe = metric_name(stored)
     assert METRIC.fullmatch(safe)
     assert metric_name(safe) == safe
@@ -78,7 +78,7 @@ def test_metric_names_are_safe(stored: str) -> None:
     ],
 )
 def test_labels(tags: dict[str, str], expected: dict[str, str]) -> None:
-    """Tag names become label names; our own labels and earlier ones are never replaced."""
+    """Tag names become label names; no tag replaces our own labels or an earlier one."""
     found = labels("box", Series.of("m", "box", tags).tags)
     assert found == {"device_id": "box"} | expected
 

@@ -33,7 +33,7 @@ def test_a_file_in_many_pieces_is_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "fits"), [(10, True), (11, False)])
 def test_the_limit_is_the_largest_size_allowed(tmp_path: Path, size: int, fits: bool) -> None:
-    """A file of exactly the limit is read, one byte more is refused by name."""
+    """A file of exactly the limit is read; a byte more is refused by name."""
     (tmp_path / "f").write_bytes(b"x" * size)
     reader = Reader(str(tmp_path), limit=10)
     if fits:
@@ -50,7 +50,7 @@ def test_an_endless_file_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", ["absent", "file/below"])
-def test_what_is_missing_is_told_apart(tmp_path: Path, path: str) -> None:
+def test_a_missing_file_is_a_missing_error(tmp_path: Path, path: str) -> None:
     """A missing file has an error of its own, which names the full path and the reason."""
     (tmp_path / "file").touch()
     with pytest.raises(MissingError) as caught:
@@ -73,7 +73,7 @@ def test_what_is_missing_is_told_apart(tmp_path: Path, path: str) -> None:
 def test_a_failing_read_is_reported_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
 ) -> None:
-    """What a sensor's read() fails with is named, the file is closed, and it is not 'missing'."""
+    """The error says why a read() fails, and is no MissingError; the file is closed."""
 
     def fail(descriptor: int, size: int) -> bytes:
         raise OSError(number, "whatever")
@@ -103,14 +103,14 @@ def test_no_path_leads_out_of_the_root(tmp_path: Path, path: str) -> None:
 
 
 def test_a_path_with_a_nul_is_an_ordinary_failure(tmp_path: Path) -> None:
-    """What Python refuses to open is a ReadError too."""
+    """A path that Python refuses to open is a ReadError too."""
     with pytest.raises(ReadError, match="null"):
         Reader(str(tmp_path)).read("a\0b")
     with pytest.raises(ReadError, match="null"):
         Reader(str(tmp_path)).entries("a\0b")
 
 
-def test_a_listing_tells_names_and_inodes(tmp_path: Path) -> None:
+def test_a_listing_has_names_and_inodes(tmp_path: Path) -> None:
     """The inode number is the directory's own word on each entry."""
     (tmp_path / "thermal_zone0").mkdir()
     (tmp_path / "thermal_zone1").symlink_to("elsewhere")

@@ -1,4 +1,4 @@
-"""What the parsers share."""
+"""The functions that parsers share."""
 
 import pytest
 from hypothesis import given
@@ -20,7 +20,7 @@ from belatwist.procfs import text
 def test_only_a_newline_completes_a_line(
     content: bytes, complete: list[bytes], tail: list[bytes]
 ) -> None:
-    """What follows the last newline may be cut; empty lines say nothing."""
+    """The piece behind the last newline may be cut; empty lines are dropped."""
     assert text.lines(content) == (complete, tail)
 
 
@@ -33,7 +33,7 @@ def test_only_a_newline_completes_a_line(
     ],
 )
 def test_numbers_have_64_bits(tokens: list[bytes], values: tuple[int, ...] | None) -> None:
-    """One number beyond the kernel's counters spoils its line."""
+    """A number beyond the kernel's counters spoils its line."""
     assert text.numbers(tokens) == values
 
 

@@ -9,7 +9,7 @@ TIMEOUT = 20.0
 
 
 def test_a_thread_is_used_again() -> None:
-    """One that has done its work does the next; it is a daemon."""
+    """A thread that has done its work does the next; it is a daemon."""
     threads = Threads("test")
     used: SimpleQueue[threading.Thread] = SimpleQueue()
     for _ in range(3):
@@ -25,7 +25,7 @@ def test_a_thread_is_used_again() -> None:
 
 
 def test_a_thread_that_hangs_is_left_alone() -> None:
-    """What comes meanwhile runs on another; when it returns it is there again."""
+    """Other functions run on another thread meanwhile; when it returns it is there again."""
     threads = Threads("test")
     used: SimpleQueue[threading.Thread] = SimpleQueue()
     hangs, let_go = threading.Event(), threading.Event()
@@ -44,7 +44,7 @@ def test_a_thread_that_hangs_is_left_alone() -> None:
 
 
 def test_all_results_in_their_order() -> None:
-    """Whatever returns first; what is raised is a result as well."""
+    """The order of returning does not matter; an exception is a result as well."""
     first, second = threading.Event(), threading.Event()
 
     def late() -> str:

@@ -17,7 +17,7 @@ from tests.log_events import Captured, levels
 
 
 class FakeCollector:
-    """Yields one sample a run, or raises what it is told to.
+    """Yields one sample at each run, or raises an exception of the test's.
 
     :ivar at: the reactor's time of each run.
     """
@@ -58,7 +58,7 @@ class Threads:
 
 
 class SchedulerTests(SynchronousTestCase):
-    """When collectors run, what is handed over, and what a bad one may not do."""
+    """The times of collectors, the samples of a tick, and the limits of a bad collector."""
 
     def setUp(self) -> None:
         self.clock = ThreadlessReactor()
@@ -101,7 +101,7 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual([self.names(tick) for tick in self.ticks], [["a", "b"]])
 
     def test_due_together_is_one_tick(self) -> None:
-        """Collectors that are due at the same moment yield one hand-over, the others their own."""
+        """Collectors that are due at the same moment share a tick; the others have their own."""
         a, b = FakeCollector("a", self.clock), FakeCollector("b", self.clock)
         self.scheduler((a, 0.1), (b, 0.3))
         self.clock.pump([0.1] * 6)
@@ -121,7 +121,7 @@ class SchedulerTests(SynchronousTestCase):
         self.assertLess(abs(a.at[-1] - expected), 0.002)
 
     def test_late_timer_does_not_shift_the_grid(self) -> None:
-        """A reactor that was busy delays one run, not the ones after it."""
+        """A busy reactor delays a run, and not the runs after it."""
         a = FakeCollector("a", self.clock)
         self.scheduler((a, 10.0))
         self.clock.advance(13.0)
@@ -177,8 +177,8 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual([self.names(tick) for tick in self.ticks], [["good"]] * 3)
 
     def test_a_collection_is_an_event(self) -> None:
-        """Each one has its fields; it is loud the first time, and later not even made unless
-        somebody wants it.
+        """It has its fields. The first is at INFO; later ones are made only where the log is
+        verbose.
         """
         for self.verbose in (True, False):
             a = FakeCollector("a", self.clock)
@@ -195,8 +195,8 @@ class SchedulerTests(SynchronousTestCase):
                 self.assertIsInstance(event["duration_ms"], float)
 
     def test_failure_is_loud_once_and_so_is_recovery(self) -> None:
-        """The log tells of changes at ERROR and INFO, of repetitions at DEBUG; and how long it
-        lasted.
+        """Changes are logged at ERROR and INFO, with how long it lasted, and repetitions at
+        DEBUG.
         """
         bad = FakeCollector("bad", self.clock)
         bad.raises = ValueError("no such sensor")
@@ -242,7 +242,7 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual([e["error"] for e in loud], ["temp: (EIO)", "temp: (EACCES)", "odd"])
 
     def test_an_expected_failure_has_no_traceback(self) -> None:
-        """What a collector announces says enough: the traceback would only be long."""
+        """An error that a collector raises on purpose is enough without one."""
         bad = FakeCollector("bad", self.clock)
         bad.raises = ParseError("/proc/stat", "is empty")
         with Captured() as log:
@@ -373,7 +373,7 @@ class SchedulerTests(SynchronousTestCase):
         return hang
 
     def test_a_collector_that_comes_back_is_run_again(self) -> None:
-        """What it read while it was given up is stale and dropped; its next run counts."""
+        """What it read after its deadline is stale and dropped; its next run counts."""
         stuck = FakeCollector("stuck", self.clock)
         hang = Hang(self)
         works, stuck.collect = stuck.collect, hang.collect  # type: ignore[method-assign]

@@ -1,23 +1,23 @@
-"""The error types of the package, split by what the caller must do about them."""
+"""The error types of the package, one for each way in which callers handle them."""
 
 
 class BelaError(Exception):
-    """Anything that this package raises on purpose. Its text is one line, fit for an operator."""
+    """The base of all errors that this package raises. Its text is one line for an operator."""
 
 
 class ConfigError(BelaError):
-    """The configuration cannot be used: say so and do not start."""
+    """The configuration cannot be used: report it, and do not start."""
 
 
 class StartError(BelaError):
-    """The service cannot start here (lock held, database unusable): say so and exit."""
+    """The service cannot start here (lock held, database unusable): report it, and exit."""
 
 
 class ParseError(BelaError):
-    """A file of ``/proc`` or ``/sys`` does not read as the kernel documents it.
+    """A file of ``/proc`` or ``/sys`` does not have the format that the kernel documents.
 
-    :param source: what was read, as the operator would name it (``/proc/stat``).
-    :param reason: what is wrong with it, quoting at most a short piece of it.
+    :param source: the file, as an operator would name it (``/proc/stat``).
+    :param reason: the problem, quoting at most a short piece of the file.
     """
 
     def __init__(self, source: str, reason: str) -> None:
@@ -39,4 +39,4 @@ class ReadError(BelaError):
 
 
 class NonFiniteValueError(BelaError):
-    """A sample was given NaN or an infinity, which neither the store nor the server keeps."""
+    """The value of a sample is NaN or infinite. Neither the store nor the server keeps those."""

@@ -1,8 +1,7 @@
-"""What flows through the program: series (who is measured) and samples (what was measured, when).
+"""The data that flow through the program: series and their samples.
 
-A :class:`Series` is made once and shared by all of its samples, so that what is costly about an
-identity (sorting and encoding its tags, resolving it in the database) is paid once per series and
-not once per sample.
+All samples of a series share one :class:`Series`. So the costly steps (sorting and encoding tags,
+finding the series in the database) happen once per series, not once per sample.
 """
 
 import hashlib
@@ -19,10 +18,10 @@ REAL = 0
 """``value_type`` of a number."""
 
 TEXT = 1
-"""``value_type`` of a text; kept locally, never sent: VictoriaMetrics stores numbers only."""
+"""``value_type`` of a text, which stays in the database: VictoriaMetrics stores only numbers."""
 
 PRIORITIES = range(4)
-"""From 0, sent first and deleted last, to 3."""
+"""0 is sent first and deleted last; 3 is sent last and deleted first."""
 
 DEFAULT_PRIORITY = 2
 
@@ -34,10 +33,10 @@ class Series:
     """One time series: the identity that its samples share.
 
     :ivar name: the stored, dotted name (``cpu.usage_percent``).
-    :ivar device_id: the device that measured.
-    :ivar tags: ``(key, value)`` pairs, sorted by key, no empty value among them. Use :meth:`of`.
+    :ivar device_id: the device that measures it.
+    :ivar tags: ``(key, value)`` pairs, sorted by key, without empty values. Use :meth:`of`.
     :ivar value_type: :data:`REAL` or :data:`TEXT`.
-    :ivar priority: 0 to 3; says when to send, is no part of the identity.
+    :ivar priority: one of :data:`PRIORITIES`; not part of the identity.
     """
 
     name: str
@@ -58,18 +57,18 @@ class Series:
     ) -> "Series":
         """Make a series with its tags in canonical form.
 
-        A tag with an empty value is left out: to PromQL it is the same as no tag at all.
+        Tags with an empty value are left out, because PromQL treats them as missing.
         """
         pairs = tuple(sorted((k, v) for k, v in (tags or {}).items() if v != ""))
         return cls(name, device_id, pairs, value_type, priority)
 
     @cached_property
     def tags_json(self) -> str:
-        """The tags as minified JSON with sorted keys; ``{}`` when there are none."""
+        """The tags as minified JSON with sorted keys; ``{}`` if there are none."""
         return json.dumps(dict(self.tags), ensure_ascii=False, separators=(",", ":"))
 
     def __hash__(self) -> int:
-        """Hash the identity, once: a series is looked up for each of its samples."""
+        """Return the hash of the identity, computed once: each sample looks its series up."""
         return self._hash
 
     @cached_property
@@ -78,7 +77,7 @@ class Series:
 
 
 class Sample(NamedTuple):
-    """One measurement. Use :func:`sample`, which refuses what must not be stored."""
+    """One measurement. Use :func:`sample`, which refuses values that must not be stored."""
 
     series: Series
     timestamp_ms: int
@@ -87,11 +86,11 @@ class Sample(NamedTuple):
 
     @property
     def dedup_key(self) -> str:
-        r"""The identity as a text: equal for equal ones, different for different ones.
+        r"""A text that is equal for samples of the same identity, and for no others.
 
-        SHA-256 over ``name|timestamp_ms|device_id[|tags]|value_type``, tags as sorted ``k=v``
-        joined by commas. Where a part itself holds ``\``, ``|``, ``,`` or ``=``, that character
-        is escaped with a backslash, so that no two identities are spelled alike.
+        It is the SHA-256 of ``name|timestamp_ms|device_id[|tags]|value_type``, with the tags as
+        sorted ``k=v`` joined by commas. Within a part a backslash escapes ``\``, ``|``, ``,`` and
+        ``=``, so that no two identities have the same spelling.
 
         :return: 64 hexadecimal digits.
         """
@@ -104,13 +103,13 @@ class Sample(NamedTuple):
 
 
 def plausible_ms(given_ms: int, now_ms: int) -> int:
-    """Return a sample's own timestamp, or now where it cannot be true.
+    """Return a sample's own timestamp, or the present time if that cannot be true.
 
-    For sources that stamp what they report. A clock that is wildly wrong would put their samples
-    where nobody looks for them; what is in the store already is never touched.
+    This is for sources that stamp their samples. A clock that is wildly wrong would give them times
+    at which nobody looks for them. Samples in the store never change.
 
-    :param given_ms: Unix time in milliseconds, as the source says.
-    :param now_ms: Unix time in milliseconds.
+    :param given_ms: the source's Unix time in milliseconds.
+    :param now_ms: the present Unix time in milliseconds.
     :return: ``given_ms``, unless it is more than 5 minutes ahead or more than an hour behind.
     """
     return given_ms if -3_600_000 <= given_ms - now_ms <= 300_000 else now_ms
@@ -127,7 +126,7 @@ def sample(series: Series, timestamp_ms: int, value: float) -> Sample:
     """
     try:
         number = float(value)
-    except OverflowError:  # An integer beyond what a float can hold.
+    except OverflowError:  # An integer beyond the range of a float.
         number = math.inf
     if not math.isfinite(number):
         raise NonFiniteValueError(

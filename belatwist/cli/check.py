@@ -45,7 +45,7 @@ def _check_log(output: str) -> None:
     path = Path(output)
     number = 0
     if path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a symbolic link, which a log is not written through")
+        raise OSError(errno.ELOOP, "is a symbolic link, through which the log is never written")
     if path.is_dir():
         number = errno.EISDIR
     elif path.exists():

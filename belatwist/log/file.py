@@ -1,4 +1,4 @@
-"""Where the log's lines go: a stream of the process, or a file that is kept small."""
+"""The destination of the log's lines: a stream of the process, or a file of limited size."""
 
 import errno
 import os
@@ -7,24 +7,24 @@ import sys
 from pathlib import Path
 
 _KEPT = 3
-"""Old files that are kept: ``.1`` is the youngest."""
+"""Number of old files that are kept; ``.1`` is the newest."""
 
 _FLAGS = (
     os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-    # A pipe is neither waited for when it is opened, nor when it is full.
+    # Neither opening a pipe nor writing to a full one may block.
     | os.O_NONBLOCK
-    # Whoever can put a link in its place must not choose what is written to, or renamed.
+    # A link in the file's place must not choose the file that is written or renamed.
     | os.O_NOFOLLOW
 )  # fmt: skip
 
 
 class LogFile:
-    """Takes lines, each with one system call and without a buffer of its own.
+    """Writes lines, each with one system call and without a buffer.
 
-    :param output: ``stdout``, ``stderr`` or the path of a file, which is appended to.
-    :param max_bytes: the size at which a file is due for :meth:`rotate`; ``None`` for any size.
-        What is no regular file is never due.
-    :raises OSError: when it cannot be opened.
+    :param output: ``stdout``, ``stderr`` or the path of a file; new lines are appended.
+    :param max_bytes: the size at which :meth:`rotate` is due; ``None`` for never. It is never due
+        for anything but a regular file.
+    :raises OSError: when the file cannot be opened.
     """
 
     def __init__(self, output: str, *, max_bytes: int | None) -> None:
@@ -43,14 +43,14 @@ class LogFile:
 
     @property
     def terminal(self) -> bool:
-        """Whether somebody reads along."""
+        """Whether the stream is a terminal."""
         return os.isatty(self._descriptor)
 
     def write(self, data: bytes) -> None:
         """Append whole lines.
 
-        :raises OSError: when they could not be written, or not to their end; the next ones begin a
-            line of their own all the same.
+        :raises OSError: when they could not be written, or only in part. The next ones then begin
+            on a new line.
         """
         if self._torn:
             data = b"\n" + data
@@ -65,15 +65,16 @@ class LogFile:
                 self._torn = written < len(data) and data[written - 1 : written] != b"\n"
 
     def due(self, more: int) -> bool:
-        """Tell whether the file would be too large with ``more`` bytes."""
+        """Return whether another ``more`` bytes would exceed the maximum size."""
         if not self._size or self._max_bytes is None:
             return False
         return self._size + more > self._max_bytes
 
     def rotate(self) -> None:
-        """Begin a new file. The old ones move up by one, and the oldest goes.
+        """Begin a new file. Each old file moves up by one, and the oldest is removed.
 
-        :raises OSError: when that fails; the old file is written on, and due again after as much.
+        :raises OSError: when that fails. Lines then go on into the old file, and the next rotation
+            is due after another ``max_bytes``.
         """
         if self._path is None:
             return
@@ -87,9 +88,9 @@ class LogFile:
         self.reopen()
 
     def reopen(self) -> None:
-        """Open the file anew, after it was moved away; a stream stays as it is.
+        """Open the file again after another program has moved it; a stream stays as it is.
 
-        :raises OSError: when that fails; the old file is written on.
+        :raises OSError: when that fails. Lines then go on into the old file.
         """
         if self._path is None:
             return
@@ -105,12 +106,12 @@ class LogFile:
 
 
 def _open(path: str) -> tuple[int, int | None]:
-    """Return the descriptor, and the size where it is a regular file."""
+    """Open a file. Return its descriptor, and its size if it is a regular file."""
     try:
         descriptor = os.open(path, _FLAGS, 0o640)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            what = "it is a symbolic link, which a log is not written through"
+            what = "is a symbolic link, through which the log is never written"
             raise OSError(errno.ELOOP, what, path) from None
         raise
     found = os.fstat(descriptor)

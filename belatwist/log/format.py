@@ -1,4 +1,4 @@
-"""The two forms of a line of the log: JSON for machines, text for people."""
+"""The two formats of the log's lines: JSON for programs, text for people."""
 
 import json
 import math
@@ -15,16 +15,16 @@ from belatwist.text import escape, shorten
 
 _COLOURS = {"debug": "\x1b[2m", "warn": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
 
-# What Twisted's older logging adds to an event, which is told from others by isError.
+# Twisted's older logging adds these keys to an event. Its events have the key isError.
 _LEGACY = {"message", "isError", "system", "format", "time", "failure", "why"}
 
-_LONGEST = 8192
-"""Characters of a field or a message, at most."""
+_MAX_LENGTH = 8192
+"""Maximum number of characters of a field or a message."""
 
-_LONGEST_SHOWN = 300
-"""Characters of a field on the console, at most."""
+_MAX_SHOWN = 300
+"""Maximum number of characters of a field on the console."""
 
-# What twisted.logger adds to an event. A field of ours may begin with log_ as well.
+# twisted.logger adds these keys to an event. A field of ours may begin with log_ as well.
 _TWISTED = {
     f"log_{name}"
     for name in (
@@ -51,8 +51,8 @@ _json = msgspec.json.Encoder(enc_hook=safe_repr)
 def json_line(event: LogEvent) -> bytes:
     """Return an event as a JSON object: ``time``, ``level``, ``msg``, ``event``, then its fields.
 
-    An event that has no name, as those of libraries, has no ``event``. A field that is named like
-    one that is there already is called ``field_…``.
+    Events of libraries have no name, and so no ``event``. A field whose name is already taken gets
+    the name ``field_…``.
     """
     record: dict[str, Any] = {
         "time": _moment(event).isoformat(timespec="microseconds").replace("+00:00", "Z"),
@@ -75,9 +75,9 @@ def json_line(event: LogEvent) -> bytes:
 
 
 class ConsoleLine:
-    """Formats an event for a person: time, level, text, and what the text does not say.
+    """Formats an event for people: time, level, text, and fields that the text leaves out.
 
-    A text without any value in it is followed by the event's fields. A stack comes below.
+    The fields follow a text that contains none of them. A stack follows on further lines.
 
     :param colour: whether to use ANSI colours.
     """
@@ -86,7 +86,7 @@ class ConsoleLine:
         self._colour = colour
 
     def __call__(self, event: LogEvent) -> bytes:
-        """Return one line, and a traceback below it where there is one."""
+        """Return one line, and a traceback below it if the event has one."""
         level = _level(event)
         clock = _moment(event).astimezone().strftime("%H:%M:%S")
         text = f"{clock} {level.upper():5} {escape(_message(event))}"
@@ -121,24 +121,24 @@ def _failure(event: LogEvent) -> Failure | None:
 
 
 def _constant(event: LogEvent) -> str | None:
-    """Return the text of an event that has no value in it."""
+    """Return the text of an event, if the text contains no field."""
     form = event.get("log_format")
     return form if isinstance(form, str) and "{" not in form and "}" not in form else None
 
 
 def _message(event: LogEvent) -> str:
     if "log_failure" not in event and _failure(event) is not None:
-        # From log.err(), whose own text would repeat the traceback.
+        # An event of log.err(). Its own text would repeat the traceback.
         return _cut(safe_str(event.get("why") or "Unhandled error"))
     text = _constant(event)
     if text == "" and event.get("log_namespace") == "twisted.internet.defer":
-        # The second of two events; LogOutput leaves out the first, which has nothing else to say.
+        # The second event of a lost error. LogOutput leaves out the first, which only announces it.
         return "Unhandled error in Deferred"
     return _cut(formatEvent(event) if text is None else text)
 
 
 def _fields(event: LogEvent) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that an event was given, in their order."""
+    """Yield the fields of an event, in their order."""
     foreign = _LEGACY if "isError" in event else ()
     for key, value in event.items():
         if key not in _TWISTED and key not in foreign:
@@ -154,9 +154,9 @@ def _failure_fields(event: LogEvent) -> Iterator[tuple[str, str]]:
 
 
 def _plain(value: object, *, end: bool = False) -> Any:
-    """Return what JSON can hold of a value; what is too long becomes a text, and is cut.
+    """Return a value that JSON can represent. A long one becomes text, which is cut.
 
-    :param end: whether to keep the end.
+    :param end: whether to keep the end of the text instead of its beginning.
     """
     if type(value) is str:
         return _cut(value, end=end)
@@ -171,7 +171,7 @@ def _plain(value: object, *, end: bool = False) -> Any:
             encoded = _json.encode(value)
         except (ValueError, TypeError, RecursionError):
             encoded = _json.encode(_cut(safe_repr(value)))
-        return msgspec.Raw(encoded) if len(encoded) <= _LONGEST else _cut(encoded.decode())
+        return msgspec.Raw(encoded) if len(encoded) <= _MAX_LENGTH else _cut(encoded.decode())
     return _cut(_text(value), end=end)
 
 
@@ -182,7 +182,7 @@ def _text(value: object) -> str:
 
 
 def _cut(text: str, *, end: bool = False) -> str:
-    return shorten(text, _LONGEST, end=end)
+    return shorten(text, _MAX_LENGTH, end=end)
 
 
 def _encodable(value: object) -> object:
@@ -190,13 +190,13 @@ def _encodable(value: object) -> object:
 
 
 def _shown(value: Any) -> str:
-    """Return a field's value in few characters, in quotes where its end would not be clear."""
+    """Return a field's value in few characters, in quotes where its end would be unclear."""
     if isinstance(value, float):
         exact = 0.001 <= abs(value) < 1e15
         return f"{value:.3f}".rstrip("0").rstrip(".") if exact else f"{value:g}"
     if not isinstance(value, str):
-        return escape(shorten(_json.encode(value).decode(), _LONGEST_SHOWN))
-    text = shorten(value, _LONGEST_SHOWN)
+        return escape(shorten(_json.encode(value).decode(), _MAX_SHOWN))
+    text = shorten(value, _MAX_SHOWN)
     if text and text.isprintable() and not any(c in text for c in ' "='):
         return text
     return escape(json.dumps(text, ensure_ascii=False))

@@ -84,9 +84,9 @@ class LogOutput:
         return self._lost
 
     def reopen(self) -> None:
-        """Open the file anew, after it was moved away; a stream stays as it is.
+        """Open the file again after another program has moved it; a stream stays as it is.
 
-        :raises OSError: when that fails; the old file is written on.
+        :raises OSError: when that fails. Lines then go on into the old file.
         """
         with self._lock:
             self._file.reopen()

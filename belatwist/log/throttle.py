@@ -1,4 +1,4 @@
-"""When a failure is worth a line of the log: at once when it is new, rarely when it goes on."""
+"""Decides which failures are logged: a new one at once, one that goes on rarely."""
 
 import errno
 from collections.abc import Callable, Container
@@ -12,8 +12,8 @@ from belatwist.errors import ReadError
 from belatwist.log.events import Event
 
 REPEAT_AFTER = 600.0
-"""Seconds between two lines about the same kind of failure; and how long something has to work
-before a failure counts as a new one."""
+"""Seconds between two lines about one kind of failure. After as long without a failure, the next
+one is new."""
 
 MAX_KINDS = 32
 """Kinds of failure that have a memory of their own. All others share one, so that it is bounded."""
@@ -31,10 +31,10 @@ class FailureLog:
     - A failure of a new kind is logged at once, however recently another kind was.
     - A failure that goes on is logged again every :data:`REPEAT_AFTER` seconds, with the number of
       failures.
-    - A thing that keeps failing and recovering is logged once in that time, with how often it did.
-      Its recovery is logged when it has lasted.
+    - A thing that keeps failing and recovering is logged once in that time, with the number of
+      recoveries. Its last recovery is logged once it has lasted as long.
 
-    Whatever is not logged at its level is logged at debug.
+    All other failures and recoveries are logged at debug.
 
     :param log: the part's log.
     :param seconds: a monotonic clock.
@@ -44,22 +44,22 @@ class FailureLog:
         self._log = log
         self._seconds = seconds
         self._failing = False
-        # The present failure, or the last one.
+        # Of the present failure, or of the last one:
         self._began = self._ended = 0.0
         self._failures = 0
         self._logged = self._is_new = False
-        # Since it last worked for long.
+        # Since the thing last worked for REPEAT_AFTER seconds:
         self._known: dict[str, float] = {}
         self._flips = 0
 
     @property
     def failing(self) -> bool:
-        """Whether the last thing that was noted is a failure."""
+        """Whether the last call recorded a failure."""
         return self._failing
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to be logged, and the next failure would be a new one."""
+        """Whether everything is logged, and the next failure would be a new one."""
         return not self._failing and not self._known
 
     def failed(
@@ -70,11 +70,11 @@ class FailureLog:
         failure: Failure | None = None,
         **fields: Any,
     ) -> bool:
-        """Take note of a failure.
+        """Record a failure.
 
-        :param kind: tells failures apart; few different ones, so no counters or times in it.
-        :param failure: logged with its traceback, where it is logged at its level.
-        :return: whether it was logged at its level.
+        :param kind: distinguishes failures. There are few kinds, so it has no counters or times.
+        :param failure: its traceback is logged, unless the failure is logged at debug.
+        :return: whether the failure was logged at its level.
         """
         now = self._seconds()
         if not self._failing:
@@ -98,7 +98,7 @@ class FailureLog:
             fields.update(failures=self._failures, seconds=round(now - self._began, 1))
             suffix = "; {failures} failures in {seconds:.0f} s"
         self._flips = 0
-        # A text of the specification's, without a value in it, stays as it is.
+        # The specification's texts, which have no values, stay as they are.
         suffix = suffix if "{" in event.text else ""
         if failure is None:
             event.emit(self._log, suffix=suffix, **fields)
@@ -107,7 +107,7 @@ class FailureLog:
         return True
 
     def recovered(self, event: Event, **fields: Any) -> bool:
-        """Take note that it works. To be called whenever it does: it costs next to nothing.
+        """Record a success. Call this at each success: it costs next to nothing.
 
         :return: whether a recovery was logged at its level.
         """
@@ -115,11 +115,11 @@ class FailureLog:
             return self._end(event, fields)
         if not self._known or self._seconds() - self._ended < REPEAT_AFTER:
             return False
-        untold = not (self._logged and self._is_new)
-        if untold:
-            self._tell(event, fields)
+        unlogged = not (self._logged and self._is_new)
+        if unlogged:
+            self._log_recovery(event, fields)
         self._settle()
-        return untold
+        return unlogged
 
     def _begin(self, now: float) -> None:
         if self._known and now - self._ended >= REPEAT_AFTER:
@@ -130,14 +130,14 @@ class FailureLog:
     def _end(self, event: Event, fields: dict[str, Any]) -> bool:
         self._failing, self._ended = False, self._seconds()
         if self._logged and self._is_new:
-            self._tell(event, fields)
+            self._log_recovery(event, fields)
             return True
         if not self._logged:
             self._flips += 1
         event.emit(self._log, level=LogLevel.debug, **fields)
         return False
 
-    def _tell(self, event: Event, fields: dict[str, Any]) -> None:
+    def _log_recovery(self, event: Event, fields: dict[str, Any]) -> None:
         fields.update(failures=self._failures, seconds=round(self._ended - self._began, 1))
         suffix = ", after {seconds:.0f} s and {failures} failures"
         if self._flips:
@@ -210,7 +210,7 @@ class ItemFailureLog:
 
 
 def kind_of(error: BaseException) -> str:
-    """Give the kind of a failure: the error's type, and the system's name of it (``EIO``)."""
+    """Return the kind of a failure: the error's type and the system's name for it (``EIO``)."""
     code = ""
     if isinstance(error, ReadError):
         code = error.code

@@ -168,7 +168,7 @@ def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic link") as refused:
         LogFile(str(tmp_path / "log"), max_bytes=None)
     assert refused.value.errno == errno.ELOOP
-    assert refused.value.strerror == "it is a symbolic link, which a log is not written through"
+    assert refused.value.strerror == "is a symbolic link, through which the log is never written"
     assert target.read_bytes() == b"precious"
 
 

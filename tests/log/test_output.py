@@ -450,4 +450,4 @@ def test_a_log_that_is_a_link_is_refused_in_one_line(tmp_path: Path) -> None:
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
         assert service.wait() == os.EX_CONFIG
         (line,) = service.log.rest()
-    assert f"logging.output: {tmp_path / 'log'}: it is a symbolic link" in line
+    assert f"logging.output: {tmp_path / 'log'}: is a symbolic link" in line

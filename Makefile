@@ -12,8 +12,11 @@ SYSTEM ?= /usr/local
 SYSTEM_PYTHON ?= /usr/bin/python3
 DIST ?= dist
 
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+LOCK := packaging/lock
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-process soak lint format docs bench install deb victoria browser systemd screenshots clean
+.PHONY: help run test test-fast test-process soak lint format docs lock bench install deb victoria browser systemd screenshots clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,14 +25,16 @@ help: ## list the targets
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "belatwist needs Python 3.11 or newer; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check 'pip>=22.3'
+	$(PIP) install 'pip>=22.3'
 
-$(AGENT): pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+$(AGENT): pyproject.toml $(LOCK)/agent.txt $(LOCK)/build.txt | $(BIN)/pip
+	$(PIP) install --require-hashes --requirement $(LOCK)/build.txt
+	$(PIP) install --require-hashes --requirement $(LOCK)/agent.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(TOOLS): $(AGENT)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(TOOLS): $(AGENT) $(LOCK)/tools.txt
+	$(PIP) install --require-hashes --requirement $(LOCK)/tools.txt
 	@touch $@
 
 run: $(AGENT) ## collect this machine's metrics and receive them, in one process; data goes to var/
@@ -61,6 +66,18 @@ bench: $(TOOLS) ## measure speed, bytes and memory, here and now
 
 docs: $(TOOLS) ## write what the documentation has from the code: keys, events, import rules
 	$(BIN)/python -m tests.docs.generated
+
+# What is locked stays as it is where pyproject.toml allows; `make lock UPGRADE=--upgrade` takes the
+# newest versions. Nothing in the files names an index.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
+lock: | $(BIN)/pip ## write packaging/lock/: the version and hashes of every dependency
+	$(PIP) install 'uv>=0.9'
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
+		$(COMPILE) --no-annotate --output-file $(LOCK)/build.txt -
+	$(COMPILE) --output-file $(LOCK)/agent.txt --constraint $(LOCK)/build.txt pyproject.toml
+	$(COMPILE) --output-file $(LOCK)/tools.txt --constraint $(LOCK)/build.txt --constraint $(LOCK)/agent.txt \
+		--extra dev pyproject.toml
 
 screenshots: $(TOOLS) ## take the pictures of the status page in docs/images/
 	$(BIN)/python -m tests.web.page.screenshots

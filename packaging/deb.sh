@@ -24,6 +24,13 @@ architecture=$(dpkg --print-architecture)
 libc=$(cat "$root"/opt/belatwist/lib/python3.*/site-packages/*.dist-info/WHEEL |
     sed -n 's/^Tag: .*manylinux_2_\([0-9]*\)_.*/\1/p' | sort -n | tail -1)
 
+documentation=$root/usr/share/doc/belatwist
+{
+    cat "$documentation/LICENSE"
+    printf '\nThe Python libraries in /opt/belatwist carry their licences in their *.dist-info folders.\n'
+} >"$documentation/copyright"
+rm "$documentation/LICENSE"
+
 mkdir "$root/DEBIAN"
 cat >"$root/DEBIAN/control" <<CONTROL
 Package: belatwist
@@ -42,4 +49,7 @@ Description: metrics agent for small computers on the move
 CONTROL
 echo /etc/belabox-metrics/config.yaml >"$root/DEBIAN/conffiles"
 install -m 755 "$here"/debian/* "$root/DEBIAN/"
+# dpkg itself keeps the sum of the configuration file, which an operator edits.
+(cd "$root" && find . -path ./DEBIAN -prune -o -type f ! -path ./etc/belabox-metrics/config.yaml -printf '%P\0' |
+    sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 dpkg-deb --root-owner-group --build "$root" "$output/belatwist_${version}_$architecture.deb"

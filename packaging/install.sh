@@ -3,9 +3,10 @@
 #
 #   install.sh PIP PYTHON DESTDIR PREFIX SYSTEM
 #
-# PIP installs the wheels, and PYTHON, the device's own, runs them. Below DESTDIR, the environment goes to
-# PREFIX, the unit and its companions to SYSTEM/lib, and the bela command to SYSTEM/bin. The script keeps an
-# existing configuration. SOURCE_DATE_EPOCH is the time of every file.
+# PIP installs the wheels that packaging/lock/ names, and PYTHON, the device's own, runs them. Below DESTDIR,
+# the environment goes to PREFIX, the unit and its companions to SYSTEM/lib, the bela command to SYSTEM/bin, and
+# the documentation to SYSTEM/share/doc. The script keeps an existing configuration. SOURCE_DATE_EPOCH is the
+# time of every file.
 set -eu
 umask 022
 pip=$1 python=$2 destdir=$3 prefix=$4 system=$5
@@ -36,10 +37,25 @@ fi
 # The old environment works until the new one is complete.
 new=$target.new
 rm -rf "$new"
-trap 'rm -rf "$new"' EXIT
+build=$(mktemp -d)
+trap 'rm -rf "$new" "$build"' EXIT
+# The arguments of pip, after the environment in which it works.
+pip_in() {
+    environment=$1 command=$2
+    shift 2
+    "$pip" --python "$environment/bin/python" --disable-pip-version-check --quiet "$command" "$@"
+}
+# Only wheels: the lock does not cover what a source distribution needs to be built.
+locked() {
+    pip_in "$1" install --no-compile --no-warn-script-location --require-hashes --only-binary=:all: \
+        --requirement "$here/packaging/lock/$2.txt"
+}
+"$python" -m venv --without-pip "$build"
+locked "$build" build
+pip_in "$build" wheel --no-build-isolation --no-deps --wheel-dir "$build/wheel" "$here"
 "$python" -m venv --without-pip "$new"
-"$pip" --python "$new/bin/python" --disable-pip-version-check --quiet install \
-    --no-compile --no-warn-script-location "$here"
+locked "$new" agent
+pip_in "$new" install --no-compile --no-warn-script-location --no-deps --no-index "$build"/wheel/*.whl
 
 # Remove every mention of the folder in which pip installed it.
 library=$(echo "$new"/lib/python3.*/site-packages)
@@ -67,11 +83,15 @@ mv "$new" "$target"
 
 put() {
     mkdir -p "$destdir${2%/*}"
-    sed "s|/opt/belatwist|$prefix|g" "$here/$1" >"$destdir$2"
+    sed "s|/opt/belatwist|$prefix|g; s|/usr/share/doc/belatwist|$docs|g" "$here/$1" >"$destdir$2"
 }
+docs=$system/share/doc/belatwist
 put systemd/metrics-collector.service "$system/lib/systemd/system/metrics-collector.service"
 put systemd/sysusers.conf "$system/lib/sysusers.d/metrics-collector.conf"
 put systemd/tmpfiles.conf "$system/lib/tmpfiles.d/metrics-collector.conf"
+rm -rf "$destdir$docs"
+(cd "$here/docs" && find . -name '*.md') | while read -r page; do put "docs/$page" "$docs/$page"; done
+put LICENSE "$docs/LICENSE"
 mkdir -p "$destdir$system/bin"
 ln -sfn "$prefix/bin/bela" "$destdir$system/bin/bela"
 config=/etc/belabox-metrics/config.yaml

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import yaml
 
 from tests.docker.engine import Container, Image, base, build, context
-from tests.systemd import machine
+from tests.systemd import machine, wheels
 from tests.systemd.machine import Machine
 
 pytestmark = pytest.mark.process
@@ -39,13 +38,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     shared = tmp_path_factory.mktemp("docker")
     context(CHECKOUT, DOCKER / "Dockerfile.receiver", shared / "context")
     shutil.copytree(DOCKER, shared / "docker")
-    subprocess.run(
-        [
-            *(CHECKOUT / ".venv/bin/pip", "--python", "/usr/bin/python3", "--quiet", "wheel"),
-            *("--wheel-dir", shared / "wheels", shared / "context", "hatchling"),
-        ],
-        check=True,
-    )
+    wheels.download(shared / "wheels")
     with Machine(shared) as one:
         # The base image has python3 and pip on its path.
         one.run("python3", "-m", "venv", "/usr/local/share/pip")

@@ -1,5 +1,6 @@
 """What the package and ``make install`` put on a device, and what they leave when they go."""
 
+import hashlib
 import re
 import shutil
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from belatwist import __version__
+from tests.systemd import wheels
 from tests.systemd.conftest import CHECKOUT
 from tests.systemd.machine import Machine
 
@@ -92,10 +94,40 @@ def test_what_the_package_says(package: Path) -> None:
     assert control(package, "Recommends") == "ca-certificates"
 
 
+def test_every_file_has_its_sum(unpacked: Path) -> None:
+    """``dpkg --verify`` notices a change of any file; dpkg itself keeps the configuration's sum."""
+    lines = (unpacked / "DEBIAN" / "md5sums").read_text().splitlines()
+    listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    files = {
+        str(path.relative_to(unpacked)): path
+        for path in unpacked.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.parent.name != "DEBIAN"
+    }
+    del files[CONFIG[1:]]
+    assert listed == {
+        name: hashlib.md5(path.read_bytes()).hexdigest() for name, path in files.items()
+    }
+
+
+def test_licences_come_along(unpacked: Path) -> None:
+    """Ours is where Debian expects it, and each library brings its own."""
+    text = (unpacked / "usr/share/doc/belatwist/copyright").read_text()
+    assert text.startswith((CHECKOUT / "LICENSE").read_text())
+    assert list(unpacked.glob("opt/belatwist/lib/*/site-packages/twisted-*.dist-info/licenses/*"))
+
+
 def test_install_upgrade_remove_purge(box: Machine, package: Path, newer: Path) -> None:
     """An upgrade and a removal keep configuration and data, a purge removes them."""
     said = box.run("dpkg", "--install", f"/mnt/{package.name}")
     assert f"systemctl start {UNIT.removesuffix('.service')}" in said
+    assert box.run("dpkg", "--verify", "belatwist") == ""
+    program = "/opt/belatwist/bin/bela"
+    box.run("cp", "-p", program, "/root/")
+    box.run("sh", "-c", f"echo >>{program}")
+    assert box.try_("dpkg", "--verify", "belatwist").stdout.endswith(f" {program}\n")
+    box.run("mv", "/root/bela", program)
+    for page in box.show(UNIT, "Documentation").split():
+        box.run("ls", page.removeprefix("file:"))
     assert box.run("systemctl", "is-enabled", UNIT) == "enabled"
     # Its samples would carry the name of the example.
     assert box.show(UNIT, "ActiveState") == "inactive"
@@ -142,13 +174,7 @@ def sources(package: Path) -> Path:
     folder = package.parent / "sources"
     kept = shutil.ignore_patterns(".*", "var", "dist", "__pycache__", "dropin.cache", "fixtures")
     shutil.copytree(CHECKOUT, folder, ignore=kept)
-    subprocess.run(
-        [
-            *(CHECKOUT / ".venv/bin/pip", "--python", "/usr/bin/python3", "--quiet", "wheel"),
-            *("--wheel-dir", package.parent / "wheels", folder, "hatchling"),
-        ],
-        check=True,
-    )
+    wheels.download(package.parent / "wheels")
     return folder
 
 
@@ -159,7 +185,10 @@ def test_make_install(box: Machine, sources: Path) -> None:
     make = (*index, "make", "--no-print-directory", "-C", "/src")
 
     box.run(*make, "install", "DESTDIR=/stage", "PREFIX=/srv/agent", "SYSTEM=/usr")
-    files = box.run("find", "/stage", "-type", "f", "-not", "-path", "*/site-packages/*")
+    files = box.run(
+        *("find", "/stage", "-type", "f", "-not", "-path", "*/site-packages/*"),
+        *("-not", "-path", "*/share/doc/*"),
+    )
     assert sorted(files.split()) == [
         "/stage/etc/belabox-metrics/config.yaml",
         "/stage/srv/agent/bin/bela",
@@ -172,6 +201,9 @@ def test_make_install(box: Machine, sources: Path) -> None:
     assert "ExecStart=/srv/agent/bin/twistd " in box.run(
         "cat", f"/stage/usr/lib/systemd/system/{UNIT}"
     )
+    installed = box.run("cat", "/stage/usr/share/doc/belatwist/installation.md")
+    assert "/srv/agent" in installed
+    assert "/opt/belatwist" not in installed
     assert box.try_("getent", "passwd", "metrics").returncode != 0
 
     assert "a folder of its own" in box.try_(*make, "install", "PREFIX=/usr").stdout
@@ -180,6 +212,9 @@ def test_make_install(box: Machine, sources: Path) -> None:
     box.run(*make, "install")
     assert box.run("cat", CONFIG) == OFFLINE.rstrip()
     assert box.run("systemd-analyze", "verify", UNIT) == ""
+    for page in box.show(UNIT, "Documentation").split():
+        assert page.startswith("file:/usr/local/share/doc/belatwist/")
+        box.run("ls", page.removeprefix("file:"))
     box.run("systemctl", "start", UNIT)
     box.until(lambda: box.show(UNIT, "SubState") == "running", "the service runs")
     box.run(*make, "install")

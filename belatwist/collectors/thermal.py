@@ -149,6 +149,8 @@ class CpuTemperature:
 
         :param failures: by a zone's label, or by its directory where its type cannot be read.
         """
+        if not failures and self._failures.settled:
+            return
         for zone, error in failures.items():
             self._failures.failed(
                 zone, ZONE_FAILED, kind_of(error), error=str(error), error_type=type(error).__name__

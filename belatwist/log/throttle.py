@@ -169,6 +169,11 @@ class ItemFailureLog:
         self._items: dict[str, FailureLog] = {}
         self._others = FailureLog(log, seconds)
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to be logged of any item."""
+        return not self._items
+
     def failed(self, item: str, event: Event, kind: str = "", **fields: Any) -> bool:
         """Record an item's failure.
 

@@ -26,7 +26,7 @@ COLLECTION_FAILED = Event(
     LogLevel.error,
     "Collection failed",
     fields=("collector", "error", "error_type"),
-    cure="The error names the file and the reason. Where there was no answer, a driver hangs.",
+    cure="The error names the file. A reboot often revives a sensor that does not answer.",
 )
 COLLECTION_RECOVERED = Event(
     "collector.recovered", LogLevel.info, "Collection of {collector} works again"
@@ -39,7 +39,7 @@ TIMES_CORRECTED = Event(
     cure="The source has a wrong clock.",
 )
 TIMES_PLAUSIBLE = Event(
-    "collector.times_plausible", LogLevel.info, "The samples of {collector} have plausible times"
+    "collector.times_plausible", LogLevel.info, "Samples of {collector} have plausible times again"
 )
 
 _NS = 1_000_000_000

@@ -36,7 +36,7 @@ STORING_FAILED = Event(
     "scheduler.storing_failed",
     LogLevel.critical,
     "The store did not take {count} samples",
-    cure="This is a defect of belatwist: report it with its traceback.",
+    cure="This is a fault of the program: report it with the traceback.",
 )
 STORING_RECOVERED = Event(
     "scheduler.storing_recovered", LogLevel.info, "The store takes samples again"

@@ -229,10 +229,11 @@ class ItemFailureLogTests(SynchronousTestCase):
             zones: Any = {f"usb{number}": "EIO", "gpu": "EIO" if number < 9 else ""}
             self.tick(**zones)
         self.assertLessEqual(len(self.zones._items), REPEAT_AFTER / 10 + 2)
+        self.assertFalse(self.zones.settled)
         self.assertNotIn("gpu", self.zones._items)
         self.tick(after=REPEAT_AFTER)
         self.tick(after=REPEAT_AFTER)
-        self.assertEqual(self.zones._items, {})
+        self.assertTrue(self.zones.settled)
 
     def test_items_are_bounded(self) -> None:
         """Beyond the bound all others have one line in ten minutes together; then it is as ever."""

@@ -1,11 +1,13 @@
 """The composition root: a configuration becomes the tree of services, in their order."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from twisted.application.service import Service
 
 from belatwist import __version__
 from belatwist.agent import Agent
@@ -14,7 +16,7 @@ from belatwist.clock.timekeeper import Timekeeper
 from belatwist.collectors import registry
 from belatwist.collectors.contract import Machine
 from belatwist.collectors.selfmetrics import SelfMetrics
-from belatwist.config import Config, Health, Storage, read_token
+from belatwist.config import Config, Health, Remote, Storage, read_token
 from belatwist.health.builder import AgentParts
 from belatwist.health.status import judge, summary
 from belatwist.metrics.exposition import exposition
@@ -55,41 +57,14 @@ def build(
     :param failed: called with the reason, one line, when the agent cannot start.
     :param listeners: further ports to serve.
     """
-    path = Path(config.storage.path)
     session_id = str(uuid4())
     telemetry = Telemetry()
-    database = Database(
-        path,
-        reactor,
-        synchronous=config.storage.synchronous,
-        cache_mb=config.storage.cache_mb,
-        mmap_mb=config.storage.mmap_mb,
-    )
-    store = SQLiteStore(database, telemetry=telemetry)
-    machine = Machine(
-        device_id=config.device.id,
-        procfs=Reader(config.paths.procfs),
-        sysfs=Reader(config.paths.sysfs),
-        rng=random.Random(),  # noqa: S311 - mock values
-        seconds=reactor.seconds,
-    )
-    jobs = registry.build(config.metrics, machine)
-    own = SelfMetrics(config.device.id, telemetry), config.monitoring.self_metrics_interval
+    store = SQLiteStore(_database(config.storage, reactor), telemetry=telemetry)
     buffer = WriteBuffer(store, seconds=reactor.seconds, telemetry=telemetry)
     client = _client(config, reactor)
-    monitoring = config.monitoring
-    timekeeper = Timekeeper(
-        buffer,
-        clocks,
-        reactor=reactor,
-        date_of=client.date_of if config.remote.enabled else None,
-        url=monitoring.clock_skew_url,
-        ingest_url=client.endpoint,
-        limit_ms=monitoring.clock_skew_warn_threshold_ms,
-        interval=monitoring.clock_skew_check_interval,
-        hold=monitoring.clock_hold,
-        telemetry=telemetry,
-    )
+    timekeeper = _timekeeper(config, buffer, clocks, client, reactor=reactor, telemetry=telemetry)
+    jobs = registry.build(config.metrics, _machine(config, reactor))
+    own = SelfMetrics(config.device.id, telemetry), config.monitoring.self_metrics_interval
     scheduler = CollectorScheduler(
         [*jobs, own],
         reactor=reactor,
@@ -103,22 +78,7 @@ def build(
     delivery = _delivery(
         config, store, client, wakeup, timekeeper, reactor=reactor, telemetry=telemetry
     )
-    uploader = Uploader(
-        delivery,
-        client,
-        wakeup,
-        reactor=reactor,
-        interval=config.remote.upload_interval,
-        random=random.SystemRandom().random,
-    )
-    reconnect_probe = ReconnectProbe(
-        client.probe,
-        reactor=reactor,
-        interval=config.remote.reconnect_interval,
-        random=random.SystemRandom().random,
-        reached=wakeup.ring,
-    )
-    client.watch(reconnect_probe.connection_attempted)
+    uploads = _uploads(config.remote, delivery, client, wakeup, reactor)
     pruner, checkpointer = _maintenance(
         config.storage,
         store,
@@ -127,7 +87,7 @@ def build(
         telemetry=telemetry,
         delivering=config.remote.enabled,
     )
-    lock = ProcessLock(Path(f"{path}.lock"))
+    lock = ProcessLock(Path(f"{config.storage.path}.lock"))
     parts = AgentParts(
         device_id=config.device.id,
         session_id=session_id,
@@ -146,11 +106,10 @@ def build(
         progress=delivery.progress if config.remote.enabled else None,
         timekeeper=timekeeper,
     )
-    _register_gauges(telemetry, store, checkpointer, timekeeper)
+    _register_gauges(parts)
     if config.health.enabled:
         listeners = [_health_listener(config.health, parts, reactor), *listeners]
     watchdog = _watchdog(config.health, parts, notifier)
-    uploads = [reconnect_probe, uploader] if config.remote.enabled else []
     return Agent(
         session_id=session_id,
         lock=lock,
@@ -164,34 +123,23 @@ def build(
     )
 
 
-def _register_gauges(
-    telemetry: Telemetry, store: SQLiteStore, checkpointer: Checkpointer, timekeeper: Timekeeper
-) -> None:
+def _register_gauges(parts: AgentParts) -> None:
     """Let the gauges read the parts that have their values."""
-    telemetry.watch("storage.database_size_bytes", lambda: store.database.database_bytes)
-    telemetry.watch("storage.wal_size_bytes", lambda: store.database.wal_bytes)
-    telemetry.watch(
+    store, checkpointer, watch = parts.store, parts.checkpointer, parts.telemetry.watch
+    watch("storage.database_size_bytes", lambda: store.database.database_bytes)
+    watch("storage.wal_size_bytes", lambda: store.database.wal_bytes)
+    watch(
         "storage.metrics_pending_upload", lambda: None if store.database.opening else store.pending
     )
-    telemetry.watch(
+    watch(
         "storage.wal_checkpoint_duration_ms",
         lambda: None if checkpointer.last is None else checkpointer.last.duration_ms,
     )
-    telemetry.watch(
+    watch(
         "storage.wal_bytes_reclaimed",
         lambda: None if checkpointer.last is None else checkpointer.last.bytes_reclaimed,
     )
-    telemetry.watch("time.skew_ms", lambda: timekeeper.skew)
-
-
-def _last_runs(parts: AgentParts) -> Iterator[tuple[float | None, float]]:
-    """Yield when each collector's last run ended, and its interval.
-
-    The collector of the agent's own metrics does not count: it reads nothing, so it cannot hang.
-    """
-    for job in parts.scheduler.jobs:
-        if job.collector.name in parts.collectors:
-            yield job.ended_at, job.interval
+    watch("time.skew_ms", lambda: parts.timekeeper.skew)
 
 
 def _health_listener(health: Health, parts: AgentParts, reactor: Any) -> Listener:
@@ -215,7 +163,7 @@ def _watchdog(health: Health, parts: AgentParts, notifier: Notifier) -> Watchdog
         ResponsivenessCheck(
             database.ping, reactor=reactor, limit=limit, progress=database.progress
         ),
-        RecencyCheck(lambda: _last_runs(parts), reactor=reactor, minimum=limit),
+        RecencyCheck(parts.last_runs, reactor=reactor, minimum=limit),
     ]
 
     def status() -> str:
@@ -251,6 +199,50 @@ def _maintenance(
         telemetry=telemetry,
     )
     return pruner, checkpointer
+
+
+def _database(storage: Storage, reactor: Any) -> Database:
+    return Database(
+        Path(storage.path),
+        reactor,
+        synchronous=storage.synchronous,
+        cache_mb=storage.cache_mb,
+        mmap_mb=storage.mmap_mb,
+    )
+
+
+def _machine(config: Config, reactor: Any) -> Machine:
+    return Machine(
+        device_id=config.device.id,
+        procfs=Reader(config.paths.procfs),
+        sysfs=Reader(config.paths.sysfs),
+        rng=random.Random(),  # noqa: S311 - mock values
+        seconds=reactor.seconds,
+    )
+
+
+def _timekeeper(
+    config: Config,
+    buffer: WriteBuffer,
+    clocks: Clocks,
+    client: HTTPImportClient,
+    *,
+    reactor: Any,
+    telemetry: Telemetry,
+) -> Timekeeper:
+    monitoring = config.monitoring
+    return Timekeeper(
+        buffer,
+        clocks,
+        reactor=reactor,
+        date_of=client.date_of if config.remote.enabled else None,
+        url=monitoring.clock_skew_url,
+        ingest_url=client.endpoint,
+        limit_ms=monitoring.clock_skew_warn_threshold_ms,
+        interval=monitoring.clock_skew_check_interval,
+        hold=monitoring.clock_hold,
+        telemetry=telemetry,
+    )
 
 
 def _client(config: Config, reactor: Any) -> HTTPImportClient:
@@ -304,3 +296,29 @@ def _delivery(
         endpoint=client.endpoint,
         telemetry=telemetry,
     )
+
+
+def _uploads(
+    remote: Remote, delivery: Delivery, client: HTTPImportClient, wakeup: Wakeup, reactor: Any
+) -> list[Service]:
+    """Make the services that upload; none if the configuration switches uploads off."""
+    if not remote.enabled:
+        return []
+    rng = random.SystemRandom()
+    uploader = Uploader(
+        delivery,
+        client,
+        wakeup,
+        reactor=reactor,
+        interval=remote.upload_interval,
+        random=rng.random,
+    )
+    reconnect_probe = ReconnectProbe(
+        client.probe,
+        reactor=reactor,
+        interval=remote.reconnect_interval,
+        random=rng.random,
+        reached=wakeup.ring,
+    )
+    client.watch(reconnect_probe.connection_attempted)
+    return [reconnect_probe, uploader]

@@ -86,6 +86,16 @@ class AgentParts:
             if job.collector.name in self.collectors:
                 yield from job.samples
 
+    def last_runs(self) -> Iterator[tuple[float | None, float]]:
+        """Yield when each collector's last run ended, and its interval.
+
+        The collector of the agent's own metrics does not count: it reads nothing, so it cannot
+        hang.
+        """
+        for job in self.scheduler.jobs:
+            if job.collector.name in self.collectors:
+                yield job.ended_at, job.interval
+
     def _uploader(self, now: float, totals: Totals) -> UploaderState:
         progress = self.progress
         last = None if progress is None else progress.last_upload_at

@@ -41,7 +41,8 @@ COUNTERS_FELL = Event(
     LogLevel.warn,
     "Counters of {interface} went backwards, its samples are left out once"
     " (bytes received: {rx_bytes_delta}, sent: {tx_bytes_delta})",
-    cure="Nothing, where a modem was plugged in again. Otherwise look at its driver with dmesg.",
+    cure="None is needed where a modem was plugged in again. Otherwise dmesg shows its driver's"
+    " errors.",
 )
 COUNTERS_RISE = Event(
     "network.counters_rise", LogLevel.debug, "Counters of {interface} went forwards again"

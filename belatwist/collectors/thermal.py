@@ -115,7 +115,9 @@ class CpuTemperature:
         if readings:
             readings.append((self._hottest, max(degrees for _, degrees in readings)))
         elif failures:
-            raise ReadError(f"no thermal zone can be read: {next(iter(failures.values()))}")
+            first = next(iter(failures.values()))
+            code = first.code if isinstance(first, ReadError) else ""
+            raise ReadError(f"no thermal zone can be read: {first}", code)
         return [sample(series, now_ms, degrees) for series, degrees in readings]
 
     def _relist(self) -> dict[str, BelaError]:

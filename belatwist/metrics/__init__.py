@@ -1,1 +1,1 @@
-"""The metrics: the catalogue of their names, the agent's own, and the form that scrapers read."""
+"""Metrics: the catalogue, the agent's own metrics, names for PromQL, and the text for scrapers."""

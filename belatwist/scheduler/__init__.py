@@ -1,1 +1,1 @@
-"""When collectors run: their intervals, threads and deadlines, and the hand-over of a tick."""
+"""The scheduler: the intervals and deadlines of collectors, and the ticks that they share."""

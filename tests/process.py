@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def until_listening(port: int) -> None:
-    """Wait for a loopback port to be open: VictoriaMetrics' programs tell of it a moment before."""
+    """Wait until a loopback port is open: VictoriaMetrics' programs log it a moment before."""
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:

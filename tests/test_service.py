@@ -69,7 +69,7 @@ def test_version(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_help_explains_every_option(tmp_path: Path) -> None:
-    """``--help`` tells of every option, and no option is without a text."""
+    """``--help`` lists every option, each with a text."""
     assert "--with-receiver" in run("bela", "--help", cwd=tmp_path).stdout
     text = run("bela-receiver", "--help", cwd=tmp_path).stdout
     for option in ("--port", "--host", "--verbose"):
@@ -258,8 +258,8 @@ def test_hangup_does_not_end_it(tmp_path: Path) -> None:
 def test_an_abort_tells_where_it_hung(tmp_path: Path, env: dict[str, str]) -> None:
     """SIGABRT, as systemd's watchdog sends it, leaves the stack of every thread.
 
-    The main thread's comes first; all of them are told by the interpreter, between two of its steps
-    (``abort``): while the other threads run, walking through their stacks would crash at times.
+    The main thread's stack comes first. The interpreter prints all of them between two of its steps
+    (``abort``): to walk through the stacks of running threads would crash at times.
     """
     config = write_config(tmp_path)
     with Twistd("bela", "--config", str(config), cwd=tmp_path, env=env) as service:

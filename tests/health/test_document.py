@@ -178,7 +178,7 @@ def test_nothing_is_overdue_while_nothing_waits() -> None:
 
 @pytest.mark.parametrize("unix_ms", [-(10**15), 10**15, 2**63 - 1, -(2**63)])
 def test_impossible_times_are_null(unix_ms: int) -> None:
-    """A time that no calendar has does not keep the rest from being told."""
+    """A time outside the calendar leaves the rest of the document as it is."""
     assert (
         read(healthy_but(storage={"oldest_ms": unix_ms}))["storage"]["oldest_metric_timestamp"]
         is None
@@ -186,7 +186,7 @@ def test_impossible_times_are_null(unix_ms: int) -> None:
 
 
 def test_a_clock_in_1970() -> None:
-    """A box without a clock tells its times as they are."""
+    """A device without a clock reports its times as they are."""
     found = read(healthy_but(now_ms=5, uploader={"age": 1.0}))
     assert found["timestamp"] == "1970-01-01T00:00:00.005Z"
     assert found["uploader"]["last_upload"] == "1969-12-31T23:59:59.005Z"
@@ -248,8 +248,8 @@ def test_nothing_of_a_snapshot_is_left_out() -> None:
                 yield f"{field.name}.{name}".rstrip("."), type(one)(**members)
 
     whole = read(everything)
-    told = {name for name, variant in variants(everything) if read(variant) != whole}
-    assert {name for name, _ in variants(everything)} - told == set()
+    reported = {name for name, variant in variants(everything) if read(variant) != whole}
+    assert {name for name, _ in variants(everything)} - reported == set()
 
 
 def test_readiness() -> None:

@@ -82,7 +82,7 @@ class ReceiverTests(SynchronousTestCase):
         ]
 
     def test_series_by_name(self) -> None:
-        """The list can be asked for one name; a name that nobody sent gives an empty list."""
+        """A request may select a name; an unknown name gives an empty list."""
         self.wire.post(b"/api/v1/import", GOOD + b"\n" + GOOD.replace(b'"a"', b'"b"'))
         self.wire.answers()
         for query, count in ((b"", 2), (b"?name=b", 1), (b"?name=c", 0), (b"?name=%FF", 0)):
@@ -412,7 +412,7 @@ class BoundTests(SynchronousTestCase):
         assert not self.wire.transport.disconnecting
 
     def test_a_client_that_leaves_early_changes_nothing(self) -> None:
-        """An upload that has arrived is kept, although nobody waits for the answer."""
+        """An upload that has arrived is kept, although the client has disconnected."""
         self.wire.channel.dataReceived(self.head(b"Content-Length: %d" % len(GOOD)) + GOOD)
         self.wire.lose()
         self.wire.clock.advance(0)

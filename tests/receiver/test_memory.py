@@ -25,7 +25,7 @@ def names(memory: Memory) -> list[str]:
 
 
 def test_a_series_is_described() -> None:
-    """Times are the extremes of all that came, in whatever order; the value is the latest's."""
+    """Times are the extremes of all samples, in any order; the value is that of the latest."""
     memory = Memory()
     memory.add(line("a", (5, 1.0), (9, 2.0)), 1)
     memory.add(line("a", (7, 3.0), (1, 4.0)), 2)
@@ -64,7 +64,7 @@ def test_duplicates_are_counted_while_the_first_is_held() -> None:
 
 
 def test_only_the_last_samples_of_a_series_are_held() -> None:
-    """The sample that came first goes first, whatever its timestamp."""
+    """The sample that arrived first is dropped first, at any timestamp."""
     memory = Memory(max_samples=2)
     memory.add(line("a", (9, 1.0), (1, 2.0), (5, 3.0)), 1)
     assert memory.recent(labels("a")) == {NOW + 1: 2.0, NOW + 5: 3.0}

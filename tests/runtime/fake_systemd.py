@@ -44,7 +44,7 @@ class Systemd:
 
 
 def abstract() -> str:
-    """Return an abstract address that nobody else has."""
+    """Return an unused abstract address."""
     return f"@belatwist-test-{uuid4()}"
 
 

@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_deleted_file_locks_nobody_out(tmp_path: Path) -> None:
-    """The owner can tell: a second instance would make, and lock, a file of its own."""
+    """The owner notices: a second instance would make, and lock, a file of its own."""
     lock = ProcessLock(tmp_path / "db.lock")
     assert not lock.held()
     lock.acquire()

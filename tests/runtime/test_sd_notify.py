@@ -1,4 +1,4 @@
-"""What systemd is told, on real datagram sockets."""
+"""The messages for systemd, on real datagram sockets."""
 
 import os
 import tempfile
@@ -72,7 +72,7 @@ class NotifierTests(SystemdTestCase):
             self.assertLessEqual(len(message), 307)
 
     def test_a_status_that_was_not_sent_is_sent_again(self) -> None:
-        """Only what systemd has heard counts as told."""
+        """A status counts as sent only when systemd has it."""
         notifier = self.notifier()
         self.systemd.close()
         notifier.status("a")
@@ -153,7 +153,7 @@ class ReadyTests(SystemdTestCase):
     """The message on which a start depends."""
 
     def test_it_is_not_lost(self) -> None:
-        """When there is no room for it, it goes before whatever is said next; once."""
+        """When the queue is full, READY goes before the next message; once."""
         notifier = self.notifier()
         while notifier.ping():
             pass

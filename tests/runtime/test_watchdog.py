@@ -12,7 +12,7 @@ from tests.runtime.fake_systemd import Systemd, SystemdTestCase
 
 
 class ResponsivenessCheckTests(SynchronousTestCase):
-    """Whether somebody still answers."""
+    """Whether the database still answers."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -30,7 +30,7 @@ class ResponsivenessCheckTests(SynchronousTestCase):
         return self.asked[-1]
 
     def test_answers(self) -> None:
-        """Who answers is asked again each time, and never at fault."""
+        """A database that answers is asked again each time, and is never at fault."""
         for turn in range(1, 4):
             self.assertIsNone(self.check())
             self.assertEqual(len(self.asked), turn)
@@ -38,7 +38,7 @@ class ResponsivenessCheckTests(SynchronousTestCase):
             self.clock.advance(3600)
 
     def test_silence(self) -> None:
-        """Beyond the limit the question's age is told; it is not put twice."""
+        """Beyond the limit the fault has the request's age; no second request is made."""
         self.assertIsNone(self.check())
         self.clock.advance(45)
         self.assertIsNone(self.check())
@@ -60,7 +60,7 @@ class ResponsivenessCheckTests(SynchronousTestCase):
         self.assertEqual(self.check(), "the database has not answered for 46 s")
 
     def test_an_old_sign_of_life(self) -> None:
-        """A sign from before the question does not count against the one who is asked."""
+        """Progress from before the request does not shorten the limit."""
         self.sign = self.clock.seconds()
         self.clock.advance(600)
         self.assertIsNone(self.check())
@@ -68,7 +68,7 @@ class ResponsivenessCheckTests(SynchronousTestCase):
         self.assertIsNone(self.check())
 
     def test_no_is_an_answer(self) -> None:
-        """Whoever fails is alive: a full disk is not healed by a restart."""
+        """An error is an answer: a restart does not heal a full disk."""
 
         def refuse() -> "Deferred[None]":
             raise RuntimeError
@@ -81,7 +81,7 @@ class ResponsivenessCheckTests(SynchronousTestCase):
 
 
 class RecencyCheckTests(SynchronousTestCase):
-    """Whether something has happened lately."""
+    """Whether a collector has run recently."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -166,7 +166,7 @@ class WatchdogTests(SystemdTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_check_that_fails_withholds_the_ping(self) -> None:
-        """It is an error once, with the reason; that it is over is told. The status goes on."""
+        """It is an error once, with the reason, and its end is logged. The status continues."""
         self.watchdog()
         self.systemd.heard()
         self.reason, self.status = "the database has not answered for 46 s", "error"
@@ -208,7 +208,7 @@ class WatchdogTests(SystemdTestCase):
         self.assertEqual(self.systemd.heard(), ["WATCHDOG=1"])
 
     def test_status_without_a_watchdog(self) -> None:
-        """A systemd that wants no pings is told the status every half minute."""
+        """A systemd that expects no pings gets the status every half minute."""
         watchdog = self.watchdog(WATCHDOG_USEC="0")
         self.assertEqual(self.event("Systemd watchdog not enabled"), ("info", {}))
         self.assertEqual(self.systemd.heard(), ["STATUS=ok"])

@@ -1,4 +1,4 @@
-"""What systemd hears of the real program, over a real datagram socket."""
+"""The messages of the real program to systemd, over a real datagram socket."""
 
 import os
 import queue
@@ -21,7 +21,7 @@ EVERY_SECOND = [{"name": "system.load", "interval": "500ms"}]
 
 
 class Systemd:
-    """The other end of ``NOTIFY_SOCKET``, read by a thread: nobody has to wait for room in it."""
+    """The other end of ``NOTIFY_SOCKET``, read by a thread, so that it never fills up."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -95,7 +95,7 @@ def withheld(service: Twistd, systemd: Systemd) -> list[str]:
 
 
 def test_a_database_that_hangs_ends_the_pings(tmp_path: Path, systemd: Systemd) -> None:
-    """The process is to be started anew; should it come round by itself, the pings go on."""
+    """Systemd would restart the process; if the database recovers by itself, the pings resume."""
     config = write_config(tmp_path, metrics=EVERY_SECOND)
     arguments = ("bela", "--config", str(config))
     with Twistd(*arguments, cwd=tmp_path, env=systemd.env, hooked=True) as service:
@@ -123,7 +123,7 @@ def stuck(folder: Path, *names: str) -> dict[str, str]:
 
 
 def test_collectors_that_all_hang_end_the_pings(tmp_path: Path, systemd: Systemd) -> None:
-    """Though the agent's own metrics, which read nothing, go on."""
+    """Although the agent's own metrics, which read nothing, continue."""
     config = write_config(
         tmp_path,
         metrics=[{"name": name, "interval": "200ms"} for name in ("system.load", "system.uptime")],
@@ -138,7 +138,7 @@ def test_collectors_that_all_hang_end_the_pings(tmp_path: Path, systemd: Systemd
 
 
 def test_one_that_hangs_does_not(tmp_path: Path, systemd: Systemd) -> None:
-    """The fast one hangs, the slow one goes on: that is no reason to be started anew."""
+    """The fast one hangs, the slow one continues: that is no reason for a restart."""
     config = write_config(
         tmp_path,
         metrics=[
@@ -157,7 +157,7 @@ def test_one_that_hangs_does_not(tmp_path: Path, systemd: Systemd) -> None:
 
 
 def test_without_a_network_the_pings_go_on(tmp_path: Path, systemd: Systemd) -> None:
-    """A missing server is no reason to be started anew."""
+    """A missing server is no reason for a restart."""
     url = f"http://127.0.0.1:{free_port()}/api/v1/import"
     config = write_config(
         tmp_path,

@@ -57,7 +57,7 @@ def test_it_is_closed_and_leaves_nothing(bootable: None, tmp_path: Path) -> None
     assert (mounts(), os.uname().nodename) == before
 
 
-def test_it_ends_with_whoever_booted_it(bootable: None, tmp_path: Path) -> None:
+def test_it_ends_with_its_owner(bootable: None, tmp_path: Path) -> None:
     """SIGKILL of the tests themselves leaves nothing either."""
     code = (
         "import sys, time; from pathlib import Path; from tests.systemd.machine import Machine\n"
@@ -78,7 +78,7 @@ def test_it_ends_with_whoever_booted_it(bootable: None, tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
-def test_a_boot_that_fails_is_told(bootable: None, tmp_path: Path) -> None:
+def test_a_boot_that_fails_is_reported(bootable: None, tmp_path: Path) -> None:
     """Where the namespaces cannot be set up, it says so, and leaves nothing."""
     before = mounts()
     with pytest.raises(AssertionError, match="could not be set up"):

@@ -180,8 +180,8 @@ def test_active_when_ready(service: Service) -> None:
 
 
 def test_status_line(service: Service) -> None:
-    """``systemctl status`` tells in one line how it is."""
-    service.box.until(lambda: service.show("StatusText") != "", "a status is told")
+    """``systemctl status`` shows the state in one line."""
+    service.box.until(lambda: service.show("StatusText") != "", "a status is reported")
     shown = service.box.run("systemctl", "status", "--no-pager", UNIT)
     assert re.search(r'^ +Status: "\S.+"$', shown, re.MULTILINE), shown
 
@@ -213,7 +213,7 @@ def test_metrics_come_from_the_real_proc(service: Service) -> None:
 
 
 def test_data_is_the_users_own(service: Service) -> None:
-    """The data belongs to the user ``metrics``, and nobody else can read it."""
+    """The data belongs to the user ``metrics``, and no other user can read it."""
     listing = service.box.run("sh", "-c", "stat -c '%U:%G %a' ${1%/*} $1*", "stat", DATABASE)
     assert {line.split()[0] for line in listing.splitlines()} == {"metrics:metrics"}
     modes = [int(line.split()[1], 8) for line in listing.splitlines()]

@@ -61,7 +61,7 @@ class AnswerTests(EndpointCase):
     """What is answered where."""
 
     def test_statuses(self) -> None:
-        """200 tells that someone may look later, 503 that someone must look now."""
+        """200 for ok and degraded, 503 for an error; readiness is 200 only for ok."""
         for agent, health, ready in (
             (HEALTHY, 200, 200),
             (DEGRADED, 200, 503),
@@ -169,7 +169,7 @@ class AnswerTests(EndpointCase):
                 assert json.loads(body) == {"error": "only GET, HEAD here"}
 
     def test_heads(self) -> None:
-        """No answer is kept or guessed at by anyone, nor tells which server this is."""
+        """No cache keeps an answer, no browser guesses its type, and none names the server."""
         refused = self.connect()
         refused.send(b"POST /health HTTP/1.1\r\nContent-Length: 1\r\n\r\n")
         answers = [
@@ -209,7 +209,7 @@ class BoundTests(EndpointCase):
     """What a client may not do."""
 
     def test_no_body_is_taken(self) -> None:
-        """Not one byte, of whatever declared length; and none is invited."""
+        """Not a byte of it, at any declared length; and no client is invited to send it."""
         for length in (b"Content-Length: 1", b"Transfer-Encoding: chunked"):
             wire = self.connect()
             wire.send(b"GET /health HTTP/1.1\r\nExpect: 100-continue\r\n" + length + b"\r\n\r\n")
@@ -294,7 +294,7 @@ class BoundTests(EndpointCase):
         assert self.asked == 0
 
     def test_no_timer_stays(self) -> None:
-        """Neither while nobody is connected, nor when the last client has gone."""
+        """Neither without a connection, nor after the last client has disconnected."""
         self.site.doStart()
         self.wire.send(b"GET /health HTTP/1.1\r\n\r\n")
         self.wire.lose()

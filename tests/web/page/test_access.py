@@ -23,7 +23,7 @@ HOME = "192.168.1.10"
 
 
 def access(host: str = "0.0.0.0", *logins: str, own: str = "Box") -> Access:
-    """Make one for the machine "box"; without logins nobody needs one."""
+    """Make the rules of the machine "box"; without logins no request needs one."""
     read = (lambda: logins) if logins else None
     return Access([host], b"/health/live", read, seconds=float, hostname=lambda: own)
 
@@ -224,7 +224,7 @@ class GuardTests(SynchronousTestCase):
             assert "health.allowed_hosts" in json.loads(body)["error"]
 
     def test_the_file_changes(self) -> None:
-        """A new password counts at once; a file that is gone lets nobody in, and is logged once."""
+        """A new password works at once; without the file no login works, which is logged once."""
         secret(self.logins, "me:secret-2\n")
         assert self.ask("/health", f"Authorization: {basic('me:secret-1')}")[0] == 401
         assert self.ask("/health", f"Authorization: {basic('me:secret-2')}")[0] == 200

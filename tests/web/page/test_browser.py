@@ -308,7 +308,7 @@ def test_a_backlog_that_is_not_known(browser: Browser, device: Device) -> None:
 
 
 def test_what_was_before_a_pause_is_no_rate(browser: Browser, device: Device) -> None:
-    """After an hour in which nobody looked, the mean of that hour is not what is so now."""
+    """After an hour in a hidden tab, the mean rate of that hour is not shown as the current one."""
     change = """
         if (asked >= 1) body.health.uptime_seconds += 3600;
         for (const one of body.samples) {
@@ -381,7 +381,7 @@ def test_the_database_is_busy(browser: Browser, device: Device) -> None:
 
 
 def test_a_login(browser: Browser, tmp_path: Path) -> None:
-    """With a password file, who has logged in sees all of it; a password may be in the address."""
+    """With a password file, a login opens the whole page; the address may hold a password."""
     logins = tmp_path / "logins"
     logins.write_text("me:secret\n")
     logins.chmod(0o600)

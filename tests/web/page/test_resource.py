@@ -148,7 +148,7 @@ class IndexTests(PageCase):
         assert body.count(b"<script") == body.count(b"</script>") == 2
 
     def test_heads(self) -> None:
-        """A browser may only show it, from here, and nobody else may frame or read it."""
+        """A browser may only show the page, from here; no other site may frame or read it."""
         for path in ("/", "/page/page.js", "/page/uplot-1.6.32.min.css"):
             _, headers, _ = self.ask(path, "Origin: http://evil.example")
             for name, value in HEADERS.items():
@@ -257,7 +257,7 @@ class DataTests(PageCase):
     """What was so."""
 
     def test_series(self) -> None:
-        """Each name with its tags once, whatever the device was called then."""
+        """Each name with its tags once, also when the device was renamed."""
         self.store(*(sample(one, 1, 1) for one in (LOAD, RENAMED, SENT)))
         found = self.get("/api/v1/series")["series"]
         assert found == [
@@ -393,7 +393,7 @@ class CostTests(PageCase):
         return wire
 
     def test_a_piece_at_a_time(self) -> None:
-        """The next is handed in when the last is done, behind whatever has come meanwhile."""
+        """The next step queues when the last is done, behind the work that has come meanwhile."""
         wire = self.begin(f"{RANGE}&series=system.load_1m")
         while self.database.calls:
             assert len(self.database.calls) == 1
@@ -418,7 +418,7 @@ class CostTests(PageCase):
         assert self.flushLoggedErrors() == []
 
     def test_not_more_than_two(self) -> None:
-        """A third is told to come again; nothing is queued up."""
+        """A third query is refused for now; none is queued."""
         first, second = self.query(), self.query()
         status, headers, body = self.ask(f"{RANGE}&series=system.load_1m")
         assert (status, headers["retry-after"]) == (503, "1")

@@ -1,7 +1,5 @@
-"""Watches the wall clock: notices when it jumps, and finds out whether it is right."""
+"""Watches the wall clock: notices when it jumps, and decides whether to trust it."""
 
-import math
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.application.service import Service
@@ -10,34 +8,71 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from belatwist.clock.skew import skew_ms
+from belatwist.clock.comparison import DateOf, ServerComparison
 from belatwist.clock.sources import STEP_MS, Clocks
-from belatwist.log.throttle import Trouble
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog
 from belatwist.metrics.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 COMPARE_AGAIN = 1.0
-"""Seconds until a doubtful clock is compared again: it is asked about before each request, and a
-comparison is a request itself."""
+"""Seconds until an untrusted clock is compared again. The uploader asks for it before each request,
+and a comparison is a request itself."""
 
 HOPELESS_MS = 2 * 24 * 3600 * 1000
-"""A server drops what is stamped further ahead than this, and says that it has taken it; what is
-stamped by a clock that is as far behind may lie before its retention. Such samples wait for a step
-of the clock, however long."""
+"""A server drops samples that are stamped further ahead than this, and acknowledges them. Samples
+of a clock that is as far behind may lie before its retention. They wait for a step of the clock,
+however long."""
 
-DateOf = Callable[[str], Awaitable[tuple[str | None, str]]]
-"""Fetches a URL and returns the answer's ``Date`` header and the address (IP:port) from which it
-came; fails in words.
-"""
+_FAULT = "Look for a message about the database or the disk. The agent holds samples meanwhile."
+
+TRUSTED = Event("clock.trusted", LogLevel.info, "Clock trusted: {why}")
+UNTRUSTED = Event(
+    "clock.untrusted",
+    LogLevel.warn,
+    "Clock no longer trusted: {reason}",
+    cure="Run timedatectl on the device, and check that it reaches an NTP server.",
+)
+SENT_UNTRUSTED = Event(
+    "clock.hold_expired",
+    LogLevel.warn,
+    "Samples are sent with an untrusted clock, {hold:.0f} s on hold are over: {reason}",
+    cure="Run timedatectl on the device, and check that it reaches an NTP server.",
+)
+STEPPED = Event(
+    "clock.stepped",
+    LogLevel.warn,
+    "Wall clock was stepped by {step_ms} ms",
+    fields=("steps",),
+    cure="Nothing after a boot. Later steps mean that something else sets the clock, or that it"
+    " runs badly.",
+)
+RESTAMPED = Event(
+    "clock.samples_restamped",
+    LogLevel.info,
+    "Moved {count} pending samples with the clock, dropped {dropped} duplicates",
+)
+STATE_UNKNOWN = Event(
+    "clock.state_unknown",
+    LogLevel.error,
+    "State of this boot's clock could not be read: {error}",
+    cure=_FAULT,
+)
+STATE_NOT_STORED = Event(
+    "clock.state_not_stored",
+    LogLevel.error,
+    "State of the clock could not be stored: {error}",
+    cure=_FAULT,
+)
 
 
 class ClockStore(Protocol):
     """What the timekeeper tells the store of the clock; see :mod:`belatwist.store.sql.eras`."""
 
     def enter_era(self, boot_id: str, offset_ms: int) -> "Deferred[bool]":
-        """Find out whether this boot's clock is known to be good."""
+        """Find out whether this boot's clock is trusted."""
         ...
 
     def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
@@ -48,31 +83,28 @@ class ClockStore(Protocol):
         ...
 
     def trust_clock(self) -> "Deferred[None]":
-        """Record that the clock is known to be good."""
+        """Record that the clock is trusted."""
         ...
 
 
 class Timekeeper(Service):
-    """Stamps samples, and says when they may be sent.
+    """Stamps samples, and decides when they may be sent.
 
-    The clock is known to be good when the kernel says that somebody keeps it right, or when it
-    agrees with the server's. A step of the clock takes that knowledge away. What was stamped
-    without it moves with the next step; see :mod:`belatwist.store.sql.eras`.
+    It trusts the clock when the kernel reports that it is synchronised, or when the clock agrees
+    with the server's. A step ends the trust. Samples that were stamped without it move with the
+    next step; see :mod:`belatwist.store.sql.eras`.
 
     :param store: where the samples are; open.
     :param reactor: the timers' clock.
     :param date_of: asks the server for its time; ``None`` where there is no server to ask.
     :param url: whom to ask.
     :param ingest_url: where samples go, for the log.
-    :param limit_ms: a clock that differs from the server's by more is not good.
+    :param limit_ms: a clock that differs more from the server's is not trusted for agreeing.
     :param interval: seconds between two comparisons.
-    :param hold: seconds after which samples are sent all the same, unless the clock is known to be
+    :param hold: seconds after which samples are sent in spite of an untrusted clock, unless it is
         so wrong that the server would drop them.
     :ivar steps: how often the clock was stepped.
-    :ivar skew: the last comparison in milliseconds, positive when our clock is ahead; ``None``
-        before there was one, and after a step.
-    :ivar skew_at: when that was, in seconds on the reactor's clock; ``None`` when there is none.
-    :ivar trusted: whether the clock is known to be good.
+    :ivar trusted: whether the clock is trusted.
     """
 
     log = Logger()
@@ -95,29 +127,40 @@ class Timekeeper(Service):
         self._store = store
         self._clocks = clocks
         self._reactor = reactor
-        self._date_of = date_of
-        self._url = url
-        self._shown_url = url.partition("?")[0]
-        self._ingest_url = ingest_url
         self._limit_ms = limit_ms
-        self._interval = interval
+        self._interval = interval if date_of is not None else None
         self._hold = hold
         self._telemetry = telemetry
         self.steps = 0
-        self.skew: int | None = None
-        self.skew_at: float | None = None
         self.trusted = False
         self._offset_ms = 0
         self._untrusted_since = 0.0
-        self._told_hold = False
-        self._trouble = Trouble(reactor.seconds)
-        self._error = ""
-        self._skewed: bool | None = None
-        self._noting = 0
-        self._compared_at = -math.inf
-        self._joining: list[Deferred[None]] | None = None
-        self._loop = LoopingCall(self._compare_now)
+        self._failures = FailureLog(self.log, reactor.seconds)
+        self._storing = 0
+        self._comparison = ServerComparison(
+            reactor=reactor,
+            now_ms=self.now_ms,
+            measured=self._judge,
+            date_of=date_of,
+            url=url,
+            ingest_url=ingest_url,
+            limit_ms=limit_ms,
+        )
+        self._loop = LoopingCall(lambda: Deferred.fromCoroutine(self._comparison.compare()))
         self._loop.clock = reactor
+
+    @property
+    def skew(self) -> int | None:
+        """The last comparison in milliseconds, positive when the local clock is ahead.
+
+        ``None`` before the first one, and after a step.
+        """
+        return self._comparison.skew
+
+    @property
+    def skew_at(self) -> float | None:
+        """When :attr:`skew` was measured, in seconds on the reactor's clock."""
+        return self._comparison.skew_at
 
     def startService(self) -> None:
         """Begin to watch. The store learns of this boot's clock before anything is stored."""
@@ -125,7 +168,7 @@ class Timekeeper(Service):
         _, self._offset_ms = self._clocks.read()
         self._untrusted_since = self._reactor.seconds()
         Deferred.fromCoroutine(self._enter())
-        if self._date_of is not None:
+        if self._interval is not None:
             self._loop.start(self._interval)
 
     def stopService(self) -> "Deferred[None] | None":
@@ -146,197 +189,102 @@ class Timekeeper(Service):
         return wall
 
     async def hold_reason(self) -> str | None:
-        """Say why samples should not be sent yet; ``None`` when nothing speaks against it."""
+        """Return why samples should not be sent yet; ``None`` when they may be."""
         self.now_ms()
-        if self._noting:
-            return "the store has not taken note of its state yet"
-        age = self._reactor.seconds() - self._compared_at
-        if not self.trusted and (age >= COMPARE_AGAIN or self._joining is not None):
-            await self._compare()
+        if self._storing:
+            return "the store has not recorded its state yet"
+        age = self._reactor.seconds() - self._comparison.began_at
+        if not self.trusted and (age >= COMPARE_AGAIN or self._comparison.comparing):
+            await self._comparison.compare()
         if self.trusted:
             return None
         waited = self._reactor.seconds() - self._untrusted_since
-        if waited < self._hold or abs(self.skew or 0) > HOPELESS_MS:
+        if waited < self._hold or self._is_hopeless():
             return self._reason()
-        if not self._told_hold:
-            self._told_hold = True
-            self.log.warn(
-                "the clock is not known to be good ({reason}); after {hold:.0f} s samples are sent"
-                " all the same",
-                reason=self._reason(),
-                hold=self._hold,
-            )
+        self._failures.failed(SENT_UNTRUSTED, "sent", reason=self._reason(), hold=self._hold)
         return None
 
     def _reason(self) -> str:
         if self.skew is None:
-            asked = f": {self._error}" if self._error else ""
+            error = f": {self._comparison.error}" if self._comparison.error else ""
             return (
                 "the kernel does not keep it synchronised, and it could not be compared with the"
-                f" server's{asked}"
+                f" server's{error}"
             )
         return f"it differs from the server's by {self.skew / 1000:.1f} s"
 
+    def _is_hopeless(self) -> bool:
+        """Whether the server would drop samples of this clock, and acknowledge them."""
+        return abs(self.skew or 0) > HOPELESS_MS
+
     async def _enter(self) -> None:
         steps = self.steps
-        self._noting += 1
+        self._storing += 1
         try:
-            good = await self._store.enter_era(self._clocks.boot_id(), self._offset_ms)
-        except Exception:  # noqa: BLE001 - the clock then counts as doubtful, which is safe
-            self.log.failure("cannot look up what is known of this boot's clock")
+            was_trusted = await self._store.enter_era(self._clocks.boot_id(), self._offset_ms)
+        except Exception as error:  # noqa: BLE001 - the clock stays untrusted, which is safe
+            STATE_UNKNOWN.failure(self.log, error=str(error))
             return
         finally:
-            self._noting -= 1
+            self._storing -= 1
         if steps != self.steps:
-            return  # It says nothing of the clock as it is by now.
-        if good:
-            self._mark_trusted("this boot's clock was found good before")
+            return  # The answer says nothing of the clock as it is by now.
+        if was_trusted:
+            self._mark_trusted("an earlier run of this boot has trusted it")
         else:
             self._ask_kernel()
 
     def _ask_kernel(self) -> None:
-        # Two days off, whoever is right: the server would drop samples, and say that it has them.
-        if abs(self.skew or 0) <= HOPELESS_MS and self._clocks.synchronised():
+        if not self._is_hopeless() and self._clocks.synchronised():
             self._mark_trusted("the kernel keeps it synchronised")
 
     def _mark_trusted(self, why: str) -> None:
         if self.trusted:
             return
         self.trusted = True
-        self._told_hold = False
-        self.log.info("the clock is known to be good: {why}", why=why)
-        self._store.trust_clock().addErrback(self._not_noted)
+        if self._failures.failing:
+            self._failures.recovered(TRUSTED, why=why)
+        else:
+            TRUSTED.emit(self.log, why=why)
+        self._store.trust_clock().addErrback(self._not_stored)
 
     def _mark_untrusted(self) -> None:
-        """Take back that the clock is good: what vouched for it may have been wrong itself."""
+        """End the trust, because its reason may have been wrong itself."""
         self.trusted = False
         self._untrusted_since = self._reactor.seconds()
-        self.log.warn("the clock is no longer known to be good: {reason}", reason=self._reason())
-        # A new era: what is stored from now on moves when the clock is put right.
-        Deferred.fromCoroutine(self._note_step(self._offset_ms, 0))
+        self._failures.failed(UNTRUSTED, "untrusted", reason=self._reason())
+        # A new era: samples that are stored from now on move when the clock is put right.
+        Deferred.fromCoroutine(self._store_step(self._offset_ms, 0))
 
     def _stepped(self, offset_ms: int, step_ms: int) -> None:
         self.steps += 1
         self._telemetry.clock_steps.inc()
         self._untrusted_since = self._reactor.seconds()
         self.trusted = False
-        self.skew = self.skew_at = None
-        self._skewed = None
-        self._compared_at = -math.inf
-        self.log.warn(
-            "the wall clock was stepped by {step_ms} ms", step_ms=step_ms, steps=self.steps
-        )
+        self._comparison.reset()
+        self._failures.failed(STEPPED, "stepped", step_ms=step_ms, steps=self.steps)
+        Deferred.fromCoroutine(self._store_step(offset_ms, step_ms))
 
-        Deferred.fromCoroutine(self._note_step(offset_ms, step_ms))
-
-    async def _note_step(self, offset_ms: int, step_ms: int) -> None:
-        self._noting += 1
+    async def _store_step(self, offset_ms: int, step_ms: int) -> None:
+        self._storing += 1
         try:
-            moved, dropped = await self._store.step_clock(
+            count, dropped = await self._store.step_clock(
                 self._clocks.boot_id(), offset_ms, step_ms
             )
-        except Exception:  # noqa: BLE001 - whatever the store raises, stamping goes on
-            self.log.failure("cannot take note of the clock's step")
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, stamping goes on
+            STATE_NOT_STORED.failure(self.log, error=str(error))
             return
         finally:
-            self._noting -= 1
-        if moved:
-            self.log.info(
-                "moved {count} pending samples with the clock ({dropped} were there already)",
-                count=moved,
-                dropped=dropped,
-            )
+            self._storing -= 1
+        if count:
+            RESTAMPED.emit(self.log, count=count, dropped=dropped)
 
-    def _not_noted(self, failure: Failure) -> None:
-        self.log.failure("cannot take note of the clock's state", failure=failure)
+    def _not_stored(self, failure: Failure) -> None:
+        STATE_NOT_STORED.failure(self.log, failure, error=str(failure.value))
 
-    def _compare_now(self) -> "Deferred[None]":
-        return Deferred.fromCoroutine(self._compare())
-
-    async def _compare(self) -> None:
-        """Compare the clock with the server's, or wait for who does so already. Never fails."""
-        if self._joining is not None:
-            joined: Deferred[None] = Deferred()
-            self._joining.append(joined)
-            await joined
-            return
-        self._joining = []
-        try:
-            await self._ask_server()
-        finally:
-            joining, self._joining = self._joining, None
-            for one in joining:
-                one.callback(None)
-
-    async def _ask_server(self) -> None:
-        if self._date_of is None:
-            return
-        sent_ms = self.now_ms()
-        sent, steps = self._reactor.seconds(), self.steps
-        self._compared_at = sent
-        try:
-            date, server = await self._date_of(self._url)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next comparison comes
-            self._not_compared(str(error))
-            return
-        self.now_ms()
-        if steps != self.steps:
-            return  # It says nothing of the clock as it is by now.
-        round_trip_ms = (self._reactor.seconds() - sent) * 1000
-        if round_trip_ms > self._limit_ms:
-            self.log.debug(
-                "a comparison of the clock took {round_trip_ms:.0f} ms, and says nothing",
-                clock_skew_url=self._shown_url,
-                round_trip_ms=round(round_trip_ms, 1),
-            )
-            return
-        skew = skew_ms(date, sent_ms, round_trip_ms)
-        if skew is None:
-            self._not_compared(f"{'no' if date is None else 'an unreadable'} Date in the answer")
-            return
-        self._compared(skew, server)
-
-    def _not_compared(self, reason: str) -> None:
-        """Tell of a comparison that came to nothing: loudly when it is the first.
-
-        A clock that is not known to be good is compared before each upload, on whatever link.
-        """
-        self._error = reason
-        self.log.emit(
-            LogLevel.warn if self._trouble.fails() else LogLevel.debug,
-            "Failed to detect clock skew",
-            error=reason,
-            clock_skew_url=self._shown_url,
-        )
-
-    def _compared(self, skew: int, server: str) -> None:
-        """Take note of a comparison; tell of it loudly when it differs in kind from the last."""
-        if (over := self._trouble.works()) is not None:
-            self.log.emit(
-                LogLevel.info if over.loud else LogLevel.debug,
-                "the clock can be compared again, after {seconds:.0f} s and {failures} failures",
-                seconds=over.seconds,
-                failures=over.failures,
-                clock_skew_url=self._shown_url,
-            )
-        self.skew, self.skew_at = skew, self._reactor.seconds()
-        large = abs(skew) > self._limit_ms
-        changed, self._skewed = large is not self._skewed, large
-        fields: dict[str, object] = {
-            "skew_ms": skew,
-            "direction": f"{'ahead of' if skew > 0 else 'behind'} the server's clock",
-            "clock_skew_url": self._shown_url,
-            "ingest_url": self._ingest_url,
-            "server_address": server,
-        }
-        level = LogLevel.info if changed else LogLevel.debug
-        self.log.emit(level, "Clock skew measured", **fields)
-        if large:
-            level = LogLevel.warn if changed else LogLevel.debug
-            fields["threshold_ms"] = self._limit_ms
-            self.log.emit(level, "Large clock skew detected", **fields)
-            hopeless = abs(skew) > HOPELESS_MS
-            if self.trusted and (hopeless or not self._clocks.synchronised()):
-                self._mark_untrusted()
-        else:
+    def _judge(self, skew: int) -> None:
+        """Trust the clock, or do not, for a comparison."""
+        if abs(skew) <= self._limit_ms:
             self._mark_trusted(f"it agrees with the server's within {self._limit_ms / 1000:g} s")
+        elif self.trusted and (self._is_hopeless() or not self._clocks.synchronised()):
+            self._mark_untrusted()

@@ -106,7 +106,7 @@ class TimeState:
     :ivar skew_age: seconds since that comparison.
     :ivar ntp_synced: whether the kernel reports the clock as synchronised; ``None`` if it reports
         nothing.
-    :ivar trusted: whether it is known to be good.
+    :ivar trusted: whether the agent trusts it.
     :ivar steps: how often the clock was stepped in this run.
     """
 

@@ -280,7 +280,7 @@ class UploaderTests(SynchronousTestCase):
         self.assertEqual(self.store.pending, 1)
 
     def test_a_doubtful_clock_holds_everything(self) -> None:
-        """Nothing is sent while the clock is not known to be good; the log says why."""
+        """Nothing is sent while the clock is not trusted; the log says why."""
         self.store.add(samples(3))
         self.device_clock.wrong = "it differs from the server's by 7200.0 s"
         self.uploader()

@@ -38,8 +38,8 @@ def test_put_right_by_a_step(wrong: str, tmp_path: Path) -> None:
             service.expect_event("scheduler.tick_stored")
             assert server.received() == 0
             said.write_text("+0\n")
-            stepped = service.expect_event("the wall clock was stepped")
-            moved = service.expect_event("moved")
+            stepped = service.expect_event("clock.stepped")
+            moved = service.expect_event("clock.samples_restamped")
             service.expect_event("upload.completed")
             service.expect_event("scheduler.tick_stored")
             assert service.stop() == 0

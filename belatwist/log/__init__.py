@@ -1,1 +1,1 @@
-"""The log: where its lines go, how they look, and how often a failure is worth one."""
+"""The log: destinations, formats, declared events, and how often a failure is logged."""

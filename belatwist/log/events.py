@@ -17,13 +17,14 @@ COMMON_FIELDS = frozenset({"event", "failures", "flips", "seconds", "stack"})
 class Event:
     """One kind of line of the log. A module declares its events and emits them.
 
-    ``docs/events.md`` lists all of them; it is made from these declarations.
+    ``docs/events.md`` lists all events, from these declarations.
 
-    :param name: ``part.what_happened``; programs that read the log rely on it.
-    :param level: of :class:`twisted.logger.LogLevel`. A caller may emit the event more quietly.
-    :param text: Twisted's format, for people. One without a value in it is followed by the fields.
+    :param name: ``part.event``, such as ``upload.failed``; programs that read the log rely on it.
+    :param level: one of :class:`twisted.logger.LogLevel`. A caller may emit the event at another.
+    :param text: the text for people, in Twisted's format. On the console the fields follow a text
+        that contains none of them.
     :param fields: names of the fields that are not in the text.
-    :param cure: what the operator can do, as a sentence; empty where there is nothing to do.
+    :param cure: sentences that tell an operator what to do; empty if nothing is to be done.
     """
 
     __slots__ = ("cure", "fields", "level", "name", "text")
@@ -56,7 +57,7 @@ class Event:
 
         :param log: the part's log.
         :param level: instead of the event's own.
-        :param suffix: Twisted's format again, behind the text.
+        :param suffix: follows the text; in Twisted's format, too.
         """
         shown = self.text + suffix
         log.emit(self.level if level is None else level, shown, event=self.name, **fields)
@@ -72,7 +73,7 @@ class Event:
     ) -> None:
         """Log the event with a traceback.
 
-        :param failure: what went wrong; ``None`` for the exception that is being handled.
+        :param failure: the failure; ``None`` for the exception that is being handled.
         """
         log.failure(
             self.text + suffix,

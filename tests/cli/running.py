@@ -65,13 +65,13 @@ def make(path: Path, samples: list[Sample]) -> Path:
 
 
 def ticks(series: Series, first: int, count: int, step: int = 1000) -> list[Sample]:
-    """Samples of one series, at a pace."""
+    """Make samples of one series, one each step."""
     return [sample(series, first + n * step, n + 0.5) for n in range(count)]
 
 
 @contextmanager
 def serving(code: int, body: bytes) -> Iterator[str]:
-    """Answer everything with the same; gives the URL."""
+    """Answer every request alike; yield the URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -80,7 +80,7 @@ def serving(code: int, body: bytes) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -1,4 +1,4 @@
-"""``bela check`` says what the agent would say."""
+"""``bela check`` reports what the agent would report."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.process import twistd, write_config
 
 
 def test_a_good_one(tmp_path: Path) -> None:
-    """One line says so, a summary follows, and nothing is made."""
+    """The first line says that it is ok. A summary follows, and the command writes no file."""
     path = write_config(
         tmp_path,
         remote={"enabled": True, "url": "https://vm.example/api/v1/import?key=secret"},
@@ -37,7 +37,7 @@ def test_a_good_one(tmp_path: Path) -> None:
 
 
 def test_a_token_in_the_clear_is_pointed_at(tmp_path: Path) -> None:
-    """It is allowed, but whoever asks is told; the token itself is not shown."""
+    """The configuration is accepted, with a warning that does not show the token."""
     token = tmp_path / "token"
     token.write_text("geheim\n")
     token.chmod(0o600)
@@ -78,7 +78,7 @@ REFUSED: list[dict[str, Any]] = [
 @pytest.mark.process
 @pytest.mark.parametrize("sections", REFUSED, ids=str)
 def test_a_refusal_is_the_agents_own(sections: dict[str, Any], tmp_path: Path) -> None:
-    """The same line, the same exit status, and nothing is made."""
+    """The command prints the agent's line and exits with a failure, and neither writes a file."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "rubbish.pem").write_text("-----BEGIN CERTIFICATE-----\nrubbish\n")
     (tmp_path / "open").write_text("token\n")
@@ -105,7 +105,7 @@ def test_a_refusal_is_the_agents_own(sections: dict[str, Any], tmp_path: Path) -
 
 
 def test_no_file(tmp_path: Path) -> None:
-    """It says what to do."""
+    """The refusal names the missing file."""
     done = bela("check", tmp_path / "none.yaml")
     assert done.exit_code == 1
     assert done.stderr.startswith(f"bela: {tmp_path}/none.yaml: no such file")
@@ -122,5 +122,5 @@ def test_a_log_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_default_is_the_agents() -> None:
-    """The commands' default path, spelled out so that nothing need be imported, is the agent's."""
+    """The commands' default path, repeated to save an import, equals the agent's."""
     assert options.DEFAULT_PATH == config.DEFAULT_PATH

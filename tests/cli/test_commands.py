@@ -17,7 +17,7 @@ COMMANDS = ["check", "completion", "export", "once", "status", "tail"]
 
 
 def test_help() -> None:
-    """Every command is listed, and explains itself and its options."""
+    """The help lists every command, and each command's help explains every option."""
     assert sorted(command.commands) == COMMANDS
     listed = bela("--help").stdout.partition("Commands:")[2]
     for name in COMMANDS:
@@ -30,12 +30,12 @@ def test_help() -> None:
 
 
 def test_version() -> None:
-    """It is the agent's."""
+    """The command and the agent have the same version."""
     assert bela("--version").stdout == f"belatwist {__version__}\n"
 
 
 def test_every_command_is_documented() -> None:
-    """``docs/cli.md`` has a section for each, and names each of its options."""
+    """``docs/cli.md`` has a section for each command, and names each of its options."""
     text = (CHECKOUT / "docs" / "cli.md").read_text()
     sections = dict(part.split("\n", 1) for part in text.split("\n## bela ")[1:])
     assert sorted(sections) == COMMANDS
@@ -56,7 +56,7 @@ main()
 @pytest.mark.process
 @pytest.mark.parametrize("name", ["check", "export", "status", "--help"])
 def test_twisted_is_not_loaded(name: str, tmp_path: Path) -> None:
-    """It takes longer to import than these commands take for their work."""
+    """Importing Twisted takes longer than these commands need for their work."""
     config = write_config(tmp_path, health={"enabled": True})
     make(tmp_path / "metrics.db", ticks(LOAD, 1000, 2))
     arguments = {
@@ -76,7 +76,7 @@ def test_twisted_is_not_loaded(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_twisted_is_not_loaded_by_tail() -> None:
-    """Nor does ``bela tail`` need it, which has no end of its own."""
+    """``bela tail`` does not load Twisted either."""
     code = "import belatwist.cli.tail, sys; print('twisted' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
@@ -87,7 +87,7 @@ def test_twisted_is_not_loaded_by_tail() -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str) -> None:
-    """The script is for that shell and this command."""
+    """Each script is for its shell and this command."""
     done = bela("completion", shell)
     assert done.exit_code == 0
     assert f"_BELA_COMPLETE={shell}_complete" in done.stdout
@@ -96,7 +96,7 @@ def test_completion(shell: str) -> None:
 @pytest.mark.process
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_accepts_the_script(tmp_path: Path) -> None:
-    """And asks the command, which answers with its words."""
+    """Bash runs the script, which gets the completions from the command."""
     (tmp_path / "bela").write_text(f'#!/bin/sh\nexec {sys.executable} -m belatwist.cli "$@"\n')
     (tmp_path / "bela").chmod(0o755)
     script = bela("completion", "bash").stdout

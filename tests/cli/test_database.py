@@ -1,4 +1,4 @@
-"""Reading the agent's database beside it."""
+"""Reading the agent's database while the agent may run."""
 
 import os
 import sqlite3
@@ -39,7 +39,7 @@ def refusal(path: Path) -> str:
 
 
 def test_rows_and_their_states(tmp_path: Path) -> None:
-    """Each sample has its series, its session and what became of it; texts stay here."""
+    """Each sample has its series, its session and its state; the state of texts is local."""
     path = make(tmp_path / "m.db", ticks(LOAD, 1000, 3))
     with closing(sqlite3.connect(path)) as connection:
         one, two, _ = pending(connection)
@@ -55,7 +55,7 @@ def test_rows_and_their_states(tmp_path: Path) -> None:
 
 
 def test_pages_are_the_whole(tmp_path: Path) -> None:
-    """However small the pages, every row is in one, in order, and only between the keys."""
+    """Pages of any size hold every row between the keys once, in order."""
     other = Series.of("system.load_5m", "box")
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 10) + ticks(other, 0, 10))
     whole = DatabaseReader(path).page(SAMPLES).rows
@@ -71,14 +71,14 @@ def test_pages_are_the_whole(tmp_path: Path) -> None:
 
 
 def test_the_newest_come_first_on_demand(tmp_path: Path) -> None:
-    """Reading backwards goes from the end."""
+    """Reading the newest rows begins at the end."""
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 10))
     rows = DatabaseReader(path).page(SAMPLES, newest=True, limit=2).rows
     assert [row.timestamp_ms for row in rows] == [9000, 8000]
 
 
 def test_reading_leaves_no_trace(tmp_path: Path) -> None:
-    """Where nobody has it open no log is made; the file stays as it is."""
+    """If no program has the database open, reading creates no log and changes no byte."""
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 10))
     before = path.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
@@ -88,7 +88,7 @@ def test_reading_leaves_no_trace(tmp_path: Path) -> None:
 
 
 def test_nobody_is_held_up(tmp_path: Path) -> None:
-    """What the agent has only in its log is seen, and the log can be emptied after each page."""
+    """A reading sees samples in the write-ahead log, and the agent can empty it afterwards."""
     path = make(tmp_path / "m.db", [])
     with closing(sqlite3.connect(path)) as agent:
         insert(agent, ticks(LOAD, 0, 5))
@@ -102,7 +102,7 @@ def test_nobody_is_held_up(tmp_path: Path) -> None:
 
 
 def test_a_replaced_database_is_followed(tmp_path: Path) -> None:
-    """The name counts, not the file that once had it."""
+    """After the file was replaced, the next page comes from the new one."""
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 5))
     found = DatabaseReader(path)
     assert len(found.page(SAMPLES).rows) == 5
@@ -112,12 +112,12 @@ def test_a_replaced_database_is_followed(tmp_path: Path) -> None:
 
 
 def test_no_database(tmp_path: Path) -> None:
-    """It says where it looked, and what may be the matter."""
+    """The error names the file and a likely cause."""
     assert refusal(tmp_path / "m.db").startswith("no such file: is storage.path right")
 
 
 def test_no_such_kind_of_file(tmp_path: Path) -> None:
-    """A folder, another program's file, another program's database, an empty file."""
+    """A folder, another file, another program's database and an empty file are refused."""
     assert refusal(tmp_path) == "is not a regular file"
     other = tmp_path / "other"
     other.write_text("device: {id: box}\n" * 100)
@@ -131,7 +131,7 @@ def test_no_such_kind_of_file(tmp_path: Path) -> None:
 
 
 def test_other_versions(tmp_path: Path) -> None:
-    """An older one is migrated by the service, a newer one needs a newer program."""
+    """The error says which program can use an older or a newer database."""
     make_version_1(tmp_path / "1.db")
     assert refusal(tmp_path / "1.db").startswith("has the older schema version 1")
     make_version(tmp_path / "2.db", 2)
@@ -141,7 +141,7 @@ def test_other_versions(tmp_path: Path) -> None:
 
 
 def test_the_right_version_without_the_tables(tmp_path: Path) -> None:
-    """It says what is missing, what that means, and what to do; braces in it do no harm."""
+    """The error names the missing table, its meaning and the cure, also with braces in the path."""
     advice = (
         "name the agent's database (storage.path, or --database FILE). If this is it, move it away:"
         " the service creates a new one when it starts"
@@ -166,7 +166,7 @@ def test_the_right_version_without_the_tables(tmp_path: Path) -> None:
 
 
 def test_a_locked_one(tmp_path: Path) -> None:
-    """Another program may keep everybody out; that is said, and not waited for for ever."""
+    """If another program has locked the database, reading fails after a bounded wait."""
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 5))
     with closing(sqlite3.connect(path)) as other, mock.patch.object(database, "BUSY_SECONDS", 0):
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -175,7 +175,7 @@ def test_a_locked_one(tmp_path: Path) -> None:
 
 
 def test_a_damaged_one(tmp_path: Path) -> None:
-    """Damage is told, whether SQLite finds it or we do."""
+    """Damage that SQLite or the reader finds is reported."""
     path = make(tmp_path / "m.db", ticks(LOAD, 0, 5000))
     data = bytearray(path.read_bytes())
     data[8192:-4096] = bytes(len(data) - 12288)
@@ -203,7 +203,7 @@ except DatabaseError as error:
 @pytest.mark.process
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 def test_without_permission() -> None:
-    """What may not be read, and what cannot be read without writing, is told apart."""
+    """A file without permission and a log that cannot be used have different errors."""
 
     def read() -> str:
         done = subprocess.run(
@@ -235,6 +235,6 @@ def test_without_permission() -> None:
 
 
 def test_the_last_key_is_behind_every_sample(tmp_path: Path) -> None:
-    """Times up to the year 2248 have an id; none is left out."""
+    """Samples up to the largest time come before the last key."""
     path = make(tmp_path / "m.db", ticks(LOAD, 2**43 - 1, 1))
     assert len(DatabaseReader(path).page(SAMPLES, before=MAX_KEY).rows) == 1

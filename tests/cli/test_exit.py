@@ -1,4 +1,4 @@
-"""However ``bela status`` ends, its status is not taken for a verdict that it is not."""
+"""Without a verdict, ``bela status`` never exits with the status of one."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from tests.process import TIMEOUT
 def test_a_mishap_of_its_own_is_unknown(
     error: BaseException, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever keeps it from a verdict is status 3 and one line on stdout; 1 is DEGRADED."""
+    """Any exception gives status 3 and one line on stdout, since 1 means DEGRADED."""
 
     def fetch(*_: object) -> None:
         raise error
@@ -80,7 +80,7 @@ CLOSED = "stdout and stderr must be open; /dev/null will do\n"
 def test_streams_that_cannot_be_written(
     how: str, arguments: tuple[str, ...], out: str, err: str
 ) -> None:
-    """It is unknown then as well, which is said on the stream that is left."""
+    """If a stream fails, the status is 3, and the other stream has the reason."""
     with serving(200, json.dumps(GOOD).encode()) as url:
         done = redirected(how, *(one.replace("URL", url) for one in arguments))
     assert done.returncode == 3
@@ -92,7 +92,7 @@ def test_streams_that_cannot_be_written(
 
 @pytest.mark.process
 def test_nobody_reads_the_answer() -> None:
-    """A closed pipe ends it without a word, and not as DEGRADED."""
+    """A closed pipe ends the command without output, and not as DEGRADED."""
     reading, writing = os.pipe()
     os.close(reading)
     with serving(200, json.dumps(GOOD).encode()) as url:
@@ -110,7 +110,7 @@ def test_nobody_reads_the_answer() -> None:
 
 @pytest.mark.process
 def test_it_is_interrupted() -> None:
-    """Ctrl-C while the service keeps it waiting leaves it without a verdict."""
+    """Ctrl-C while the command waits for the service gives status 3."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(TIMEOUT)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/health"

@@ -45,7 +45,7 @@ def points(jsonl: str) -> Points:
 
 
 def test_jsonl(path: Path) -> None:
-    """Every number is there under its uploaded name; what was left out is told on stderr."""
+    """Every number is exported under its uploaded name; stderr counts the skipped samples."""
     done = bela("export", "-d", path, "--all")
     assert done.exit_code == 0
     wanted = [(NOON + n * 1000, n + 0.5) for n in range(10)]
@@ -60,7 +60,7 @@ def test_jsonl(path: Path) -> None:
 
 
 def test_csv(path: Path) -> None:
-    """Everything is there, texts as well, in order of time."""
+    """All samples are exported, including texts, in order of time."""
     done = bela("export", "-d", path, "--all", "--format", "csv")
     assert done.exit_code == 0
     rows = list(csv.DictReader(done.stdout.splitlines()))
@@ -85,7 +85,7 @@ def test_csv(path: Path) -> None:
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 @pytest.mark.parametrize("size", [1, 7, 21])
 def test_pages_make_no_difference(path: Path, form: str, size: int) -> None:
-    """Read in small pages, the same samples come out."""
+    """Pages of any size give the same samples."""
     whole = bela("export", "-d", path, "--all", "--format", form)
     with (
         mock.patch.object(database, "PAGE", size),
@@ -100,7 +100,7 @@ def test_pages_make_no_difference(path: Path, form: str, size: int) -> None:
 
 
 def test_since_and_until(path: Path) -> None:
-    """Both ends belong to it; a time may have any zone."""
+    """The export includes both ends; a time may have any zone."""
     done = bela(
         *("export", "-d", path, "--since", "2026-01-01T12:00:02Z"),
         *("--until", "2026-01-01T14:00:04+02:00", "--metric", "system.*"),
@@ -110,7 +110,7 @@ def test_since_and_until(path: Path) -> None:
 
 
 def test_so_long_ago(tmp_path: Path) -> None:
-    """A duration is counted back from now."""
+    """A duration counts back from now."""
     now = time.time_ns() // 1_000_000
     path = make(tmp_path / "m.db", ticks(LOAD, now - 3_600_000, 2, 3_000_000))
     done = bela("export", "-d", path, "--since", "30m", "--until", "1s")
@@ -119,7 +119,7 @@ def test_so_long_ago(tmp_path: Path) -> None:
 
 
 def test_what_the_server_would_not_keep(tmp_path: Path) -> None:
-    """It is skipped, and counted by its reason; a foreign value is no number."""
+    """Such samples are skipped and counted by reason, including foreign values."""
     many = Series.of("m", "box", {f"tag{n}": "x" for n in range(40)})
     path = make(tmp_path / "m.db", [*ticks(LOAD, NOON, 3), *ticks(many, NOON, 2)])
     with reading(path) as connection, connection:
@@ -134,14 +134,14 @@ def test_what_the_server_would_not_keep(tmp_path: Path) -> None:
 
 
 def test_nothing(path: Path) -> None:
-    """No sample is no failure."""
+    """An export without samples succeeds."""
     done = bela("export", "-d", path, "--all", "--metric", "nothing")
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr == "bela: 0 samples exported\n"
 
 
 def test_a_file(path: Path, tmp_path: Path) -> None:
-    """It has what stdout would have, the usual permissions, and nothing lies beside it."""
+    """The file has the output of stdout and the usual permissions, and no other file is left."""
     to = tmp_path / "out.jsonl"
     done = bela("export", "-d", path, "--all", "--output", to)
     assert (done.exit_code, done.stdout) == (0, "")
@@ -153,7 +153,7 @@ def test_a_file(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_there(path: Path, tmp_path: Path) -> None:
-    """It is replaced only when that is wanted."""
+    """An existing file is replaced only with ``--force``."""
     to = tmp_path / "out.jsonl"
     to.write_text("precious")
     done = bela("export", "-d", path, "--all", "-o", to)
@@ -164,7 +164,7 @@ def test_a_file_that_is_there(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_comes_meanwhile(path: Path, tmp_path: Path) -> None:
-    """What another program has made while we wrote is not lost either."""
+    """A file that another program creates during the export is not replaced either."""
     to = tmp_path / "out.jsonl"
 
     def written(_: int) -> None:
@@ -178,7 +178,7 @@ def test_a_file_that_comes_meanwhile(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".", "missing/out", "fifo"])
 def test_a_place_that_cannot_be_written(path: Path, tmp_path: Path, name: str) -> None:
-    """Folders, pipes and places that are not there are refused, even with ``--force``."""
+    """Folders, pipes and missing folders are refused, even with ``--force``."""
     os.mkfifo(tmp_path / "fifo")
     done = bela("export", "-d", path, "--all", "-o", tmp_path / name, "--force")
     assert done.exit_code == 1
@@ -187,7 +187,7 @@ def test_a_place_that_cannot_be_written(path: Path, tmp_path: Path, name: str) -
 
 
 def test_a_failure_leaves_the_old_file(path: Path, tmp_path: Path) -> None:
-    """A database that breaks off leaves neither half a file nor a temporary one."""
+    """If reading fails, neither a partial nor a temporary file is left."""
     to = tmp_path / "out.jsonl"
     to.write_text("precious")
     with reading(path) as connection, connection:
@@ -212,7 +212,7 @@ def test_a_failure_leaves_the_old_file(path: Path, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_of_usage(path: Path, arguments: tuple[str, ...]) -> None:
-    """They end with status 2, and say what is allowed."""
+    """The exit status is 2, and the message names the allowed values."""
     done = bela("export", "-d", path, *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "Error: " in done.stderr
@@ -220,7 +220,7 @@ def test_mistakes_of_usage(path: Path, arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.process
 def test_a_full_disk(path: Path) -> None:
-    """Stdout that cannot be written to is one line, and status 1."""
+    """If stdout cannot be written, the command prints one line and exits with 1."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*PROGRAM, "export", "-d", str(path), "--all"],
@@ -236,7 +236,7 @@ def test_a_full_disk(path: Path) -> None:
 
 @pytest.mark.process
 def test_nobody_reads_any_more(tmp_path: Path) -> None:
-    """A closed pipe ends it without a word."""
+    """A closed pipe ends the command without output."""
     path = make(tmp_path / "m.db", ticks(LOAD, NOON, 30_000))
     with start("export", "-d", path, "--all") as running:
         assert running.stdout is not None
@@ -249,7 +249,7 @@ def test_nobody_reads_any_more(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_closed_from_the_beginning(path: Path, stream: str) -> None:
-    """Without its streams it does nothing: their numbers would go to the files it opens."""
+    """The command refuses to run without its streams, whose numbers other files would get."""
     code = f"import sys; sys.{stream} = None; from belatwist.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "export", "-d", str(path), "--all"],
@@ -264,7 +264,7 @@ def test_closed_from_the_beginning(path: Path, stream: str) -> None:
 
 @pytest.mark.process
 def test_progress_on_a_terminal(path: Path, tmp_path: Path) -> None:
-    """A bar is shown where somebody looks, and only there."""
+    """A progress bar appears on a terminal, and nowhere else."""
     ours, theirs = pty.openpty()
     to = tmp_path / "out.jsonl"
     done = subprocess.run(
@@ -284,7 +284,7 @@ def test_progress_on_a_terminal(path: Path, tmp_path: Path) -> None:
 
 
 def deliver(body: bytes, url: str) -> None:
-    """Post a body; the server says that it has started shortly before it listens."""
+    """Post a body, again until the server listens, shortly after it reports its start."""
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
@@ -299,7 +299,7 @@ def deliver(body: bytes, url: str) -> None:
 @pytest.mark.process
 @pytest.mark.victoria
 def test_a_real_server_takes_it(tmp_path: Path) -> None:
-    """VictoriaMetrics imports the file as it is, and has then what the database has."""
+    """VictoriaMetrics imports the file, and then has the samples of the database."""
     odd = Series.of("thermal.zone_temp", "box", {"zone": 'a"b\\c é', "device_id": "x"})
     other = [sample(odd, NOON + n * 1000, value) for n, value in enumerate([0.1, -7, 1e12, 0])]
     path = make(tmp_path / "m.db", [*ticks(LOAD, NOON, 5000), *ticks(CORE, NOON, 5000), *other])

@@ -1,4 +1,4 @@
-"""``bela export`` that is told to end."""
+"""``bela export`` at a signal."""
 
 import signal
 import subprocess
@@ -46,7 +46,7 @@ main()
 def signalled(
     path: Path, number: signal.Signals, ignored: str, after: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Export into a folder of its own, over a file that is there, with a signal on the way."""
+    """Export over an existing file, and send a signal meanwhile."""
     folder = path.parent / "to"
     folder.mkdir()
     to = folder / "out.jsonl"
@@ -68,10 +68,10 @@ def signalled(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("after", ["comes again", "fails", "goes on"])
 def test_a_signal_leaves_the_old_file(path: Path, number: signal.Signals, after: str) -> None:
-    """Nothing is left beside it, and the status is the shells' for that signal.
+    """No other file is left, and the exit status is the shells' for that signal.
 
-    So it is if the signal comes twice, if something fails on the way out (a terminal that is gone),
-    or if the exception gets lost, as it would in a finaliser.
+    The same holds if the signal comes twice, if something fails at the exit (such as a closed
+    terminal), or if the exception gets lost, as in a finaliser.
     """
     done = signalled(path, number, "", after)
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "2\n", "")
@@ -81,7 +81,7 @@ def test_a_signal_leaves_the_old_file(path: Path, number: signal.Signals, after:
 
 @pytest.mark.process
 def test_a_signal_that_is_ignored(path: Path) -> None:
-    """Under ``nohup`` a terminal that is gone does not end it."""
+    """Under ``nohup`` the export continues without its terminal."""
     done = signalled(path, signal.SIGHUP, "ignored", "")
     assert (done.returncode, done.stdout) == (0, "2\n")
     (made,) = (path.parent / "to").iterdir()
@@ -89,7 +89,7 @@ def test_a_signal_that_is_ignored(path: Path) -> None:
 
 
 def test_signals_are_as_they_were(path: Path, tmp_path: Path) -> None:
-    """After the export they have their usual effect again."""
+    """After the export the signals have their usual effect again."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     assert bela("export", "-d", path, "--all", "-o", tmp_path / "out").exit_code == 0
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before

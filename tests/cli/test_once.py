@@ -133,7 +133,7 @@ def test_prometheus(board: Path) -> None:
 
 
 def test_a_failing_collector(tmp_path: Path) -> None:
-    """Its error is on stderr, the others are printed, the status is 1."""
+    """Stderr has its error, stdout the others' samples, and the exit status is 1."""
     (tmp_path / "uptime").write_text("5.00 1.00\n")
     (tmp_path / "loadavg").write_text("rubbish\n")
     path = write_config(

@@ -1,4 +1,4 @@
-"""What is shown to a person."""
+"""Output for people."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ from belatwist.cli import output
     ],
 )
 def test_sizes(count: int, text: str) -> None:
-    """A size has the unit that makes it short."""
+    """A size has the unit that makes its number short."""
     assert output.size(count) == text
 
 
@@ -60,7 +60,7 @@ def test_numbers(value: object, text: str) -> None:
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_any_time_is_written(unix_ms: int) -> None:
-    """A time that no calendar has is no error."""
+    """A time beyond the calendar raises nothing."""
     assert output.local(unix_ms)
     assert output.utc(unix_ms) == "" or output.utc(unix_ms).endswith("Z")
 
@@ -71,7 +71,7 @@ def test_a_known_time() -> None:
 
 
 def test_a_column_widens_and_stays() -> None:
-    """Rows that come later are aligned with the widest so far."""
+    """Later rows are aligned with the widest cell so far."""
     columns = output.Columns((2, 3), right=(1,))
     assert columns.line(("a", "1")) == "a     1"
     assert columns.line(("abc", "1234")) == "abc  1234"

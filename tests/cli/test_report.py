@@ -1,4 +1,4 @@
-"""The health document for a reader."""
+"""The health document for people."""
 
 import json
 from dataclasses import replace
@@ -69,13 +69,13 @@ HEALTH = Health()
 
 
 def shown(snapshot: Snapshot) -> list[str]:
-    """Report on a snapshot, as the endpoint tells it."""
+    """Format the document of a snapshot."""
     lines = Report(json.loads(document(snapshot, judge(snapshot, HEALTH)))).lines()
     return [click.unstyle(line) for line in lines]
 
 
 def test_all_is_well() -> None:
-    """Everything is there, in words, ages and sizes."""
+    """The report has every part, in words, ages and sizes."""
     assert shown(HEALTHY) == [
         "OK - all is well",
         "",
@@ -100,7 +100,7 @@ def test_all_is_well() -> None:
 
 
 def test_all_is_not_well() -> None:
-    """The worst reason is on the first line, the others follow; errors stand where they belong."""
+    """The first line has the worst reason, the next the others; each part has its error."""
     snapshot = replace(
         HEALTHY,
         collectors=HEALTHY.collectors
@@ -134,7 +134,7 @@ def test_all_is_not_well() -> None:
 
 
 def test_without_uploads() -> None:
-    """Where the configuration wants none it is still said how many samples wait for them."""
+    """If uploads are off, the report still has the number of pending samples."""
     lines = shown(replace(HEALTHY, uploader=replace(HEALTHY.uploader, enabled=False)))
     at = lines.index("uploads    off")
     assert lines[at + 1 : at + 3] == [
@@ -145,7 +145,7 @@ def test_without_uploads() -> None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_while_the_database_is_being_opened(enabled: bool) -> None:
-    """What nobody has counted yet is unknown, and neither 0 nor never."""
+    """Numbers that the agent does not have yet are unknown, and neither 0 nor never."""
     told = json.loads(document(HEALTHY, judge(HEALTHY, HEALTH)))
     told["uploader"] |= {"enabled": enabled, "pending_metrics": None}
     told["storage"] |= {
@@ -167,13 +167,13 @@ def test_while_the_database_is_being_opened(enabled: bool) -> None:
 
 
 def test_an_empty_database() -> None:
-    """It has no oldest sample, which is known."""
+    """The report says that there are no samples."""
     lines = shown(replace(HEALTHY, storage=replace(HEALTHY.storage, oldest_ms=None)))
     assert "  size      12.3 MiB, log 1.0 MiB; no samples" in lines
 
 
 def test_colours() -> None:
-    """The verdict has one, and so has a collector that fails."""
+    """The verdict and a failing collector are coloured."""
     lines = Report({"status": "error", "collectors": {"a": {"status": "error"}}}).lines()
     assert lines[0].startswith("\x1b[31m")
     assert any(line.startswith("\x1b[31m") and "a " in line for line in lines[1:])
@@ -195,7 +195,7 @@ _INNER = st.sampled_from(
     st.sampled_from(["ok", "degraded", "error"]),
 )
 def test_whatever_the_document_says(some: dict[str, object], status: str) -> None:
-    """Odd members are left out; every line is one, and steers no terminal."""
+    """Members of another type are left out, and no line contains control characters."""
     lines = Report(some | {"status": status}).lines()
     assert click.unstyle(lines[0]).startswith(f"{status.upper()} - ")
     assert all(click.unstyle(line).isprintable() for line in lines)

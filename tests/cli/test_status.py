@@ -17,7 +17,7 @@ from tests.process import Twistd, free_port, write_config
 
 @contextmanager
 def talking(*pieces: bytes) -> Iterator[str]:
-    """Accept one connection, send pieces, and then nothing more until the test is over."""
+    """Accept one connection, send pieces, and then nothing until the test ends."""
     over = threading.Event()
 
     def run() -> None:
@@ -41,7 +41,7 @@ def talking(*pieces: bytes) -> Iterator[str]:
     ("word", "code", "expected"), [("ok", 200, 0), ("degraded", 200, 1), ("error", 503, 2)]
 )
 def test_the_exit_status_is_the_verdict(word: str, code: int, expected: int) -> None:
-    """As Nagios has it, and the first line says it in words, with the first reason."""
+    """The exit status is Nagios', and the first line has the verdict with its first reason."""
     document = GOOD | {"status": word, "reasons": ["storage: is full", "uploader: is slow"]}
     with serving(code, json.dumps(document).encode()) as url:
         done = bela("status", "--url", url)
@@ -52,7 +52,7 @@ def test_the_exit_status_is_the_verdict(word: str, code: int, expected: int) -> 
 
 
 def test_the_document_as_it_is() -> None:
-    """``--json`` changes nothing but what could steer a terminal."""
+    """``--json`` prints the document with only its control characters escaped."""
     body = '{"status":"ok", "reasons":[],\n "name":"\u009b31m é"}'
     with serving(200, body.encode()) as url:
         done = bela("status", "--url", url, "--json")
@@ -79,7 +79,7 @@ def test_the_document_as_it_is() -> None:
     ids=range(11),
 )
 def test_a_strange_answer(code: int, body: bytes) -> None:
-    """Another program may sit on the port: one sentence says so, with the address."""
+    """If another program answers, one line says so, with the address."""
     with serving(code, body) as url:
         done = bela("status", "--url", url)
     assert (done.exit_code, done.stderr) == (2, "")
@@ -90,7 +90,7 @@ def test_a_strange_answer(code: int, body: bytes) -> None:
 
 
 def test_another_protocol() -> None:
-    """What does not even speak HTTP is told as that."""
+    """An answer that is not HTTP is reported as such."""
     with talking(b"SSH-2.0-OpenSSH_9.2\r\n") as url:
         done = bela("status", "--url", url)
     assert done.exit_code == 2
@@ -99,7 +99,7 @@ def test_another_protocol() -> None:
 
 @pytest.mark.parametrize("pieces", [(), (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{",)])
 def test_no_end_of_the_answer(pieces: tuple[bytes, ...]) -> None:
-    """Whoever says nothing, or stops halfway, is given up after the time-out."""
+    """After the time-out the command stops waiting for an answer or for its end."""
     with talking(*pieces) as url:
         done = bela("status", "--url", url, "--timeout", "0.2")
     assert done.exit_code == 2
@@ -107,7 +107,7 @@ def test_no_end_of_the_answer(pieces: tuple[bytes, ...]) -> None:
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    """The address, the reason, and what to look at; with ``--json`` stdout stays empty."""
+    """The line has the address, the reason and the cure; with ``--json`` it is on stderr."""
     port = free_port()
     path = write_config(tmp_path, health={"enabled": True, "port": port})
     done = bela("status", "--config", path)
@@ -133,7 +133,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     ],
 )
 def test_where_it_asks(host: str, expected: str) -> None:
-    """A service that listens on all addresses is asked on this machine's own."""
+    """For a service that listens on all addresses the URL has the loopback address."""
     assert status.address(host, 9100, "/h") == expected
 
 
@@ -146,7 +146,7 @@ def test_where_it_asks(host: str, expected: str) -> None:
     ],
 )
 def test_a_url_without_a_path(url: str, expected: str) -> None:
-    """It gets the usual one."""
+    """The URL gets the default path."""
     assert status.checked_url(url) == expected
 
 
@@ -168,14 +168,14 @@ def test_a_url_without_a_path(url: str, expected: str) -> None:
     ],
 )
 def test_a_mistake_of_usage_is_unknown(arguments: tuple[str, ...]) -> None:
-    """Nagios wants 3 for it, not 2."""
+    """The exit status is 3, as Nagios expects, not 2."""
     done = bela("status", *arguments)
     assert (done.exit_code, done.stdout) == (3, "")
     assert "Error: " in done.stderr
 
 
 def test_a_configuration_that_does_not_say_where(tmp_path: Path) -> None:
-    """One that cannot be read, or has the endpoint off: unknown, in one line."""
+    """If it cannot be read, or the endpoint is off, the command prints one line with UNKNOWN."""
     done = bela("status", "--config", tmp_path / "none.yaml")
     assert done.exit_code == 3
     assert done.stdout.startswith(f"UNKNOWN - {tmp_path}/none.yaml: no such file")
@@ -185,7 +185,7 @@ def test_a_configuration_that_does_not_say_where(tmp_path: Path) -> None:
 
 
 def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the default file does not exist the default address is asked, and it says so."""
+    """Without the default file the command uses the default address, with a note."""
     monkeypatch.setattr(config, "DEFAULT_PATH", str(tmp_path / "none.yaml"))
     monkeypatch.setattr(status, "fetch", lambda url, _, __: (url.encode(), GOOD))
     done = bela("status", "--json")
@@ -195,7 +195,7 @@ def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.process
 def test_the_real_service(tmp_path: Path) -> None:
-    """It is asked where its configuration says; everything of the report is filled in."""
+    """The command finds the service by its configuration, and every part of the report is known."""
     path = write_config(
         tmp_path,
         health={"enabled": True, "port": free_port()},
@@ -221,7 +221,7 @@ def test_the_real_service(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_a_service_that_asks_for_a_password(tmp_path: Path) -> None:
-    """The configuration names the file with it; an address alone is not enough."""
+    """The command takes the login from the configuration; with a URL alone it cannot."""
     logins = tmp_path / "logins"
     logins.write_text("me:se cret\n")
     logins.chmod(0o600)

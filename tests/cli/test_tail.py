@@ -1,4 +1,4 @@
-"""``bela tail`` follows what comes into the database."""
+"""``bela tail`` prints new samples."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ NOON = 1_767_268_800_000
 
 
 class Box:
-    """An agent's database, and somebody who follows it.
+    """An agent's database and its follower.
 
     :ivar now: the wall clock.
     """
@@ -38,11 +38,11 @@ class Box:
         insert(self.agent, samples)
 
     def new(self) -> list[int]:
-        """Return the times of what is new, in milliseconds since noon."""
+        """Return the times of the new samples, in milliseconds since noon."""
         return [row.timestamp_ms - NOON for row, _ in self.follower.new()]
 
     def last(self, count: int) -> list[int]:
-        """Return the times of the last ones."""
+        """Return the times of the last samples."""
         return [row.timestamp_ms - NOON for row, _ in self.follower.last(count)]
 
 
@@ -66,14 +66,14 @@ def test_last_ones_then_new_ones(box: Box) -> None:
 
 
 def test_none_of_the_last_ones(box: Box) -> None:
-    """With a count of 0 only what is new is shown."""
+    """With a count of 0 only new samples are shown."""
     box.store(*ticks(LOAD, NOON - 9000, 10))
     assert box.last(0) == []
     assert box.new() == []
 
 
 def test_the_first_samples_of_all(box: Box) -> None:
-    """An empty database is waited on."""
+    """The follower waits for the first sample of an empty database."""
     assert box.last(10) == []
     box.store(sample(LOAD, NOON, 1))
     assert box.new() == [0]
@@ -81,7 +81,7 @@ def test_the_first_samples_of_all(box: Box) -> None:
 
 
 def test_texts_are_among_them(box: Box) -> None:
-    """In order of time, though they are stored elsewhere."""
+    """Texts, which have a table of their own, are shown in order of time."""
     box.store(Sample(STATE, NOON - 500, "up"), *ticks(LOAD, NOON - 1000, 2))
     assert box.last(2) == [-500, 0]
     box.store(Sample(STATE, NOON + 500, "down"))
@@ -89,7 +89,7 @@ def test_texts_are_among_them(box: Box) -> None:
 
 
 def test_what_comes_late(box: Box) -> None:
-    """A sample that is stored long after its time is shown, within reason."""
+    """A sample that is stored up to two minutes late is shown."""
     box.store(sample(LOAD, NOON, 1))
     box.last(1)
     box.store(sample(CORE, NOON - LATE_MS, 1), sample(CORE, NOON - LATE_MS - 1, 1))
@@ -97,7 +97,7 @@ def test_what_comes_late(box: Box) -> None:
 
 
 def test_after_a_pause(box: Box) -> None:
-    """Where the agent stood still for hours nothing is lost of what comes then."""
+    """After a pause of hours every new sample is shown."""
     box.store(sample(LOAD, NOON, 1))
     box.last(1)
     box.now += 7_200_000
@@ -106,7 +106,7 @@ def test_after_a_pause(box: Box) -> None:
 
 
 def test_the_clock_is_set_back(box: Box) -> None:
-    """What is stamped hours before the newest sample is shown, and nothing old with it."""
+    """New samples hours before the newest one are shown, and no old ones with them."""
     box.store(*ticks(LOAD, NOON - 7_200_000, 7200))
     assert box.last(1) == [-1000]
     box.now = NOON - 3_600_000
@@ -119,7 +119,7 @@ def test_the_clock_is_set_back(box: Box) -> None:
 
 
 def test_only_what_is_asked_for(tmp_path: Path) -> None:
-    """A pattern chooses by the stored name, among the last ones and the new ones."""
+    """A pattern selects stored names among the last samples and the new ones."""
     box = Box(tmp_path / "m.db", "cpu.*")
     with closing(box.agent):
         box.store(sample(CORE, NOON - 50_000, 1), *ticks(LOAD, NOON - 20_000, 20))
@@ -131,7 +131,7 @@ def test_only_what_is_asked_for(tmp_path: Path) -> None:
 def test_a_rare_metric_does_not_cost_the_whole_table(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last ones are looked for among the newest samples only."""
+    """Only the newest pages are searched for the last samples."""
     monkeypatch.setattr(tail, "MAX_PAGES_BACK", 2)
     monkeypatch.setattr("belatwist.cli.database.PAGE", 5)
     box.store(sample(CORE, NOON - 100_000, 1), *ticks(LOAD, NOON - 20_000, 10))
@@ -180,7 +180,7 @@ def test_trouble_is_waited_out(box: Box, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_lines_are_aligned_and_harmless() -> None:
-    """Time, name, tags, value with unit, state; names from outside do not steer the terminal."""
+    """A line has time, name, tags, value, unit and state, without control characters."""
     odd = Series.of("a\x1b[31m", "box", {"core": "0\n"})
     line = tail.Lines()
     one = line(Row(NOON, 1, 0.5, "s", "pending"), CORE)
@@ -192,7 +192,7 @@ def test_lines_are_aligned_and_harmless() -> None:
 
 @pytest.mark.process
 def test_a_process_ends_well(tmp_path: Path) -> None:
-    """It shows a sample that another process stores; Ctrl-C ends it with status 0, in silence."""
+    """It prints a sample of another process, and Ctrl-C ends it with status 0 and no message."""
     path = make(tmp_path / "m.db", ticks(LOAD, NOON, 3))
     with closing(sqlite3.connect(path)) as agent:
         running = start("tail", "-d", path, "-n", "1", "--interval", "0.1", "--json")
@@ -222,7 +222,7 @@ def test_a_process_ends_well(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("count", ["0", "1000"])
 def test_nobody_reads_any_more(count: str, tmp_path: Path) -> None:
-    """A closed pipe ends it with status 0, whether there is something to show or not."""
+    """A closed pipe ends the command with status 0, with or without new samples."""
     path = make(tmp_path / "m.db", ticks(LOAD, NOON, 1000))
     running = start("tail", "-d", path, "-n", count, "--interval", "0.1")
     with running:
@@ -234,7 +234,7 @@ def test_nobody_reads_any_more(count: str, tmp_path: Path) -> None:
 
 
 def test_nothing_to_follow(tmp_path: Path) -> None:
-    """What cannot be read to begin with is a failure."""
+    """If the first reading fails, the command fails."""
     done = bela("tail", "--database", tmp_path / "none.db")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith(f"bela: database {tmp_path}/none.db: no such file")
@@ -242,14 +242,14 @@ def test_nothing_to_follow(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("interval", ["nan", "inf", "-inf", "0", "3601"])
 def test_an_interval_is_a_number_of_seconds(interval: str, tmp_path: Path) -> None:
-    """One that nothing can wait for is a mistake of usage, also where no comparison shows it."""
+    """An interval out of bounds is a usage error, and so is nan."""
     done = bela("tail", "--database", tmp_path, "--interval", interval)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "Invalid value for '--interval'" in done.stderr
 
 
 def test_one_source(tmp_path: Path) -> None:
-    """A configuration and a database at once is a mistake of usage."""
+    """Giving both a configuration and a database is a usage error."""
     done = bela("tail", "--database", tmp_path, "--config", tmp_path)
     assert done.exit_code == 2
     assert "exclude each other" in done.stderr

@@ -52,7 +52,7 @@ def _configured(folder: Path, remote: str) -> Path:
 
 
 def test_a_missing_file_says_what_to_do(folder: Path) -> None:
-    """Without a file the operator learns how to get one."""
+    """The refusal says how to get a file."""
     path = folder / "none.yaml"
     assert _refusal(path) == (
         f"{path}: no such file; copy configs/config.yaml there or pass --config FILE"
@@ -75,7 +75,7 @@ def test_a_file_that_is_no_configuration(folder: Path, data: bytes, what: str) -
 
 
 def test_what_is_no_file(folder: Path) -> None:
-    """A directory, a pipe that nobody writes to and an impossible name neither hang nor crash."""
+    """A directory, a pipe without a writer and an impossible name are refused at once."""
     pipe = folder / "pipe"
     os.mkfifo(pipe)
     assert _refusal(folder) == f"{folder}: cannot be read: Is a directory"
@@ -104,7 +104,7 @@ def test_a_byte_order_mark_is_no_matter(folder: Path) -> None:
 
 
 def test_a_good_token_and_certificate(folder: Path) -> None:
-    """Both files are accepted, through a symbolic link too, and the token is what is in it."""
+    """Both files are accepted, also through a symbolic link, and the token is the file's line."""
     (folder / "link").symlink_to("token")
     path = _configured(folder, f"auth_token_file: {folder}/link, tls_ca_file: {folder}/ca.pem")
     config = load(str(path))
@@ -136,7 +136,7 @@ RULE = "the file must hold one line of printable ASCII without spaces"
     ],
 )
 def test_tokens_that_are_refused(folder: Path, data: bytes, what: str) -> None:
-    """A file that holds no token is refused, naming the file and never what is in it."""
+    """A file without a token is refused; the refusal never has the file's content."""
     (folder / "token").write_bytes(data)
     path = _configured(folder, f"auth_token_file: {folder}/token")
     assert _refusal(path) == f'{path}: remote.auth_token_file: "{folder}/token": {what}'
@@ -169,7 +169,7 @@ def test_a_token_that_others_may_touch(folder: Path, mode: int) -> None:
 
 
 def test_a_token_file_that_is_none(folder: Path) -> None:
-    """Missing, directory and pipe: each is named."""
+    """A missing file, a directory and a pipe are refused."""
     os.mkfifo(folder / "pipe", 0o600)
     for name, what in [
         ("none", "no such file"),
@@ -183,7 +183,7 @@ def test_a_token_file_that_is_none(folder: Path) -> None:
 
 @pytest.mark.parametrize("token", [SECRET, f"abc/{SECRET}+==", f"/a/{SECRET}", f"./{SECRET}"])
 def test_a_token_in_the_wrong_place_is_not_shown(folder: Path, token: str) -> None:
-    """Who writes the token where the path of its file belongs does not find it in the log."""
+    """A token in place of its file's path is not shown in the refusal."""
     path = _configured(folder, f"auth_token_file: '{token}'")
     assert _refusal(path) == f"{path}: remote.auth_token_file: <not shown>: no such file"
 

@@ -250,14 +250,14 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("text", "line"), REFUSALS)
 def test_a_refusal_names_file_key_value_and_what_is_allowed(text: str, line: str) -> None:
-    """Each thing that cannot be used is refused with exactly this line."""
+    """Each unusable configuration is refused with exactly this line."""
     with pytest.raises(ConfigError) as refusal:
         parse(text, "f.yaml")
     assert str(refusal.value) == f"f.yaml{line}"
 
 
 def test_a_device_is_enough() -> None:
-    """With only an id, everything has its default, and all collectors of the host run."""
+    """With only an id, each key has its default, and all collectors of the host run."""
     config = parse("device: {id: x}", "f")
     assert config == Config(device=config.device)
     assert [(m.name, m.interval, m.enabled) for m in config.metrics] == [
@@ -272,7 +272,7 @@ def test_a_device_is_enough() -> None:
 
 
 def test_the_original_sample_loads_as_it_stands() -> None:
-    """The sample that the configuration was designed with means what its comments say."""
+    """The sample from the specification has the meaning that its comments give."""
     text = (Path(__file__).parent / "sample.yaml").read_text("utf-8")
     config = parse(text, "sample.yaml")
     assert config.device.id == "belabox-001"
@@ -351,7 +351,7 @@ def test_the_clock_is_compared_with_the_server_that_gets_the_samples(
     ],
 )  # fmt: skip
 def test_health_waits_for_two_uploads(sections: str, ages: tuple[int, int]) -> None:
-    """Where the file does not say how old the last upload may be, that follows its interval."""
+    """The default limits of the upload age follow the upload interval."""
     health = parse(ID + sections, "f").health
     assert ages == (
         health.degraded_threshold.upload_age_seconds,
@@ -443,19 +443,19 @@ def _used_or_refused_in_one_line(text: str) -> None:
 
 @given(OBJECTS)
 def test_any_object_is_used_or_refused(value: object) -> None:
-    """Whatever YAML can say, the outcome is a configuration or one printable line."""
+    """Any YAML object gives a configuration or one printable line."""
     _used_or_refused_in_one_line(yaml.safe_dump(value, allow_unicode=True))
 
 
 @given(OBJECTS.map(lambda value: {"device": {"id": "x"}, "remote": value}))
 def test_any_section_is_used_or_refused(value: object) -> None:
-    """The same below a valid device, where the walk goes deeper."""
+    """Any object beside a valid device gives a configuration or one printable line."""
     _used_or_refused_in_one_line(yaml.safe_dump(value))
 
 
 @given(st.text(alphabet=st.characters() | st.sampled_from("\n :-[]{}&*!|>'\"%@`#?,\\t<~")))
 def test_any_text_is_used_or_refused(text: str) -> None:
-    """Whatever the file holds, the outcome is a configuration or one printable line."""
+    """Any text gives a configuration or one printable line."""
     _used_or_refused_in_one_line(text)
     _used_or_refused_in_one_line(f'device: {{id: "x\\{text}"}}')
 

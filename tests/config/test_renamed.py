@@ -114,6 +114,6 @@ def test_a_key_moves(raw: dict[str, Any], after: dict[str, Any], written: dict[s
     ],
 )
 def test_a_refusal_within_a_renamed_section(path: str, text: str) -> None:
-    """What a refusal says of a key below a renamed one has the name of the file, too."""
+    """A refusal below a renamed section has the file's name of the section."""
     refusal = RefusalError(f"{path}: 1: no", path)
     assert refusal.as_written({"last": "first"}) == text

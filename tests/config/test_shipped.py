@@ -1,4 +1,4 @@
-"""The files that come with the project: they load anywhere, and the documentation is current."""
+"""The configuration files of the project load anywhere and mean what they should."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ def _load(name: str) -> Config:
 
 
 def test_every_file_is_named_here() -> None:
-    """No configuration is shipped untested."""
+    """Every configuration file of the project is tested."""
     assert sorted(path.name for path in (ROOT / "configs").iterdir()) == sorted(FILES)
 
 
@@ -29,14 +29,14 @@ def test_every_file_is_named_here() -> None:
 def test_a_shipped_file_loads_from_any_directory(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each loads wherever the agent starts, and so names no file that would have to be there."""
+    """Each file loads in any current directory, because it needs no other file."""
     monkeypatch.chdir(tmp_path)
     assert {metric.name for metric in _load(name).metrics} <= set(COLLECTORS)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "belabox.yaml"])
 def test_production_makes_nothing_up_and_hides_no_uplink(name: str) -> None:
-    """The mock is off, the exclusions are the built-in ones, the endpoint is the device's own."""
+    """The mock is off, the exclusions are built in, and the endpoint is local."""
     config = _load(name)
     running = [metric.name for metric in config.metrics if metric.enabled]
     assert running == [name for name, known in COLLECTORS.items() if known.default]
@@ -46,7 +46,7 @@ def test_production_makes_nothing_up_and_hides_no_uplink(name: str) -> None:
 
 
 def test_the_general_file_shows_the_defaults() -> None:
-    """The commented file means what no file at all would mean, but for the mock's entry."""
+    """The commented file has the defaults, except for the mock's entry."""
     config = _load("config.yaml")
     metrics = tuple(metric for metric in config.metrics if metric.enabled)
     assert Config(device=config.device) == Config(
@@ -63,7 +63,7 @@ def test_the_general_file_shows_the_defaults() -> None:
 def test_the_development_file_stays_in_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It writes below ./var, talks to this machine only, runs the mock and sees a VM's disk."""
+    """It writes below ./var, uploads to this machine, runs the mock and reports a VM's disk."""
     monkeypatch.chdir(tmp_path)
     config = _load("config.dev.yaml")
     assert config.storage.path == str(tmp_path / "var/metrics.db")
@@ -100,6 +100,6 @@ def test_every_added_key_is_told() -> None:
 
 @pytest.mark.process
 def test_the_configuration_is_read_without_twisted() -> None:
-    """A tool that only wants to check a file does not pay for the reactor's imports."""
+    """Checking a file does not import Twisted."""
     script = "import sys, belatwist.config; assert 'twisted' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""Durations are Go's; the other kinds of values accept what they say and nothing else."""
+"""Durations have Go's syntax; each type of value accepts only what its description says."""
 
 import contextlib
 
@@ -46,7 +46,7 @@ def test_duration_reads_what_go_reads(text: str, seconds: float) -> None:
     ],
 )
 def test_duration_refuses_the_rest(text: str) -> None:
-    """What Go refuses, what is not positive and what Go cannot hold is refused."""
+    """A duration that Go refuses or cannot hold, or that is not positive, is refused."""
     with pytest.raises(ValueError, match="not a positive duration"):
         duration(text)
 
@@ -64,13 +64,13 @@ def test_parts_of_a_duration_add_up(parts: list[tuple[int, str]]) -> None:
 
 @given(st.integers(1, 10**15))
 def test_a_duration_survives_being_written(ns: int) -> None:
-    """Reading what was written gives the same duration, to the nanosecond, up to eleven days."""
+    """Up to eleven days, reading a written duration gives the same nanoseconds."""
     assert duration(format_duration(ns / 10**9)) == ns / 10**9
 
 
 @given(st.text(max_size=20))
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
-    """No text makes the reader fail in another way, or gives what is not positive."""
+    """Any text gives a positive duration or a ``ValueError``."""
     with contextlib.suppress(ValueError):
         assert duration(text) > 0
 

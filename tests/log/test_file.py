@@ -1,4 +1,4 @@
-"""Where the log's lines go."""
+"""The destinations of the log's lines."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ class Pipe:
         self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
     def read(self) -> bytes:
-        """Return what there is."""
+        """Return the content of the pipe."""
         found = b""
         while True:
             try:
@@ -36,7 +36,7 @@ class Pipe:
             found += more
 
     def fill(self) -> None:
-        """Leave no room."""
+        """Fill the pipe."""
         writer = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
         try:
             while True:
@@ -47,7 +47,7 @@ class Pipe:
             os.close(writer)
 
     def close(self) -> None:
-        """Let the reader go."""
+        """Close the reading end."""
         os.close(self._reader)
 
 
@@ -68,7 +68,7 @@ def _umask() -> Iterator[None]:
 
 
 def rotated(path: Path, *lines: bytes, max_bytes: int = 4) -> LogFile:
-    """Write lines, with a new file wherever one is due."""
+    """Write lines, and rotate whenever that is due."""
     file = LogFile(str(path), max_bytes=max_bytes)
     for line in lines:
         if file.due(len(line)):
@@ -84,7 +84,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.usefixtures("_umask")
 def test_mode(tmp_path: Path) -> None:
-    """A new file is for its owner and group; the mode of one that is there stays."""
+    """A new file is for its owner and group; an existing file keeps its mode."""
     rotated(tmp_path / "new", b"1\n").close()
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
     (tmp_path / "old").touch(0o644)
@@ -93,7 +93,7 @@ def test_mode(tmp_path: Path) -> None:
 
 
 def test_rotation_keeps_three(tmp_path: Path) -> None:
-    """The old ones move up by one, and the oldest goes; no line is torn or lost before that."""
+    """Old files move up by one, the oldest is removed, and every line stays whole."""
     rotated(tmp_path / "log", *(b"%d\n" % n for n in range(10))).close()
     assert contents(tmp_path) == {
         "log": b"8\n9\n",
@@ -104,20 +104,20 @@ def test_rotation_keeps_three(tmp_path: Path) -> None:
 
 
 def test_rotation_goes_on_after_a_restart(tmp_path: Path) -> None:
-    """What is in the file counts."""
+    """The size of an existing file counts."""
     for n in range(3):
         rotated(tmp_path / "log", b"%d\n" % n).close()
     assert contents(tmp_path) == {"log": b"2\n", "log.1": b"0\n1\n"}
 
 
 def test_a_line_that_is_larger_than_the_limit(tmp_path: Path) -> None:
-    """It has a file of its own; an empty file is never put aside."""
+    """Such a line has a file of its own, and an empty file is never rotated."""
     rotated(tmp_path / "log", b"too long\n", b"too long\n").close()
     assert contents(tmp_path) == {"log": b"too long\n", "log.1": b"too long\n"}
 
 
 def test_rotation_of_a_file_that_was_moved(tmp_path: Path) -> None:
-    """Whoever moves files by hand loses nothing."""
+    """A rotation after an operator has moved the file loses nothing."""
     path = tmp_path / "log"
     file = rotated(path, b"1\n", b"2\n")
     path.rename(tmp_path / "mine")
@@ -128,7 +128,7 @@ def test_rotation_of_a_file_that_was_moved(tmp_path: Path) -> None:
 
 
 def test_rotation_that_fails(tmp_path: Path) -> None:
-    """The file is written on, and it is not tried again with every line."""
+    """Lines go on into the old file, and the rotation is not retried with every line."""
     path = tmp_path / "log"
     (tmp_path / "log.2").touch()
     (tmp_path / "log.3").mkdir()
@@ -147,7 +147,7 @@ def test_rotation_that_fails(tmp_path: Path) -> None:
 
 
 def test_rotation_without_a_new_file(tmp_path: Path) -> None:
-    """When none can be begun, the old one is written on under its new name."""
+    """If no new file can be created, lines go on into the old one under its new name."""
     path = tmp_path / "log"
     file = rotated(path, b"1\n")
     path.rename(tmp_path / "log.1")
@@ -161,7 +161,7 @@ def test_rotation_without_a_new_file(tmp_path: Path) -> None:
 
 
 def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
-    """Whoever can put a link there must not choose what is written to; the text says what it is."""
+    """A link must not choose the file that is written; the error names the reason."""
     target = tmp_path / "target"
     target.write_bytes(b"precious")
     (tmp_path / "log").symlink_to(target)
@@ -173,7 +173,7 @@ def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_device_is_never_put_aside() -> None:
-    """As root that would take ``/dev/null`` from everybody."""
+    """As root, rotating ``/dev/null`` would remove it for every program."""
     file = LogFile("/dev/null", max_bytes=1)
     for _ in range(3):
         file.write(b"much\n")
@@ -182,7 +182,7 @@ def test_a_device_is_never_put_aside() -> None:
 
 
 def test_a_full_pipe_is_not_waited_for(pipe: Pipe) -> None:
-    """What does not fit fails at once; a line that was torn is ended before the next."""
+    """Writing to a full pipe fails at once, and the next line begins on a new line."""
     file = LogFile(str(pipe.path), max_bytes=1)
     pipe.fill()
     with pytest.raises(BlockingIOError):
@@ -206,7 +206,7 @@ def test_a_full_pipe_is_not_waited_for(pipe: Pipe) -> None:
 
 
 def test_a_write_in_pieces_is_one_write(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the kernel leaves over is written next."""
+    """The rest of a partial write is written next."""
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
     file = LogFile(str(pipe.path), max_bytes=None)
@@ -216,7 +216,7 @@ def test_a_write_in_pieces_is_one_write(pipe: Pipe, monkeypatch: pytest.MonkeyPa
 
 
 def test_lines_that_end_where_the_room_does(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two lines the first was written whole: nothing is torn, and no empty line comes next."""
+    """If a partial write ends with a line, no empty line follows."""
     write, room = os.write, [2, 0]
 
     def limited(descriptor: int, data: bytes) -> int:
@@ -235,21 +235,21 @@ def test_lines_that_end_where_the_room_does(pipe: Pipe, monkeypatch: pytest.Monk
 
 
 def test_a_pipe_without_a_reader_is_refused(tmp_path: Path) -> None:
-    """Rather than waited for, for ever."""
+    """Opening a pipe without a reader fails instead of blocking."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device"):
         LogFile(str(tmp_path / "pipe"), max_bytes=None)
 
 
 def test_a_stream_that_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its descriptor may be another file by now, such as the database."""
+    """A closed stream is refused, because its descriptor may belong to the database by now."""
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(OSError, match="Bad file descriptor"):
         LogFile("stdout", max_bytes=None)
 
 
 def test_a_stream_is_neither_rotated_reopened_nor_closed(tmp_path: Path) -> None:
-    """Standard output may well be a file: the shell's."""
+    """Standard output may be a file of the shell's."""
     with (tmp_path / "out").open("w") as out, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", out)
         out.write("before\n")

@@ -1,4 +1,4 @@
-"""The two forms of a line."""
+"""The two formats of a line."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ ANYTHING = st.recursive(
 
 
 class Unspeakable:
-    """Cannot even be shown."""
+    """Has no representation."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no")
@@ -80,7 +80,7 @@ class JSONLineTests(SynchronousTestCase):
     """One object a line."""
 
     def field(self, value: object) -> Any:
-        """Return what becomes of a field's value."""
+        """Return the value of a field in JSON."""
         return strict(json_line(event("x", field=value)))["field"]
 
     def test_fields(self) -> None:
@@ -93,12 +93,12 @@ class JSONLineTests(SynchronousTestCase):
         )
 
     def test_the_name_of_an_event(self) -> None:
-        """It comes directly after the text, wherever it was among the fields."""
+        """The name follows the text, wherever it was among the fields."""
         line = json_line(event("took {count}", count=3, event="part.took"))
         self.assertEqual(list(strict(line)), ["time", "level", "msg", "event", "count"])
 
     def test_failure(self) -> None:
-        """A failure is told by its text, its type and its stack, after the event's own fields."""
+        """The failure's text, type and stack follow the event's own fields."""
         line = json_line(event("no", part="x", log_failure=Failure(ValueError("bad"))))
         record = strict(line)
         self.assertEqual(
@@ -108,7 +108,7 @@ class JSONLineTests(SynchronousTestCase):
         self.assertIn("ValueError: bad", record["stack"])
 
     def test_a_name_that_is_taken(self) -> None:
-        """A field called like one that is there is neither lost nor there twice."""
+        """A field whose name is taken gets another name."""
         fields = {"time": 1, "level": 2, "msg": 3, "field_time": 4, "error": "ours"}
         record = strict(json_line(event("x", **fields, log_failure=Failure(ValueError("bad")))))
         self.assertEqual(record["msg"], "x")
@@ -126,7 +126,7 @@ class JSONLineTests(SynchronousTestCase):
         )
 
     def test_values(self) -> None:
-        """What JSON can say is said, the rest is a text."""
+        """Values that JSON can represent stay; others become text."""
         for value, expected in (
             (1.5, 1.5),
             (2**64 - 1, 2**64 - 1),
@@ -149,7 +149,7 @@ class JSONLineTests(SynchronousTestCase):
             self.assertEqual(self.field(value), expected)
 
     def test_values_that_resist(self) -> None:
-        """What cannot be shown, holds itself or is far too deep costs itself, not the line."""
+        """A value without a representation, or a recursive or very deep one, spoils no line."""
         circle: list[object] = []
         circle.append(circle)
         self.assertIn("Unspeakable", self.field(Unspeakable()))
@@ -159,7 +159,7 @@ class JSONLineTests(SynchronousTestCase):
         self.assertIn("int", self.field(10**5000))
 
     def test_long_values_are_cut(self) -> None:
-        """8192 characters of a field and of a message, and of a traceback the end."""
+        """Fields and messages are cut to 8192 characters; a traceback keeps its end."""
         long = "a" * 8192 + "b"
         record = strict(json_line(event("{text}", text=long, data=long.encode(), stack=long)))
         self.assertEqual(record["msg"], "a" * 8191 + "…")
@@ -208,15 +208,15 @@ class JSONLineTests(SynchronousTestCase):
 
     @given(ANY_TEXT)
     def test_any_format_is_one_strict_line(self, text: str) -> None:
-        """A text that is no format, such as one with a single brace, is told all the same."""
+        """A text that is not a valid format, such as one with a single brace, is still logged."""
         self.assertEqual(list(strict(json_line(event(text)))), ["time", "level", "msg"])
 
 
 class TwistedsOwnEventsTests(SynchronousTestCase):
-    """What Twisted itself logs, in both of its ways."""
+    """Twisted's own events, of its older and its newer logging."""
 
     def test_legacy_message(self) -> None:
-        """What the older logging adds to an event is left out; its own fields are not."""
+        """Keys of the older logging are left out, and the event's own fields stay."""
         record = strict(json_line(legacy_events("hello", "there", port=9100)))
         self.assertEqual(list(record), ["time", "level", "msg", "port"])
         self.assertEqual(
@@ -241,26 +241,26 @@ class TwistedsOwnEventsTests(SynchronousTestCase):
         self.assertEqual(strict(json_line({"log_format": "x", "log_time": 0.0}))["level"], "INFO")
 
     def test_a_format_that_does_not_fit(self) -> None:
-        """A mistake in a format is told in the text, with what could be saved."""
+        """The text of an event with a wrong format names the mistake."""
         record = strict(json_line(event("{missing}", count=3)))
         self.assertIn("missing", record["msg"])
         self.assertEqual(record["count"], 3)
 
 
 class ConsoleLineTests(SynchronousTestCase):
-    """For a reader."""
+    """Lines for people."""
 
     def line(self, one: LogEvent) -> str:
         """Return an event's lines without time and level."""
         return ConsoleLine(colour=False)(one).decode()[15:-1]
 
     def test_plain(self) -> None:
-        """Time of day, level, text. What the text says is not said again."""
+        """A line has time of day, level and text, without the fields in the text."""
         line = ConsoleLine(colour=False)(event("took {count}", count=3, other=4)).decode()
         self.assertRegex(line, r"^\d\d:\d\d:\d\d INFO  took 3\n$")
 
     def test_a_constant_text_is_followed_by_its_fields(self) -> None:
-        """In their order, short, and with clear ends."""
+        """The fields follow in their order, short, in quotes where their end would be unclear."""
         line = self.line(
             event(
                 "Metrics collected",
@@ -304,24 +304,24 @@ class ConsoleLineTests(SynchronousTestCase):
 
     @given(ANYTHING)
     def test_any_field_is_one_printable_bounded_line(self, value: object) -> None:
-        """Whatever a field holds."""
+        """Any value of a field gives one printable line of bounded length."""
         line = self.line(event("x", value=value))
         self.assertTrue(line.isprintable())
         self.assertLessEqual(len(line), 4000)
 
     def test_long_fields_are_cut(self) -> None:
-        """300 characters tell enough."""
+        """A field is cut to 300 characters."""
         self.assertEqual(self.line(event("x", a="b" * 301)), f"x a={'b' * 299}…")
 
     def test_failure(self) -> None:
-        """A traceback follows the line that tells of it."""
+        """A traceback follows its line."""
         text = self.line(event("no", part="x", log_failure=Failure(ValueError("bad"))))
         first, *rest = text.split("\n")
         self.assertEqual(first, "no: ValueError: bad part=x")
         self.assertIn("builtins.ValueError: bad", rest[-1])
 
     def test_stack(self) -> None:
-        """A stack that an event brings along comes below as well, whatever the text."""
+        """The field ``stack`` of an event follows the line, with any text."""
         for form, first in (
             ("Collection failed", "Collection failed error=bad"),
             ("{error}", "bad"),
@@ -330,7 +330,7 @@ class ConsoleLineTests(SynchronousTestCase):
             self.assertEqual(text, f"{first}\none\n\\ttwo")
 
     def test_colour(self) -> None:
-        """A warning stands out on a terminal, and ends before the line does."""
+        """The colour of a warning ends before the line does."""
         one = {**event("careful"), "log_level": LogLevel.warn}
         line = ConsoleLine(colour=True)(one)
         self.assertTrue(line.startswith(b"\x1b[33m"))
@@ -338,10 +338,10 @@ class ConsoleLineTests(SynchronousTestCase):
 
 
 class UnhandledTests(SynchronousTestCase):
-    """Errors that nobody took."""
+    """Errors without a handler."""
 
     def test_the_second_event_of_a_lost_error_has_a_text(self) -> None:
-        """Twisted gives none to the event with the failure."""
+        """Twisted's event with the failure has no text of its own."""
         one = {
             **event("", debugInfo="", log_failure=Failure(ValueError("bad"))),
             "log_namespace": "twisted.internet.defer",
@@ -351,7 +351,7 @@ class UnhandledTests(SynchronousTestCase):
         self.assertEqual(record["error"], "bad")
 
     def test_logger_failure(self) -> None:
-        """What ``Logger.failure`` makes has the event's fields and the failure's."""
+        """An event of ``Logger.failure`` has its own fields and the failure's."""
         captured = Captured()
         try:
             raise KeyError("k")

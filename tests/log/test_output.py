@@ -34,7 +34,7 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 
 def messages(path: Path) -> list[str]:
-    """Return what a JSON log says."""
+    """Return the messages of a JSON log."""
     return [record["msg"] for record in records(path)]
 
 
@@ -56,7 +56,7 @@ def pipe(tmp_path: Path) -> Iterator[Pipe]:
     ],
 )
 def test_level(tmp_path: Path, level: str, wanted: list[str]) -> None:
-    """What is below the level is not written."""
+    """Events below the level are not written."""
     path = tmp_path / "log"
     output = LogOutput(level, "json", str(path))
     for one in LogLevel.iterconstants():
@@ -70,7 +70,7 @@ def test_level(tmp_path: Path, level: str, wanted: list[str]) -> None:
     ("level", "wanted"), [("debug", ["a", "b", "c", "d"]), ("info", ["c", "d"]), ("warn", ["d"])]
 )
 def test_each_connection_is_a_detail(tmp_path: Path, level: str, wanted: list[str]) -> None:
-    """What Twisted's client says of each connection is for ``debug``; its warnings are not."""
+    """Twisted's events about each connection are written only at ``debug``, except warnings."""
     path = tmp_path / "log"
     output = LogOutput(level, "json", str(path))
     logger(output, "twisted.web.client._HTTP11ClientFactory").info("a")
@@ -82,7 +82,7 @@ def test_each_connection_is_a_detail(tmp_path: Path, level: str, wanted: list[st
 
 
 def test_a_file_is_appended_to(tmp_path: Path) -> None:
-    """What an earlier run has logged stays."""
+    """Lines of an earlier run stay."""
     path = tmp_path / "log"
     path.write_text('{"msg": "before"}\n')
     output = LogOutput("info", "json", str(path))
@@ -92,7 +92,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
 
 
 def test_reopen_after_rotation(tmp_path: Path) -> None:
-    """When the file was moved away, a new one is begun under its name; nothing is lost."""
+    """After the file was moved, a new one gets its name, and no line is lost."""
     path, moved = tmp_path / "log", tmp_path / "log.1"
     output = LogOutput("info", "json", str(path))
     logger(output).info("one")
@@ -106,7 +106,7 @@ def test_reopen_after_rotation(tmp_path: Path) -> None:
 
 
 def test_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
-    """The error is the caller's to tell, in the log that is still there."""
+    """The caller gets the error, and can log it in the old file."""
     path, moved = tmp_path / "log", tmp_path / "log.1"
     output = LogOutput("info", "json", str(path))
     path.rename(moved)
@@ -119,7 +119,7 @@ def test_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
-    """It is an error of the caller's, who knows the key."""
+    """The caller, who knows the key, gets the error."""
     with pytest.raises(FileNotFoundError):
         LogOutput("info", "json", str(tmp_path / "none" / "log"))
 
@@ -133,7 +133,7 @@ def test_streams_stay_open() -> None:
 
 
 def test_the_size_is_bounded(tmp_path: Path) -> None:
-    """A file and three old ones, none above the limit, the newest lines in the newest file."""
+    """There are at most three old files, none above the limit, with the newest lines in order."""
     path = tmp_path / "log"
     output = LogOutput("info", "json", str(path), max_bytes=1000)
     for n in range(200):
@@ -147,7 +147,7 @@ def test_the_size_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_rotation_that_fails_is_told(tmp_path: Path) -> None:
-    """In the file that is written on, once per size."""
+    """The old file has a warning, once per maximum size."""
     path = tmp_path / "log"
     (tmp_path / "log.2").touch()
     (tmp_path / "log.3").mkdir()
@@ -162,7 +162,7 @@ def test_a_rotation_that_fails_is_told(tmp_path: Path) -> None:
 
 
 def test_lines_that_cannot_be_written(pipe: Pipe) -> None:
-    """Nothing is raised, and the first line that can be written again says how many were lost."""
+    """Nothing is raised, and the next line that is written reports how many were lost."""
     output = LogOutput("info", "json", str(pipe.path))
     pipe.fill()
     publisher = LogPublisher(output)
@@ -183,7 +183,7 @@ def test_lines_that_cannot_be_written(pipe: Pipe) -> None:
 
 @pytest.mark.parametrize("output", ["/dev/full", "stdout"])
 def test_a_full_disk_and_a_reader_who_went(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither raises, nor does the log's publisher hear of it and log in turn."""
+    """Neither raises into the log's publisher, which would log in turn."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stream:
@@ -196,7 +196,7 @@ def test_a_full_disk_and_a_reader_who_went(output: str, monkeypatch: pytest.Monk
 
 
 def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
-    """Every line is whole and there, whoever wrote it and however often the file changed."""
+    """With many threads and rotations every line is whole, and none is missing."""
     path = tmp_path / "log"
     output = LogOutput("info", "json", str(path), max_bytes=40_000)
 
@@ -218,7 +218,7 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
 
 
 def test_an_event_within_an_event(tmp_path: Path) -> None:
-    """A lost Deferred may tell of its error at any time: also while a line is written."""
+    """A Deferred may be collected and log its error while another line is written."""
     path = tmp_path / "log"
     output = LogOutput("info", "json", str(path))
     write, inner = os.write, ["inner"]
@@ -238,7 +238,7 @@ def test_an_event_within_an_event(tmp_path: Path) -> None:
 def test_colours_on_a_terminal(
     no_color: str | None, coloured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only there, and not where somebody does not want them (https://no-color.org)."""
+    """Colours appear on a terminal, unless NO_COLOR is set (https://no-color.org)."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_color is not None:
         monkeypatch.setenv("NO_COLOR", no_color)
@@ -270,7 +270,7 @@ class StdlibHandlerTests(SynchronousTestCase):
         self.logger.addHandler(StdlibHandler())
 
     def test_levels(self) -> None:
-        """Each has its counterpart, and one in between the next lower one."""
+        """Each level has its counterpart; a level in between has the next lower one."""
         for number in (5, 10, 20, 25, 30, 40, 50):
             self.logger.log(number, "%s of %s", "one", "two")
         events = self.captured.events
@@ -282,7 +282,7 @@ class StdlibHandlerTests(SynchronousTestCase):
         self.assertEqual(events[0]["log_namespace"], "asyncio")
 
     def test_exception(self) -> None:
-        """An exception comes along with its traceback."""
+        """An exception is logged with its traceback."""
         try:
             raise ValueError("bad")
         except ValueError:
@@ -294,7 +294,7 @@ class StdlibHandlerTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_arguments_that_do_not_fit(self) -> None:
-        """A mistake in a message is no exception in whoever logs."""
+        """A mistake in a message raises nothing at its caller."""
         self.logger.warning("%d", "x")
         self.assertEqual(self.captured.texts(LogLevel.warn), ["%d"])
 
@@ -350,7 +350,7 @@ def program(
 def test_an_unhandled_error_is_one_line(
     tmp_path: Path, body: str, message: str, error: str
 ) -> None:
-    """With its text, its type and its stack; nothing else is said of it."""
+    """The line has the error's text, type and stack, and no other line mentions it."""
     with program(tmp_path, body) as service:
         service.expect("ran")
         assert service.stop() == 0
@@ -364,7 +364,7 @@ def test_an_unhandled_error_is_one_line(
 
 @pytest.mark.process
 def test_what_others_say_is_in_the_log(tmp_path: Path) -> None:
-    """Warnings, the standard library's log, and what is printed: each a line of JSON."""
+    """Warnings, the standard library's log and printed text are lines of JSON."""
     body = (
         "warnings.warn('old', DeprecationWarning, stacklevel=1);"
         "warnings.warn('careful');"
@@ -385,7 +385,7 @@ def test_what_others_say_is_in_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_hangup_begins_a_new_file(tmp_path: Path) -> None:
-    """A file that was renamed is left, with its lines, and one of the name begun."""
+    """A renamed file keeps its lines, and a new file gets the name."""
     path = tmp_path / "log"
     with program(tmp_path, "pass", output=str(path)) as service:
         service.expect("ran")
@@ -401,7 +401,7 @@ def test_hangup_begins_a_new_file(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_the_program_keeps_its_log_small(tmp_path: Path) -> None:
-    """At the limit the file is put aside; three are kept."""
+    """At the limit the program rotates the file, and keeps three old ones."""
     body = "[log.msg('line', number=n) for n in range(200)]"
     with program(tmp_path, body, output=str(tmp_path / "log"), max_bytes=2000) as service:
         service.expect("ran")
@@ -414,7 +414,7 @@ def test_the_program_keeps_its_log_small(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_the_configured_size(tmp_path: Path) -> None:
-    """``logging.max_size_mb`` is where the agent's file is put aside."""
+    """``logging.max_size_mb`` is the size at which the agent rotates its file."""
     path = tmp_path / "log"
     path.write_bytes(b"x" * (1 << 20))
     config = write_config(
@@ -430,7 +430,7 @@ def test_the_configured_size(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_a_failed_start_is_told_where_the_log_cannot_be_written(tmp_path: Path) -> None:
-    """A log on a full disk does not swallow why the agent has ended."""
+    """If the log is on a full disk, stderr has the reason of a failed start."""
     config = write_config(
         tmp_path,
         logging={"output": "/dev/full"},
@@ -444,7 +444,7 @@ def test_a_failed_start_is_told_where_the_log_cannot_be_written(tmp_path: Path) 
 
 @pytest.mark.process
 def test_a_log_that_is_a_link_is_refused_in_one_line(tmp_path: Path) -> None:
-    """With the key and the path."""
+    """The line has the key and the path."""
     (tmp_path / "log").symlink_to("elsewhere")
     config = write_config(tmp_path, logging={"output": str(tmp_path / "log")})
     with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:

@@ -1,0 +1,62 @@
+"""Events have a name, a level, a text and fields; their callers may add to them."""
+
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from belatwist.log.events import Event
+from tests.log_events import Captured
+
+SAVED = Event(
+    "disk.saved", LogLevel.info, "Saved {count} in {took:.1f} s to {path!r}", fields=("id",)
+)
+
+
+class EventTests(SynchronousTestCase):
+    """Events that are emitted, with and without a failure."""
+
+    log = Logger()
+
+    def test_fields(self) -> None:
+        """The fields of the text come first, in their order, then the others."""
+        self.assertEqual(SAVED.fields, ("count", "took", "path", "id"))
+
+    def test_emit(self) -> None:
+        """An event has its level, its text and its name."""
+        with Captured() as captured:
+            SAVED.emit(self.log, count=3, took=0.25, path="/a", id=7)
+        (event,) = captured.events
+        self.assertIs(event["log_level"], LogLevel.info)
+        self.assertEqual((event["event"], event["count"], event["id"]), ("disk.saved", 3, 7))
+        self.assertEqual(captured.texts(LogLevel.info), ["Saved 3 in 0.2 s to '/a'"])
+
+    def test_another_level_and_more_text(self) -> None:
+        """A caller may choose another level, and add to the text."""
+        with Captured() as captured:
+            SAVED.emit(
+                self.log,
+                level=LogLevel.debug,
+                suffix="; {flips} flips",
+                count=3,
+                took=1.0,
+                path="/a",
+                flips=2,
+            )
+        self.assertEqual(captured.texts(LogLevel.debug), ["Saved 3 in 1.0 s to '/a'; 2 flips"])
+
+    def test_failure(self) -> None:
+        """A failure is logged with its traceback; without one, the present exception is."""
+        given = Failure(ValueError("given"))
+        with Captured() as captured:
+            SAVED.failure(self.log, given, count=1, took=1.0, path="/a")
+            try:
+                raise ValueError("present")
+            except ValueError:
+                SAVED.failure(self.log, level=LogLevel.warn, count=2, took=1.0, path="/a")
+        first, second = captured.events
+        self.assertIs(first["log_failure"], given)
+        self.assertIs(first["log_level"], LogLevel.info)
+        self.assertEqual(str(second["log_failure"].value), "present")
+        self.assertIs(second["log_level"], LogLevel.warn)
+        self.assertEqual(second["event"], "disk.saved")
+        self.flushLoggedErrors(ValueError)

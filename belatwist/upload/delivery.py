@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from belatwist.metrics.telemetry import Telemetry
-from belatwist.store import Batch, Outcome, Row, SampleStore, Settlement
-from belatwist.upload import policy
+from belatwist.store import Batch, Row, SampleStore
 from belatwist.upload.chunks import ChunkSize, cut
 from belatwist.upload.cycle import Cycle
 from belatwist.upload.jsonl import MAX_AHEAD_MS, Encoder, compress
-from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Rejected, Retry
+from belatwist.upload.policy import Accepted, OnHold, Rejected, SendResult
 from belatwist.upload.progress import Progress
 from belatwist.upload.quarantine import Quarantine
 from belatwist.upload.retry import RetryChain
+from belatwist.upload.sender import ClockState, Sender
 from belatwist.upload.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -27,24 +26,7 @@ CANARY_CANDIDATES = 100
 """A probe is one of so many of the newest samples, picked at random."""
 
 
-class ClockState(Protocol):
-    """What is needed of the timekeeper."""
-
-    @property
-    def steps(self) -> int:
-        """How often the clock was stepped: samples read before may have moved since."""
-        ...
-
-    def now_ms(self) -> int:
-        """Return Unix time in milliseconds; takes note of a step."""
-        ...
-
-    async def hold_reason(self) -> str | None:
-        """Say why samples should not be sent now: their times may be wrong."""
-        ...
-
-
-class _Result(Enum):
+class _End(Enum):
     """How a step of a cycle ended."""
 
     DONE = "go on"
@@ -88,7 +70,6 @@ class Delivery:
     ) -> None:
         self.progress = Progress(store, reactor=reactor, telemetry=telemetry, endpoint=endpoint)
         self._store = store
-        self._chain = chain
         self._wakeup = wakeup
         self._reactor = reactor
         self._clock = clock
@@ -98,11 +79,18 @@ class Delivery:
         self._random = random
         self._encoder = Encoder()
         self._size = ChunkSize(chunk_size, batch_size)
+        self._sender = Sender(
+            store,
+            chain,
+            wakeup,
+            reactor=reactor,
+            clock=clock,
+            size=self._size,
+            progress=self.progress,
+        )
         self._quarantine = Quarantine()
         self._number = 0
         self._canary_first = False
-        self._not_before = 0.0
-        self._unrecorded: list[Settlement] = []
 
     async def run(self) -> None:
         """Run a cycle: until nothing is left, or the server does not take it, or the agent stops.
@@ -110,26 +98,18 @@ class Delivery:
         Where the last one ended with a server that asked for time, none begins before that.
         """
         self.progress.look()
-        if self._reactor.seconds() < self._not_before:
+        if self._reactor.seconds() < self._sender.not_before:
             return
-        await self._settle()
+        await self._sender.settle()
         self._number += 1
         began = self._reactor.seconds()
         cycle = Cycle(self._number, began, newest_at=began)
-        if self._store.pending and (reason := await self._hold_reason()) is not None:
-            self._failed(OnHold(reason), cycle)
+        if self._store.pending and (reason := await self._sender.hold_reason()) is not None:
+            self._sender.failed(OnHold(reason), cycle)
             return
         if not self._canary_first or await self._send_canary(cycle):
             await self._drain(cycle)
         self.progress.ended(cycle)
-
-    async def _settle(self) -> None:
-        """Record what the server has taken. While the store cannot, nothing more is sent: it would
-        be the same samples again.
-        """
-        if self._unrecorded:
-            await self._store.settle(self._unrecorded, self._clock.now_ms())
-            self._unrecorded = []
 
     async def _drain(self, cycle: Cycle) -> None:
         """Send all that is pending, in order; then ask about what was set aside."""
@@ -137,15 +117,15 @@ class Delivery:
         while not self._wakeup.stopped:
             until_ms = self._until_ms(cycle)
             batch = await self._store.fetch(self._batch_size, until_ms, after)
-            result = await self._send(batch, cycle)
-            if result is _Result.INCONCLUSIVE:
+            end = await self._send(batch, cycle)
+            if end is _End.INCONCLUSIVE:
                 # Is it the sample, or would the server refuse anything?
                 if not await self._send_canary(cycle):
                     return
                 after = None
                 cycle.quarantined.clear()
                 continue
-            if result is _Result.ENDED:
+            if end is _End.ENDED:
                 return
             if len(batch.rows) < self._batch_size:
                 await self._retry_quarantined(batch, cycle)
@@ -161,49 +141,47 @@ class Delivery:
             return True
         cycle.newest_at = now
         batch = await self._store.fetch_newest(self._batch_size, self._until_ms(cycle))
-        return await self._send(batch, cycle, in_order=False) is _Result.DONE
+        return await self._send(batch, cycle, in_order=False) is _End.DONE
 
-    async def _send(self, batch: Batch, cycle: Cycle, *, in_order: bool = True) -> _Result:
+    async def _send(self, batch: Batch, cycle: Cycle, *, in_order: bool = True) -> _End:
         """Send a batch, chunk by chunk, but for samples of suspected series.
 
         :param in_order: whether it belongs to the pass that meets every sample, once.
         """
         rows, unsendable = self._encoder.partition(batch.rows, batch.series)
         for reason, bad in unsendable.items():
-            await self._reject(bad, reason, batch, cycle)
+            await self._sender.reject(bad, reason, batch, cycle)
         rows = self._quarantine.divert(
             rows, cycle.quarantined if in_order else {}, self._batch_size
         )
         while rows and not self._wakeup.stopped:
             chunk, body = cut(rows, self._size.samples, lambda part: self._build(part, batch))
-            result = await self._deliver(chunk, body, batch, cycle)
-            if result is not _Result.DONE:
-                return result
+            end = await self._deliver(chunk, body, batch, cycle)
+            if end is not _End.DONE:
+                return end
             rows = rows[len(chunk) :]
-        return _Result.DONE
+        return _End.DONE
 
-    async def _deliver(
-        self, chunk: Sequence[Row], body: bytes, batch: Batch, cycle: Cycle
-    ) -> _Result:
+    async def _deliver(self, chunk: Sequence[Row], body: bytes, batch: Batch, cycle: Cycle) -> _End:
         """Send a chunk; where it is refused, halve it until what is refused is alone."""
         parts = [(chunk, body)]
         while parts:
             part, body = parts.pop()
-            outcome = await self._post(part, body, cycle, batch.as_of)
-            if isinstance(outcome, Accepted):
+            result = await self._post(part, body, cycle, batch.as_of)
+            if isinstance(result, Accepted):
                 continue
-            if not isinstance(outcome, Rejected):
-                return _Result.ENDED
+            if not isinstance(result, Rejected):
+                return _End.ENDED
             self._size.failed()
             if len(part) > 1:
                 middle = len(part) // 2
                 halves = part[middle:], part[:middle]
                 parts.extend((half, self._build(half, batch)) for half in halves)
             elif not cycle.chunks:
-                return _Result.INCONCLUSIVE
+                return _End.INCONCLUSIVE
             else:
-                await self._refused(part, outcome, batch, cycle)
-        return _Result.DONE
+                await self._refused(part, result, batch, cycle)
+        return _End.DONE
 
     async def _send_canary(self, cycle: Cycle) -> bool:
         """Send one sample, to learn whether the server takes anything at all.
@@ -218,11 +196,11 @@ class Delivery:
         if not unsuspected or self._wakeup.stopped:
             return False
         one = [unsuspected[int(self._random() * len(unsuspected)) % len(unsuspected)]]
-        outcome = await self._post(one, self._build(one, batch), cycle)
-        self._canary_first = isinstance(outcome, Rejected)
-        if isinstance(outcome, Rejected):
-            self._failed(outcome, cycle)
-        return isinstance(outcome, Accepted)
+        result = await self._post(one, self._build(one, batch), cycle)
+        self._canary_first = isinstance(result, Rejected)
+        if isinstance(result, Rejected):
+            self._sender.failed(result, cycle)
+        return isinstance(result, Accepted)
 
     async def _retry_quarantined(self, batch: Batch, cycle: Cycle) -> None:
         """Ask about the samples of suspected series, now that the server has taken others.
@@ -239,72 +217,28 @@ class Delivery:
             for portion in portions:
                 if self._wakeup.stopped or not cycle.chunks:
                     return
-                outcome = await self._post(portion, self._build(portion, batch), cycle)
-                if isinstance(outcome, Rejected):
-                    await self._refused(portion, outcome, batch, cycle)
-                elif not isinstance(outcome, Accepted):
+                result = await self._post(portion, self._build(portion, batch), cycle)
+                if isinstance(result, Rejected):
+                    await self._refused(portion, result, batch, cycle)
+                elif not isinstance(result, Accepted):
                     return
 
     async def _post(
         self, rows: Sequence[Row], body: bytes, cycle: Cycle, as_of: int | None = None
-    ) -> policy.SendResult | OnHold:
-        """Send a body; record at once that its samples were taken, if they were.
-
-        :param as_of: that of the batch which the samples are from.
-        """
-
-        async def check() -> str | None:
-            if (reason := await self._hold_reason()) is not None:
-                return reason
-            stepped = self._clock.steps != cycle.steps
-            return "the clock was stepped, and the samples moved" if stepped else None
-
-        retrying = partial(self.progress.will_retry, cycle, len(rows))
-        try:
-            sent = await self._chain.send(body, retrying, check)
-        finally:
-            self.progress.retrying = 0
-        outcome = sent.outcome
-        if isinstance(outcome, Rejected):
-            return outcome
-        if not isinstance(outcome, Accepted):
-            if not (isinstance(outcome, OnHold) and self._wakeup.stopped):
-                self._failed(outcome, cycle, sent.attempt)
-            return outcome
-        settlement = Settlement(Outcome.ACCEPTED, rows, cycle.batch_id, cycle.chunks, as_of=as_of)
-        self._unrecorded.append(settlement)
-        self.progress.accepted(cycle, len(rows), len(body), outcome, sent)
-        await self._settle()
-        self._quarantine.accepted(rows)
-        self._size.accepted()
-        return outcome
+    ) -> SendResult | OnHold:
+        result = await self._sender.post(rows, body, cycle, as_of)
+        if isinstance(result, Accepted):
+            self._quarantine.accepted(rows)
+        return result
 
     async def _refused(
-        self, rows: Sequence[Row], outcome: Rejected, batch: Batch, cycle: Cycle
+        self, rows: Sequence[Row], result: Rejected, batch: Batch, cycle: Cycle
     ) -> None:
         """Record a refusal of one series' samples alone; condemn those refused before."""
         self.progress.refused(cycle)
         rejected = self._quarantine.refused(rows, cycle.number)
         if rejected:
-            await self._reject(rejected, f"refused twice: {outcome.reason}", batch, cycle)
-
-    async def _reject(self, rows: Sequence[Row], reason: str, batch: Batch, cycle: Cycle) -> None:
-        """Mark samples as rejected: they are kept here for inspection, and not sent again."""
-        settlement = Settlement(Outcome.REJECTED, rows, cycle.batch_id, cycle.chunks, reason)
-        self._unrecorded.append(settlement)
-        self.progress.rejected(cycle, rows, batch.series, reason)
-        await self._settle()
-
-    def _failed(self, failure: NotAccepted, cycle: Cycle, attempt: int = 1) -> None:
-        """The cycle ends: everything else stays pending for the next one, which begins small."""
-        self._size.failed()
-        if isinstance(failure, Retry):
-            self._not_before = self._reactor.seconds() + failure.after
-        self.progress.failed(cycle, failure, attempt)
-
-    async def _hold_reason(self) -> str | None:
-        reason = await self._clock.hold_reason()
-        return None if reason is None else f"the clock is not trusted: {reason}"
+            await self._sender.reject(rejected, f"refused twice: {result.reason}", batch, cycle)
 
     def _build(self, rows: Sequence[Row], batch: Batch) -> bytes:
         body = self._encoder.encode(rows, batch.series)

@@ -23,18 +23,18 @@ Retrying = Callable[[Retry, int, float], None]
 class Sent:
     """How a chain has ended.
 
-    :ivar outcome: the last try's; :class:`OnHold` when that try was not made.
+    :ivar result: the last try's; :class:`OnHold` when that try was not made.
     :ivar attempt: which try it was, from 1.
     :ivar seconds: how long its request took, 0 when none was made.
     """
 
-    outcome: SendResult | OnHold
+    result: SendResult | OnHold
     attempt: int
     seconds: float = 0.0
 
 
 class RetryChain:
-    """Tries a body again, with growing waits, while its outcome is :class:`Retry`.
+    """Tries a body again, with growing waits, while its result is :class:`Retry`.
 
     It sequences and nothing else: what an answer means and how long to wait is the policy's.
 
@@ -65,7 +65,7 @@ class RetryChain:
         """Send a body.
 
         :param check: asked before each try; what it says ends the chain.
-        :return: the last try's outcome: :class:`Retry` when the tries were used up,
+        :return: the last try's result: :class:`Retry` when the tries were used up,
             :class:`OnHold` when ``check`` spoke against another one, or the chain was stopped.
         """
         attempt = 1
@@ -73,16 +73,16 @@ class RetryChain:
             if (reason := await check()) is not None:
                 return Sent(OnHold(reason), attempt)
             began = self._reactor.seconds()
-            outcome = await self._client.post(body)
+            result = await self._client.post(body)
             seconds = self._reactor.seconds() - began
             self._durations.observe(seconds)
             last = attempt >= self._backoff.attempts or self._wakeup.stopped
-            if last or not isinstance(outcome, Retry):
-                return Sent(outcome, attempt, seconds)
-            wait = self._backoff.wait(attempt, asked=outcome.after, random=self._random())
-            retrying(outcome, attempt, wait)
+            if last or not isinstance(result, Retry):
+                return Sent(result, attempt, seconds)
+            wait = self._backoff.wait(attempt, asked=result.after, random=self._random())
+            retrying(result, attempt, wait)
             attempt += 1
             # A server that asks for the wait can be reached already.
-            await self._wakeup.sleep(wait, can_ring=not outcome.after)
+            await self._wakeup.sleep(wait, can_ring=not result.after)
             if self._wakeup.stopped:
                 return Sent(OnHold("stopping"), attempt)

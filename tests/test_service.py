@@ -231,7 +231,7 @@ def test_the_disk_is_looked_after(tmp_path: Path) -> None:
     )
     with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
         emptied = service.expect_event("WAL checkpoint completed")
-        deleted = service.expect_event("retention: ")
+        deleted = service.expect_event("retention.deleted")
         assert service.stop() == 0
         rest = "".join(service.log.rest())
     assert emptied["reduction_percent"] == 100

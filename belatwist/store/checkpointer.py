@@ -1,24 +1,72 @@
-"""Keeps the write-ahead log short."""
+"""Keeps the write-ahead log (WAL) short."""
 
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from belatwist.log.events import Event
+from belatwist.log.throttle import FailureLog
 from belatwist.store.database import Database
 from belatwist.store.sql.wal import Checkpoint
 
 if TYPE_CHECKING:
-    from constantly import NamedConstant
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 RETRY = 10.0
 """Seconds after which a blocked checkpoint is tried again; each further time twice as many."""
 
 _REGULAR = "its time has come"
+_SIZE_FIELDS = ("wal_size_mb", "wal_size_bytes", "limit_mb")
+_RESULT_FIELDS = (
+    "duration_ms",
+    "old_size_mb",
+    "new_size_mb",
+    "bytes_reclaimed",
+    "reduction_percent",
+    "busy",
+    "log_frames",
+    "frames_checkpointed",
+    "why",
+)
+
+ROUTINE_STARTED = Event(
+    "wal.routine_started",
+    LogLevel.info,
+    "WAL checkpoint routine started",
+    fields=("interval", "size_limit_mb"),
+)
+SIZE_CHECKED = Event("wal.size_checked", LogLevel.debug, "WAL size check", fields=_SIZE_FIELDS)
+SIZE_EXCEEDED = Event(
+    "wal.size_exceeded",
+    LogLevel.info,
+    "WAL size exceeds threshold, running checkpoint",
+    fields=_SIZE_FIELDS,
+)
+FINAL_CHECKPOINT = Event(
+    "wal.final_checkpoint", LogLevel.info, "Running final WAL checkpoint before shutdown"
+)
+COMPLETED = Event(
+    "wal.checkpoint_completed", LogLevel.info, "WAL checkpoint completed", fields=_RESULT_FIELDS
+)
+BLOCKED = Event(
+    "wal.checkpoint_blocked",
+    LogLevel.warn,
+    "WAL checkpoint completed",
+    fields=_RESULT_FIELDS,
+    cure="Another program keeps the database open: fuser -v names it. End it, and the log shrinks.",
+)
+FAILED = Event(
+    "wal.checkpoint_failed",
+    LogLevel.error,
+    "WAL checkpoint failed",
+    fields=("error", "error_type", "why"),
+    cure="Look at dmesg: the card may be failing. The agent tries again by itself.",
+)
+RECOVERED = Event("wal.checkpoint_recovered", LogLevel.info, "WAL checkpoint works again")
 
 
 class Checkpointer(Service):
@@ -44,21 +92,15 @@ class Checkpointer(Service):
         self._interval = interval
         self._limit = limit
         self._retry = 0.0
-        self._trouble = ""
-        self._troubles = 0
-        self._troubled_since = 0.0
+        self._failures = FailureLog(self.log, reactor.seconds)
         self._timer: IDelayedCall | None = None
         self._current: Deferred[None] | None = None
 
     def startService(self) -> None:
         """Begin: the first checkpoint comes one interval from now."""
         super().startService()
-        self.log.info(
-            "WAL checkpoint routine started",
-            interval=self._interval,
-            size_limit_mb=_mb(self._limit),
-        )
-        self._database.watch_writes(self._look)
+        ROUTINE_STARTED.emit(self.log, interval=self._interval, size_limit_mb=_mb(self._limit))
+        self._database.watch_writes(self._check_size)
         self._schedule(self._interval, _REGULAR)
 
     def stopService(self) -> "Deferred[None]":
@@ -71,11 +113,11 @@ class Checkpointer(Service):
         if self._current is not None:
             await self._current
         self._cancel()
-        self.log.info("Running final WAL checkpoint before shutdown")
+        FINAL_CHECKPOINT.emit(self.log)
         await self.run("stopping")
 
     async def run(self, why: str) -> None:
-        """Write the log back now; what comes of it is logged, and never raised.
+        """Write the log back now; the result is logged, and never raised.
 
         :param why: for the log.
         """
@@ -83,63 +125,50 @@ class Checkpointer(Service):
             await self._current
             return
         self._current = Deferred()
-        trouble = await self._checkpoint(why)
-        self._retry = min(max(2 * self._retry, RETRY), self._interval) if trouble else 0.0
+        succeeded = await self._checkpoint(why)
+        self._retry = 0.0 if succeeded else min(max(2 * self._retry, RETRY), self._interval)
         if self.running:
-            self._schedule(self._retry or self._interval, why if trouble else _REGULAR)
+            self._schedule(self._retry or self._interval, _REGULAR if succeeded else why)
         done, self._current = self._current, None
         done.callback(None)
 
-    async def _checkpoint(self, why: str) -> str:
+    async def _checkpoint(self, why: str) -> bool:
         """Write the log back.
 
-        :return: what was wrong with that, so that it has to be tried again; empty if nothing was.
+        :return: whether the log is empty now; otherwise it has to be tried again.
         """
         try:
             found = await self._database.checkpoint()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next checkpoint must come
-            self._note("failed", LogLevel.error, "WAL checkpoint failed", _error(error, why))
-            return self._trouble
+            name = type(error).__name__
+            self._failures.failed(
+                FAILED,
+                getattr(error, "sqlite_errorname", None) or name,
+                failure=None if isinstance(error, sqlite3.Error) else Failure(error),
+                error=str(error),
+                error_type=name,
+                why=why,
+            )
+            return False
         self.last = found
         self.blocked = found.busy
-        trouble = "blocked" if found.busy else ""
-        level = LogLevel.warn if found.busy else LogLevel.info
-        self._note(trouble, level, "WAL checkpoint completed", _fields(found, why))
-        return trouble
+        if found.busy:
+            self._failures.failed(BLOCKED, "blocked", **_fields(found, why))
+            return False
+        COMPLETED.emit(self.log, **_fields(found, why))
+        self._failures.recovered(RECOVERED)
+        return True
 
-    def _note(
-        self, trouble: str, level: "NamedConstant", event: str, fields: dict[str, object]
-    ) -> None:
-        """Tell how a checkpoint went: what is wrong only once, and how long it was."""
-        again = bool(trouble) and trouble == self._trouble
-        self.log.emit(LogLevel.debug if again else level, event, **fields)
-        now = self._reactor.seconds()
-        if trouble and not self._trouble:
-            self._troubles, self._troubled_since = 0, now
-        elif self._trouble and not trouble:
-            self.log.info(
-                "WAL checkpoint works again",
-                seconds=round(now - self._troubled_since, 1),
-                failures=self._troubles,
-            )
-        self._troubles += 1
-        self._trouble = trouble
-
-    def _look(self, wal_bytes: int) -> None:
+    def _check_size(self, wal_bytes: int) -> None:
         """Begin a checkpoint when the log is too large, unless a blocked one is waiting."""
         if wal_bytes >= self._limit and not self._retry and self._current is None:
-            self._tell_size(LogLevel.info, "WAL size exceeds threshold, running checkpoint")
+            SIZE_EXCEEDED.emit(self.log, **self._sizes())
             self._begin("too large")
 
-    def _tell_size(self, level: "NamedConstant", event: str) -> None:
+    def _sizes(self) -> dict[str, Any]:
         wal_bytes = self._database.wal_bytes
-        self.log.emit(
-            level,
-            event,
-            wal_size_mb=_mb(wal_bytes),
-            wal_size_bytes=wal_bytes,
-            limit_mb=_mb(self._limit),
-        )
+        sizes = (_mb(wal_bytes), wal_bytes, _mb(self._limit))
+        return dict(zip(_SIZE_FIELDS, sizes, strict=True))
 
     def _schedule(self, seconds: float, why: str) -> None:
         self._cancel()
@@ -150,7 +179,7 @@ class Checkpointer(Service):
             self._timer.cancel()
 
     def _due(self, why: str) -> None:
-        self._tell_size(LogLevel.debug, "WAL size check")
+        SIZE_CHECKED.emit(self.log, **self._sizes())
         self._begin(why)
 
     def _begin(self, why: str) -> None:
@@ -161,16 +190,7 @@ def _mb(size: int) -> float:
     return round(size / (1 << 20), 1)
 
 
-def _error(error: Exception, why: str) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "error": str(error),
-        "error_type": type(error).__name__,
-        "why": why,
-    }
-    return fields if isinstance(error, sqlite3.Error) else {**fields, "log_failure": Failure(error)}
-
-
-def _fields(found: Checkpoint, why: str) -> dict[str, object]:
+def _fields(found: Checkpoint, why: str) -> dict[str, Any]:
     reduction = found.bytes_reclaimed / found.old_size if found.old_size else 0.0
     return {
         "duration_ms": round(found.duration_ms, 1),

@@ -178,7 +178,7 @@ class Lifecycle:
         seconds = await database.run_step(replacement.check)
         if seconds is not None:
             level = LogLevel.info if seconds > 1 else LogLevel.debug
-            CHECKED.emit(self.log, level=level, seconds=seconds)
+            CHECKED.emit(self.log, level=level, seconds=round(seconds, 3))
         number, crashed = await database.transact(self._begin, session_id, now_ms)
         self.session = Session(number, session_id, now_ms)
         return crashed

@@ -106,14 +106,14 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     with Twistd("bela", "--config", str(path), "--with-receiver", cwd=tmp_path) as service:
         service.expect_event("upload.completed")
         ballast = fill(small_disk)
-        first = service.expect_event("samples cannot be stored and wait in memory")
-        while service.expect_event("samples cannot be stored")["waiting"] < 8 * first["waiting"]:
+        first = service.expect_event("buffer.write_failed")
+        while service.expect_event("buffer.write_failed")["waiting"] < 8 * first["waiting"]:
             pass
         during, _ = received(url)
-        service.expect_event("samples cannot be stored")
+        service.expect_event("buffer.write_failed")
         assert received(url)[0] == during
         ballast.unlink()
-        again = service.expect_event("samples are stored again")
+        again = service.expect_event("buffer.recovered")
         service.expect_event("upload.completed")
         service.expect_event("upload.completed")
         count, twice = received(url)
@@ -138,10 +138,10 @@ def test_stopping_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     with Twistd("bela", "--config", str(path), cwd=tmp_path) as service:
         service.expect(" collectors in ")
         ballast = fill(small_disk)
-        service.expect_event("samples cannot be stored and wait in memory")
+        service.expect_event("buffer.write_failed")
         assert service.stop() == 0
         events = [json.loads(line) for line in service.log.rest() if line.startswith("{")]
-    (lost,) = [e for e in events if "samples are lost" in e["msg"]]
+    (lost,) = [e for e in events if e.get("event") == "buffer.samples_lost"]
     assert lost["count"] > 0
     ballast.unlink()
     database = small_disk / "metrics.db"

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.store.buffer import BATCH_SIZE, MAX_FAILURES, WRITE_TIMEOUT, WriteBuffer
+from belatwist.store.batch_write import BATCH_SIZE, MAX_FAILURES
+from belatwist.store.buffer import WRITE_TIMEOUT, WriteBuffer
 from belatwist.store.sql.eras import Restamped
 from tests.log_events import Captured
 from tests.store.databases import CORE, LOAD
@@ -93,7 +94,7 @@ def tick(at: int, count: int = 3) -> list[Sample]:
     return [sample(LOAD, at * 1000 + n, n) for n in range(count)]
 
 
-class IntakeTests(SynchronousTestCase):
+class WriteBufferTests(SynchronousTestCase):
     """One write at a time; what fails is tried again at the next tick."""
 
     def setUp(self) -> None:
@@ -140,7 +141,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual((self.failures(), self.lost(), self.buffer.lost_at), (5, 0, None))
         self.assertEqual(
             log.texts(LogLevel.error),
-            ["samples cannot be stored and wait in memory: database or disk is full"],
+            ["Samples cannot be stored and wait in memory: database or disk is full"],
         )
         self.assertEqual(len(log.texts(LogLevel.debug)), 4)
         self.store.broken = None
@@ -150,8 +151,41 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual((self.buffer.waiting, self.buffer.error), (0, None))
         self.assertEqual(
             log.texts(LogLevel.info),
-            ["samples are stored again, after 50 s: 18 had waited, 0 were dropped"],
+            ["Samples are stored again (18 had waited, 0 were dropped), after 50 s and 5 failures"],
         )
+
+    def test_another_failure_is_logged_at_once(self) -> None:
+        """A database that is locked after the disk was full is another kind of failure."""
+        self.store.broken = FULL
+        locked = sqlite3.OperationalError("database is locked")
+        locked.sqlite_errorname = "SQLITE_BUSY"
+        with Captured() as log:
+            self.buffer.add(tick(1))
+            self.buffer.add(tick(2))
+            self.store.broken = locked
+            self.clock.advance(10)
+            self.buffer.add(tick(3))
+            self.buffer.add(tick(4))
+        self.assertEqual(
+            [
+                (e["sqlite_error"], e["waiting"])
+                for e in log.events
+                if e["log_level"] > LogLevel.info
+            ],
+            [(None, 3), ("SQLITE_BUSY", 9)],
+        )
+        self.assertIn("database is locked; 3 failures in 10 s", log.texts(LogLevel.error)[1])
+
+    def test_samples_that_the_store_goes_on_refusing(self) -> None:
+        """All are counted; the log names one of them every ten minutes."""
+        odd = Series.of("odd", "box", {"t": "\udcff"})
+        self.store.bad = lambda one: one.series is odd
+        with Captured() as log:
+            for at in range(61):
+                self.buffer.add([*tick(at), sample(odd, at, 1)])
+                self.clock.advance(10)
+        self.assertEqual(self.lost(), 61)
+        self.assertEqual(len(log.texts(LogLevel.error)), 2)
 
     def test_every_failure_of_the_database_keeps_the_samples(self) -> None:
         """Full, broken, locked, read-only, damaged: whatever SQLite says of itself."""
@@ -198,7 +232,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(self.store.stored, [one for at in range(5) for one in tick(at)])
 
     def test_transactions_are_bounded(self) -> None:
-        """However much waits, a transaction takes a portion; a larger tick is cut."""
+        """However much waits, a transaction takes a batch; a larger tick is cut."""
         self.store.hanging = []
         for at in range(40):
             self.buffer.add(tick(at, 200))
@@ -238,7 +272,7 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(self.store.stored, samples[:20] + samples[21:])
         self.assertEqual((self.lost(), self.buffer.error), (1, None))
         (said,) = log.texts(LogLevel.error)
-        self.assertIn("1 samples are dropped, the database refuses them: 'utf-8' codec", said)
+        self.assertIn("1 samples dropped, the database refuses them: 'utf-8' codec", said)
         self.assertIn("odd", said)
         said.encode()
 
@@ -370,7 +404,7 @@ class IntakeTests(SynchronousTestCase):
             self.successResultOf(self.buffer.stopService())
         self.assertEqual(
             log.texts(LogLevel.error),
-            ["3 samples are lost, they could not be stored: database or disk is full"],
+            ["3 samples lost at shutdown, they could not be stored: database or disk is full"],
         )
         self.assertEqual((self.lost(), self.buffer.lost_at), (3, 0.0))
 

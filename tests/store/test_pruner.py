@@ -18,7 +18,7 @@ from twisted.logger import LogLevel
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
-from belatwist.store import Key, pruner
+from belatwist.store import Key, deleter, pruner
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sql import retention, wal
@@ -89,7 +89,7 @@ class PrunerTests(InFolder):
     def work(self) -> None:
         """Let the next pass come, and do all that it has to do."""
         self.clock.advance(60)
-        self.clock.pump([pruner.PAUSE] * 1000)
+        self.clock.pump([deleter.PAUSE] * 1000)
 
     def add(self, count: int, series: Sequence[Series] = (LOAD,)) -> None:
         """Store samples, each a millisecond after the one before."""
@@ -117,7 +117,7 @@ class PrunerTests(InFolder):
 
     def texts(self, level: NamedConstant = LogLevel.info) -> list[str]:
         """Return what was logged of deletions."""
-        return [text for text in self.log.texts(level) if " deleted" in text]
+        return [text for text in self.log.texts(level) if "Retention deleted" in text]
 
     def pruned(self) -> tuple[float, float]:
         """Return how many rows were deleted, and how many of them had not been uploaded."""
@@ -140,7 +140,7 @@ class PrunerTests(InFolder):
         self.assertEqual(
             self.texts(),
             [
-                f"retention: 3,000 settled samples deleted, stamped {first} to {first + 2999}:"
+                f"Retention deleted 3,000 settled samples, stamped {first} to {first + 2999}:"
                 " older than 600 s"
             ],
         )
@@ -248,7 +248,7 @@ class PrunerTests(InFolder):
         self.assertEqual(
             self.texts(LogLevel.warn),
             [
-                f"retention: {20_000 - pending:,} pending samples deleted, stamped {first} to"
+                f"Retention deleted {20_000 - pending:,} pending samples, stamped {first} to"
                 f" {first + 20_000 - pending - 1}: the database is larger than {limit >> 20} MiB"
             ],
         )
@@ -272,7 +272,7 @@ class PrunerTests(InFolder):
             self.fill()
             before = self.size()
             self.wait(KEEP + 60)
-            self.clock.pump([pruner.PAUSE] * 200)
+            self.clock.pump([deleter.PAUSE] * 200)
         after = self.size()
         self.assertTrue(after.file < 0.8 * before.file)
         self.assertTrue(after.free < after.file // 10)
@@ -349,7 +349,7 @@ class PrunerTests(InFolder):
         self.assertEqual(query(self.path, "SELECT max(id) FROM series"), [(38,)])
 
     def test_it_fails(self) -> None:
-        """A disk that fails is logged once, not at each pass, and the work goes on afterwards."""
+        """A disk that fails is logged every ten minutes, and the work goes on afterwards."""
         self.start()
         self.add(10)
         self.settle(10)
@@ -358,16 +358,20 @@ class PrunerTests(InFolder):
             self.wait(KEEP + 60)
         self.assertEqual(
             self.log.texts(LogLevel.error),
-            ["retention: disk I/O error; tried again each minute"],
+            [
+                "Retention failed: disk I/O error",
+                "Retention failed: disk I/O error; 25 failures in 600 s",
+            ],
         )
         self.wait(KEEP + 60)
+        self.assertIn("Retention works again", self.log.texts(LogLevel.info))
         self.assertEqual(self.counts(), (0, 0))
 
     def test_stopping_in_the_middle(self) -> None:
         """The piece that was begun is done, what was deleted is counted, and nothing else."""
         limit = self.fill() // 2
         service = self.start(limit=limit)
-        self.clock.pump([pruner.PAUSE] * 3)
+        self.clock.pump([deleter.PAUSE] * 3)
         settled, pending = self.counts()
         self.assertTrue(0 < settled < 20_000)
         self.stop(service)
@@ -412,7 +416,7 @@ def test_what_makes_room(
     with (
         TemporaryDirectory() as folder,
         mock.patch.multiple(retention, ROWS=rows, SCAN=scan),
-        mock.patch.object(pruner, "PAUSE", 0.0),
+        mock.patch.object(deleter, "PAUSE", 0.0),
     ):
         path = Path(folder) / "metrics.db"
         store = inline_store(path)
@@ -501,12 +505,12 @@ def test_adding_waits_for_one_piece_at_most(tmp_path: Path) -> Steps:
     )
     with (
         mock.patch.object(retention, "ROWS", 500),
-        mock.patch.object(pruner, "PAUSE", 0.0),
+        mock.patch.object(deleter, "PAUSE", 0.0),
         Captured() as log,
     ):
         service.startService()
         ms = 50_000
-        while not any(" settled samples deleted" in text for text in log.texts(LogLevel.info)):
+        while not any(" settled samples, stamped" in text for text in log.texts(LogLevel.info)):
             before = len(done)
             ms += 1
             yield store.add([sample(LOAD, ms, 0)])
@@ -531,7 +535,7 @@ def test_everything_together(tmp_path: Path) -> Steps:
     checkpointer = Checkpointer(store.database, reactor=reactor, interval=1e9, limit=100_000)
     checkpointer.startService()
     limit = 600_000
-    with mock.patch.object(pruner, "SIZE_EVERY", 0.01), mock.patch.object(pruner, "PAUSE", 0.0):
+    with mock.patch.object(pruner, "SIZE_EVERY", 0.01), mock.patch.object(deleter, "PAUSE", 0.0):
         telemetry = Telemetry()
         service = Pruner(
             store,

@@ -1,66 +1,82 @@
-"""Runs a migration from one end to the other, and says how far it is."""
+"""Runs a migration from one end to the other, and reports its progress."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
+from belatwist.log.events import Event
 from belatwist.store.migration import steps
 from belatwist.store.sql import schema
 
 PROGRESS_EVERY = 3.0
 """Seconds between two lines about a long migration."""
 
+PROGRESS = Event(
+    "migration.progress",
+    LogLevel.info,
+    "Migrating the database from version {version}: {moved:,} of {total:,} rows",
+)
+COMPLETED = Event(
+    "migration.completed",
+    LogLevel.info,
+    "Migrated the database from version {version} to {to}: {total:,} rows,"
+    " {duplicates:,} of them duplicates, in {seconds:.1f} s",
+)
+ROWS_KEPT = Event(
+    "migration.rows_kept",
+    LogLevel.warn,
+    "{count:,} rows cannot be samples; the table migration_leftovers keeps them: {reasons}",
+    cure="Drop this table when nobody needs its rows.",
+)
+NOT_SHRUNK = Event(
+    "migration.not_shrunk",
+    LogLevel.warn,
+    "Database file could not be made smaller, its free pages are used again: {reason}",
+)
+
 _log = Logger()
 
 
 async def migrate_fully(
-    take: Callable[[Callable[[Any], bool]], Awaitable[bool]],
-    say: Callable[[str], None],
+    run_step: Callable[[Callable[[Any], bool]], Awaitable[bool]],
+    report: Callable[[str], None],
     now_ms: int,
     seconds: Callable[[], float],
 ) -> None:
     """Bring an earlier version's database up to date, one short transaction after the other.
 
-    :param take: takes a step, given the connection, in the database's thread.
-    :param say: is told what the database is doing, in words.
+    :param run_step: runs a step, given the connection, in the database's thread.
+    :param report: called with what the database is doing, in words.
     :param now_ms: Unix time in milliseconds.
     :param seconds: a monotonic clock.
     """
     migration = steps.Migration(now_ms)
-    began, told = seconds(), -PROGRESS_EVERY
-    say("is being migrated")
-    while await take(migration.step):
+    began, logged = seconds(), -PROGRESS_EVERY
+    report("is being migrated")
+    while await run_step(migration.step):
         percent = 100 * migration.moved // max(migration.total, 1)
-        say(f"is being migrated from version {migration.version}, {percent} %")
+        report(f"is being migrated from version {migration.version}, {percent} %")
         passed = seconds() - began
-        if passed - told >= PROGRESS_EVERY:
-            told = passed
-            _log.info(
-                "migrating the database from version {version}: {moved:,} of {total:,} rows",
-                version=migration.version,
-                moved=migration.moved,
-                total=migration.total,
+        if passed - logged >= PROGRESS_EVERY:
+            logged = passed
+            PROGRESS.emit(
+                _log, version=migration.version, moved=migration.moved, total=migration.total
             )
     result = migration.result
-    _log.info(
-        "migrated the database from version {version} to {to}: {total:,} rows,"
-        " {duplicates:,} of them duplicates, in {seconds:.1f} s",
+    COMPLETED.emit(
+        _log,
         version=migration.version,
         to=schema.VERSION,
         total=migration.total,
         duplicates=result.duplicates,
-        seconds=seconds() - began,
+        seconds=round(seconds() - began, 3),
     )
     if result.leftovers:
-        _log.warn(
-            "{count:,} rows cannot be samples and are kept in the table migration_leftovers:"
-            " {reasons}",
+        ROWS_KEPT.emit(
+            _log,
             count=sum(result.leftovers.values()),
             reasons="; ".join(f"{n:,} because {why}" for why, n in result.leftovers.items()),
         )
     if result.unshrunk:
-        _log.warn(
-            "the database's file is not made smaller, its free pages are used again: {why}",
-            why=result.unshrunk,
-        )
+        NOT_SHRUNK.emit(_log, reason=result.unshrunk)

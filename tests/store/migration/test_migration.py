@@ -772,14 +772,14 @@ class StoreTests(InFolder):
         self.assertEqual(
             log.texts(LogLevel.info)[:2],
             [
-                "migrating the database from version 2: 0 of 12 rows",
-                "migrated the database from version 2 to 3: 12 rows, 1 of them duplicates,"
+                "Migrating the database from version 2: 0 of 12 rows",
+                "Migrated the database from version 2 to 3: 12 rows, 1 of them duplicates,"
                 " in 0.0 s",
             ],
         )
         self.assertEqual(
             log.texts(LogLevel.warn)[0],
-            "2 rows cannot be samples and are kept in the table migration_leftovers:"
+            "2 rows cannot be samples; the table migration_leftovers keeps them:"
             " 1 because the tags are not JSON; 1 because the value is no finite number",
         )
 
@@ -821,7 +821,7 @@ class StoreTests(InFolder):
         with Captured() as log, mock.patch("os.statvfs", return_value=full):
             self.opened(self.path)
         self.assertEqual(len(log.texts(LogLevel.warn)), 1)
-        self.assertIn("is not made smaller", log.texts(LogLevel.warn)[0])
+        self.assertIn("could not be made smaller", log.texts(LogLevel.warn)[0])
 
 
 def test_another_table_in_the_way(path: Path) -> None:
@@ -855,7 +855,7 @@ def test_the_service_uploads_only_what_was_pending(tmp_path: Path) -> None:
         monitoring={"clock_hold": "100ms"},
     )
     with Twistd("bela", "--config", str(config), "--with-receiver", cwd=tmp_path) as service:
-        service.expect_event("migrated the database from version 2 to 3: 300 rows")
+        service.expect_event("migration.completed")
         service.expect_event("upload.completed")
         with urllib.request.urlopen(f"{url}/api/v1/series", timeout=TIMEOUT) as answer:
             received = {one["metric"]["__name__"]: one["samples"] for one in json.load(answer)}

@@ -17,7 +17,7 @@ from tests.log_events import Captured
 
 
 class Store:
-    """What the agent asks of a store.
+    """The part of a store that the agent uses.
 
     :ivar said: what was done with it.
     """
@@ -72,7 +72,7 @@ class Part(Service):
 
 
 class AgentTests(SynchronousTestCase):
-    """In which order, and that nothing is left idle."""
+    """The order of starting and stopping; and no process is left idle."""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()

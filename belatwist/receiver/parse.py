@@ -2,8 +2,8 @@
 
 The line format is VictoriaMetrics' JSON lines (https://docs.victoriametrics.com, "How to import
 data in JSON line format"). VictoriaMetrics drops a malformed line, or one with too many labels or
-an implausible timestamp, and answers 204 all the same; here each of these is refused, with its
-line number.
+an implausible timestamp, and still answers 204. This parser refuses each of these, with the line
+number.
 
 Everything is a generator of short steps, so that a large body never holds up the reactor. A step
 unpacks at most :data:`~belatwist.receiver.unpack.PIECE_BYTES`, and parses the lines that end there.

@@ -16,7 +16,7 @@ NOTIFY_FAILED = Event(
     LogLevel.warn,
     "Failed to send watchdog ping",
     fields=("error", "state"),
-    cure="systemd does not read its notification socket: systemctl daemon-reexec starts it anew.",
+    cure="systemd is usually overloaded, and the next message succeeds. If not, restart the service.",
 )
 NOTIFY_RECOVERED = Event("sd_notify.recovered", LogLevel.info, "Watchdog pings can be sent again")
 

@@ -55,8 +55,8 @@ class ResponsivenessCheck:
 
     :param ping: starts a request.
     :param limit: seconds after which an unanswered request is a fault. Three quarters of the
-        watchdog's interval are a good choice: the second ping after a hang is withheld, so that
-        systemd acts within two intervals, and an answer within one and a half is in time.
+        watchdog's interval are a good choice: the second ping after a hang is withheld. systemd
+        then acts within two intervals, and an answer within one and a half is in time.
     :param progress: returns when long work last reported progress, on the reactor's clock; ``None``
         when no such work is under way. A database that makes progress does not hang.
     """

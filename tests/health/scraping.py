@@ -1,4 +1,4 @@
-"""What the agent serves to scrapers on a fixture board, with a self-metric of each kind."""
+"""The metrics of a fixture board as scrapers get them, with a value of every self-metric."""
 
 import os
 import shutil

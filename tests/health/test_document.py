@@ -148,7 +148,7 @@ def test_what_others_rely_on() -> None:
 
 
 def test_never_is_null() -> None:
-    """What has not happened yet has no time, and what is not known no value."""
+    """An event that has not happened has no time, and an unknown value is null."""
     found = read(
         healthy_but(
             collectors={"a": NEW},
@@ -193,7 +193,7 @@ def test_a_clock_in_1970() -> None:
 
 
 def test_every_text_is_harmless() -> None:
-    """Whatever an error, a path or a name holds, the document is printable and can be encoded."""
+    """Any error, path or name leaves the document printable and UTF-8."""
     evil = "\x1b[31m\n\udcff\u202e" + "x" * 10_000
     bad = type(BAD)(failing=True, age=None, collected=0, failed=1, error=evil)
     encoded = document(

@@ -39,7 +39,7 @@ OK, DEGRADED, ERROR = Status
     ],
 )
 def test_what_is_no_fault(snapshot: Snapshot) -> None:
-    """What is in no rule leaves the status ok, the clock and its skew among it."""
+    """Values in no rule leave the status ok, such as the clock's skew."""
     verdict = judge(snapshot, HEALTH)
     assert (verdict.status, verdict.reasons) == (OK, ())
     assert (verdict.uploader, verdict.storage) == (OK, OK)
@@ -227,7 +227,7 @@ def test_the_collectors(
 
 
 def test_the_most_severe_comes_first() -> None:
-    """Whatever component it is about."""
+    """Of any component."""
     verdict = judge(
         healthy_but(
             collectors={"a": GOOD, "b": BAD},

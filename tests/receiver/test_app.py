@@ -32,7 +32,7 @@ JSON = "application/json"
 
 
 class ReceiverTests(SynchronousTestCase):
-    """What is answered, kept and logged."""
+    """Answers, memory and log."""
 
     def setUp(self) -> None:
         self.events = self.enterContext(capturedLogs())
@@ -174,7 +174,7 @@ class ReceiverTests(SynchronousTestCase):
         }
 
     def test_dropped_series_are_counted(self) -> None:
-        """What the memory let go shows in the counts."""
+        """The counts have the dropped series."""
         self.wire.receiver.memory = Memory(max_series=1)
         self.wire.post(b"/api/v1/import", GOOD + b"\n" + GOOD.replace(b'"a"', b'"b"'))
         self.wire.answers()
@@ -314,7 +314,7 @@ class ReceiverTests(SynchronousTestCase):
 
 
 class BoundTests(SynchronousTestCase):
-    """What is refused before it has arrived."""
+    """Requests that are refused before they have arrived."""
 
     def setUp(self) -> None:
         self.wire = Wire()
@@ -435,7 +435,7 @@ class BoundTests(SynchronousTestCase):
 
 
 class SharedBoundTests(SynchronousTestCase):
-    """What all clients together may hold, and for how long."""
+    """The limits on all clients together."""
 
     HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -168,7 +168,7 @@ def test_a_bad_line_is_refused_with_its_number(bad: bytes, reason: str) -> None:
     ids=["30 labels", "label values", "numbers"],
 )
 def test_the_limits_themselves_are_taken(good: bytes) -> None:
-    """What is exactly at a limit is sound."""
+    """A value at a limit is valid."""
     assert len(lines(good)) == 1
 
 
@@ -199,7 +199,7 @@ def test_the_number_of_lines_is_bounded(encoding: str) -> None:
 
 
 def test_too_many_lines_are_refused_early() -> None:
-    """What is left of a body of newlines is not even unpacked."""
+    """The rest of a body of newlines is not even unpacked."""
     steps: list[parse.Step] = []
     with pytest.raises(TooLargeError):
         steps.extend(read_import(gzip.compress(b"\n" * 10_000_000), "gzip"))
@@ -242,7 +242,7 @@ def test_small_gzip_members_share_a_step(read: parse.BodyParser) -> None:
 
 
 def test_bad_gzip_is_refused_without_a_line_number() -> None:
-    """What is no gzip, is cut short, damaged or followed by something else is a bad body."""
+    """Data that are no gzip, cut short, damaged or followed by other data are a bad body."""
     compressed = gzip.compress(b"\n".join([line()] * 50))
     damaged = compressed[:-8] + bytes([compressed[-8] ^ 1]) + compressed[-7:]
     cases = {
@@ -300,7 +300,7 @@ SAMPLES = st.lists(
 def test_a_sound_batch_comes_back(
     batch: list[tuple[dict[str, str], list[tuple[int, float]]]], ascii_only: bool, compressed: bool
 ) -> None:
-    """What is written in the documented format is read back exactly."""
+    """Samples in the documented format are read back exactly."""
     body = b"".join(
         json.dumps(
             {
@@ -370,7 +370,7 @@ def refusal(body: bytes, encoding: str, read: parse.BodyParser) -> BadBodyError 
     st.sampled_from(["", "identity", "gzip", "compressed", "x"]),
 )
 def test_no_body_raises_anything_else(read: parse.BodyParser, body: bytes, encoding: str) -> None:
-    """Whatever comes, it is read or refused with the documented error, in printable words."""
+    """Any body is read, or refused with the documented error in printable words."""
     if encoding == "compressed":
         body, encoding = gzip.compress(body), "gzip"
     error = refusal(body, encoding, read)

@@ -11,7 +11,7 @@ from belatwist.runtime.lockfile import ProcessLock
 
 
 def test_holds_its_owners_process_id(tmp_path: Path) -> None:
-    """Who wants to know reads it from the file; only the owner may."""
+    """The file has the process id, for its owner alone."""
     lock = ProcessLock(tmp_path / "db.lock")
     lock.acquire()
     assert lock.path.read_text() == f"{os.getpid()}\n"
@@ -32,7 +32,7 @@ def test_second_is_refused_until_released(tmp_path: Path) -> None:
 
 
 def test_a_stale_file_is_no_lock(tmp_path: Path) -> None:
-    """What a crashed process has left behind, longer than ours, is replaced."""
+    """A longer process id that a crashed process left behind is replaced."""
     path = tmp_path / "db.lock"
     path.write_text("12345678901234567890 and more\n")
     lock = ProcessLock(path)
@@ -42,7 +42,7 @@ def test_a_stale_file_is_no_lock(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_has_room_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the process id cannot be written the lock holds without it."""
+    """The lock holds also when the process id cannot be written."""
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

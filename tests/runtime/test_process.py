@@ -1,4 +1,4 @@
-"""What the process is before anything runs in it."""
+"""The set-up of the process."""
 
 import subprocess
 import sys

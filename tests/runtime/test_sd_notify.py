@@ -64,7 +64,7 @@ class NotifierTests(SystemdTestCase):
 
     @given(st.text(st.characters(exclude_categories=[])))
     def test_status_is_one_bounded_line(self, text: str) -> None:
-        """Whatever the text, no other variable can be smuggled in, and it is UTF-8."""
+        """No text can add another variable, and the message is UTF-8."""
         self.notifier().status(text)
         for message in self.systemd.heard():
             self.assertTrue(message.startswith("STATUS="))
@@ -115,7 +115,7 @@ class NotifierTests(SystemdTestCase):
         )
 
     def test_an_address_that_is_too_long(self) -> None:
-        """What the kernel would refuse is a failure like any other."""
+        """An address that the kernel refuses is a failure like any other."""
         notifier = self.notifier_of({"NOTIFY_SOCKET": "/" + "x" * 200})
         notifier.ready()
         self.assertIn("too long", self.event("Failed to send watchdog ping")[1]["error"])

@@ -20,7 +20,7 @@ def skip(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def bootable() -> None:
-    """Whoever asks for this can boot a machine."""
+    """Skip where no machine can be booted."""
     reason = machine.unavailable()
     if reason is not None:
         skip(reason)

@@ -12,7 +12,7 @@ TIMEOUT = 30.0
 """Seconds after which something that should have happened has not."""
 
 PROGRAMS = ("unshare", "nsenter", "setpriv", "ip", "dpkg", "systemctl", "systemd-analyze")
-"""What it takes, besides root and overlayfs."""
+"""The required programs, besides root and overlayfs."""
 
 
 def unavailable() -> str | None:

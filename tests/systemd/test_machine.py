@@ -34,7 +34,7 @@ def mounts() -> list[str]:
 
 
 def test_it_is_closed_and_leaves_nothing(bootable: None, tmp_path: Path) -> None:
-    """What is done inside is not seen outside; in the end no process, mount or group is left."""
+    """Changes inside do not show outside; in the end no process, mount or group is left."""
     before = (mounts(), os.uname().nodename)
     canary = tmp_path / "canary"
     canary.touch()
@@ -79,7 +79,7 @@ def test_it_ends_with_its_owner(bootable: None, tmp_path: Path) -> None:
 
 
 def test_a_boot_that_fails_is_reported(bootable: None, tmp_path: Path) -> None:
-    """Where the namespaces cannot be set up, it says so, and leaves nothing."""
+    """A machine without its namespaces reports that, and leaves nothing."""
     before = mounts()
     with pytest.raises(AssertionError, match="could not be set up"):
         Machine(tmp_path / "missing")

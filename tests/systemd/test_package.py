@@ -1,4 +1,4 @@
-"""What the package and ``make install`` put on a device, and what they leave when they go."""
+"""The files that the package and ``make install`` install, and that their removal leaves."""
 
 import hashlib
 import re

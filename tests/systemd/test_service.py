@@ -226,7 +226,7 @@ def test_data_is_the_users_own(service: Service) -> None:
 
 
 def test_uploads_reach_a_server(service: Service) -> None:
-    """What is collected arrives, and is marked."""
+    """Collected samples arrive, and are marked."""
     fetch = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9090/api/v1/series').read().decode())"
 
     def arrived() -> bool:

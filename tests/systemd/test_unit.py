@@ -14,7 +14,7 @@ UNIT = Path(__file__).parents[2] / "systemd" / "metrics-collector.service"
 
 @pytest.fixture
 def systemd_analyze() -> None:
-    """Whoever asks for this has the tool."""
+    """Skip where the tool is missing."""
     if shutil.which("systemd-analyze") is None:
         skip("it takes systemd-analyze")
 

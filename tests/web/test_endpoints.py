@@ -58,7 +58,7 @@ class EndpointCase(SynchronousTestCase):
 
 
 class AnswerTests(EndpointCase):
-    """What is answered where."""
+    """The answer of each address."""
 
     def test_statuses(self) -> None:
         """200 for ok and degraded, 503 for an error; readiness is 200 only for ok."""
@@ -156,7 +156,7 @@ class AnswerTests(EndpointCase):
         assert json.loads(body) == {"error": "the path is not UTF-8"}
 
     def test_a_query_changes_nothing(self) -> None:
-        """What follows the path is not looked at."""
+        """A query does not change the answer."""
         assert self.ask(b"/health?verbose=1&x=%ff")[0] == 200
 
     def test_other_methods(self) -> None:
@@ -198,7 +198,7 @@ class AnswerTests(EndpointCase):
         assert self.ask(b"/health")[0] == 200
 
     def test_nothing_is_logged(self) -> None:
-        """Who asks often does not wear out the flash."""
+        """Frequent requests do not wear out the flash."""
         for path in (b"/health", b"/metrics", b"/x"):
             self.ask(path)
         self.wire.lose()
@@ -206,7 +206,7 @@ class AnswerTests(EndpointCase):
 
 
 class BoundTests(EndpointCase):
-    """What a client may not do."""
+    """The limits on a client."""
 
     def test_no_body_is_taken(self) -> None:
         """Not a byte of it, at any declared length; and no client is invited to send it."""

@@ -1,4 +1,4 @@
-"""Who is answered: names that may be asked by, and logins."""
+"""Access control: the names of the device, and logins."""
 
 import base64
 import json
@@ -59,7 +59,7 @@ def test_a_host_name_with_a_domain(host: str) -> None:
 
 
 def test_the_domain_of_a_host_name_is_not_its_own() -> None:
-    """What is beside the machine in its domain is not the machine."""
+    """Another machine of the same domain is another machine."""
     for host in ("example.org", "other.example.org", "example", "box.example"):
         assert access(own="box.example.org").refusal(b"/", host, None) is not None
 

@@ -356,7 +356,7 @@ def test_what_a_point_is(browser: Browser, device: Device) -> None:
 
 
 def test_the_device_goes_away_and_comes_back(browser: Browser, tmp_path: Path) -> None:
-    """What is shown is old then, and the page says so; later it goes on by itself."""
+    """The page says that its values are old, and later continues by itself."""
     with running(tmp_path / "box", past=60, upload_interval="1s") as device:
         browser.open(device.url)
         browser.until(browser.drawn, "the charts")
@@ -394,7 +394,7 @@ def test_a_login(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_a_device_that_has_little(browser: Browser, tmp_path: Path) -> None:
-    """What is not collected is not there; the page says what there is to say."""
+    """The page has only the tiles and charts of collected metrics."""
     with running(
         tmp_path / "box", past=0, collectors=["system.uptime"], upload_interval="1s"
     ) as device:

@@ -1,4 +1,4 @@
-"""What may be asked for, and what is said of anything else."""
+"""Valid queries, and the errors of all others."""
 
 import json
 
@@ -88,7 +88,7 @@ def test_selectors(text: str, tags: dict[str, str]) -> None:
     st.dictionaries(st.from_regex(r"[A-Za-z_]\w*", fullmatch=True).filter(str.isascii), st.text())
 )
 def test_any_tag_can_be_named(tags: dict[str, str]) -> None:
-    """Whatever a tag's value is, it can be written."""
+    """Any value of a tag can be written."""
     written = ",".join(f"{key}={json.dumps(value)}" for key, value in tags.items())
     assert query(series=[f"a{{{written}}}"]).selectors[0].tags == tags
 

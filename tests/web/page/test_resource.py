@@ -139,7 +139,7 @@ class IndexTests(PageCase):
         assert data["words"].keys() == {"ok", "degraded", "error"}
 
     def test_names_from_outside_are_texts(self) -> None:
-        """Whatever a device or an interface is called, it opens no element and closes none."""
+        """No name of a device or an interface opens or closes an element."""
         evil = "</script><img src=x onerror=alert(1)>\"'&"
         self.agent = healthy_but(device_id=evil, storage={"error": evil})
         self.samples = [sample(Series.of("cpu.temperature", evil, {"zone": evil}), 1, 1.0)]
@@ -160,7 +160,7 @@ class IndexTests(PageCase):
         assert policy.startswith("default-src 'none';")
 
     def test_nothing_in_it_is_inline_or_from_elsewhere(self) -> None:
-        """What the policy would block is not there; every file it names is served."""
+        """The page has nothing that the policy would block, and every file that it names is served."""
         page = (STATIC / "index.html").read_text()
         assert not re.search(r"\s(style|on\w+)=|<style|//|<base", page)
         assert re.findall(r"<script(.*?)>", page) == [
@@ -179,7 +179,7 @@ class IndexTests(PageCase):
 
 
 class FileTests(PageCase):
-    """What the page is made of."""
+    """The static files."""
 
     def test_files(self) -> None:
         """Each is given as it lies there, with its type."""
@@ -202,7 +202,7 @@ class FileTests(PageCase):
         assert headers["cache-control"] == "max-age=31536000, immutable"
 
     def test_compression(self) -> None:
-        """Who takes gzip gets it; the first view is some eight kilobytes then."""
+        """A client that accepts gzip gets it; the first view then takes some eight kilobytes."""
         total = 0
         for path in ("/", "/page/page.css", "/page/page.js"):
             _, plain, body = self.ask(path)
@@ -234,7 +234,7 @@ class FileTests(PageCase):
 
 
 class NowTests(PageCase):
-    """What is so now."""
+    """The current figures."""
 
     def test_health_and_samples(self) -> None:
         """The same document as elsewhere, always with 200, and the numbers from memory."""
@@ -254,7 +254,7 @@ class NowTests(PageCase):
 
 
 class DataTests(PageCase):
-    """What was so."""
+    """The stored series."""
 
     def test_series(self) -> None:
         """Each name with its tags once, also when the device was renamed."""
@@ -370,14 +370,14 @@ class DataTests(PageCase):
         )
 
     def test_nothing_is_logged(self) -> None:
-        """Who looks for a whole night does not wear out the flash."""
+        """A page that is open all night does not wear out the flash."""
         for path in ("/", "/api/v1/now", "/api/v1/series", "/api/v1/query_range", "/page/x"):
             self.ask(path)
         assert [formatEvent(event) for event in self.events] == []
 
 
 class CostTests(PageCase):
-    """What a client may take of the database's thread."""
+    """How much of the database's thread a client may use."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -451,7 +451,7 @@ class CostTests(PageCase):
 
 
 class KindTests(SynchronousTestCase):
-    """Which metrics are rates."""
+    """The metrics that are shown as rates."""
 
     def test_kinds(self) -> None:
         """By the catalogue, and by the name for what it does not know."""

@@ -16,7 +16,7 @@ NOTIFY_FAILED = Event(
     LogLevel.warn,
     "Failed to send watchdog ping",
     fields=("error", "state"),
-    cure="systemd is usually overloaded, and the next message succeeds. If not, restart the service.",
+    cure="systemd is usually overloaded: the next message succeeds. Otherwise restart the service.",
 )
 NOTIFY_RECOVERED = Event("sd_notify.recovered", LogLevel.info, "Watchdog pings can be sent again")
 

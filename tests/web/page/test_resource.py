@@ -160,7 +160,7 @@ class IndexTests(PageCase):
         assert policy.startswith("default-src 'none';")
 
     def test_nothing_in_it_is_inline_or_from_elsewhere(self) -> None:
-        """The page has nothing that the policy would block, and every file that it names is served."""
+        """The policy blocks nothing of the page, and every file that the page names is served."""
         page = (STATIC / "index.html").read_text()
         assert not re.search(r"\s(style|on\w+)=|<style|//|<base", page)
         assert re.findall(r"<script(.*?)>", page) == [

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from belatwist.collectors import cpu, disk, load, memory, network, thermal, uptime
-from belatwist.procfs.reader import DEFAULT_LIMIT
 from tests.collectors import kernel_texts
 from tests.collectors.test_network import HEADER
 
+SIZE = 64 * 1024
 ANY = frozenset(range(256))
 MODULES = [cpu, disk, load, memory, network, thermal, uptime]
 PARSERS: list[Callable[[bytes], object]] = [
@@ -66,14 +66,14 @@ def patterns(module: ModuleType) -> dict[str, re.Pattern[bytes]]:
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_each_byte_is_matched_once(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mebibyte of repetition is read or refused, and no pattern sees more than that."""
+    """A text of repetition is read or refused, and no pattern sees more than the text."""
     counting = []
     for module in MODULES:
         for name, pattern in patterns(module).items():
             counting.append(Counting(pattern))
             monkeypatch.setattr(module, name, counting[-1])
     for head in HEADS:
-        content = (head + piece * DEFAULT_LIMIT)[: DEFAULT_LIMIT - 1] + b"\n"
+        content = (head + piece * SIZE)[: SIZE - 1] + b"\n"
         for parse in PARSERS:
             kernel_texts.attempt(parse, content)
             assert max(one.given for one in counting) <= len(content)

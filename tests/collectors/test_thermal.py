@@ -320,7 +320,7 @@ class Log(SynchronousTestCase):
         assert self.collect() == []
 
     def test_a_sensor_that_alternates(self) -> None:
-        """Two hours of it have a line in ten minutes, and not 240; a new error is logged at once."""
+        """Two hours of it have 13 lines, and not 720; a new error is logged at once."""
         lines = [line for _ in range(360) for line in self.collect("(EINVAL)") + self.collect()]
         assert lines[1] == "Thermal zone soc-thermal recovered, after 10 s and 1 failures"
         assert len(lines) == 2 + 7200 // 600 - 1

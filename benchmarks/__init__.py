@@ -1,4 +1,4 @@
-"""What belatwist costs: CPU time, bytes on the wire, bytes written to flash, memory, start-up.
+"""The cost of belatwist: CPU time, bytes on the wire, bytes written to flash, memory, start-up.
 
-``python -m benchmarks`` measures all of it on the machine it runs on; one module a question.
+``python -m benchmarks`` measures all of it on this machine. Each question has a module.
 """

@@ -20,8 +20,8 @@ from benchmarks.server import free_port
 class Agent:
     """A running service.
 
-    :ivar pid: its process.
-    :ivar database: its database.
+    :ivar pid: the id of the process.
+    :ivar database: the path of the database.
     :ivar spawned: when it was started, on the monotonic clock.
     """
 
@@ -33,7 +33,7 @@ class Agent:
         self._log = log
 
     def ask(self, sql: str, *parameters: int) -> int:
-        """Return the one number that a query on its database answers; 0 for none.
+        """Return the number that a query on the database yields; 0 if it yields none.
 
         :raises FailedError: when the service has ended.
         """
@@ -47,10 +47,10 @@ class Agent:
         return int(found[0] or 0) if found else 0
 
     def ready(self) -> bool:
-        """Say whether the tables are there, without opening the database.
+        """Return whether the tables exist, without opening the database.
 
-        The schema's first commit is written to the file at once; until then its one page, or none,
-        is there. Opened earlier, this reader would stand in the way of the start that it watches.
+        The schema's first commit is written to the file at once; before that the file has one page
+        or none. An earlier reader would delay the start that it watches.
         """
         try:
             return self.database.stat().st_size > 4096
@@ -87,7 +87,7 @@ def config(
 
     :param where: a directory for the database and the log.
     :param url: where to upload; ``None`` switches uploads off.
-    :param root: what holds ``proc`` and ``sys``.
+    :param root: the directory with ``proc`` and ``sys``.
     """
     where.mkdir(parents=True, exist_ok=True)
     metrics = [

@@ -1,9 +1,9 @@
 """A model of the device: the RK3588 board of the test fixtures, with its counters moving.
 
-The fixtures hold the board's ``/proc`` and ``/sys`` at two moments, ten seconds apart. What differs
-is moved on from there: counters by a random 0 to 2 times what they rose in those ten seconds,
-gauges to a random place between the two. So every tick finds new numbers, about as predictable as
-those of a real board, which is what the size of a compressed upload depends on.
+The fixtures hold the board's ``/proc`` and ``/sys`` at two moments, ten seconds apart. The model
+continues from there: counters rise by a random 0 to 2 times their rise in those ten seconds, and
+gauges move to a random place between the two. So every tick finds new numbers. They are about as
+predictable as those of a real board, and the size of a compressed upload depends on that.
 """
 
 import random
@@ -31,7 +31,7 @@ METRICS = tuple(
     else metric
     for metric in DEFAULT_METRICS
 )
-"""All host collectors, as shipped, but for the disks of virtual machines, which count as well."""
+"""All host collectors as shipped, with the disks of virtual machines as well."""
 
 _FIXTURES = ROOT / "tests" / "fixtures"
 _STEP = 10.0
@@ -40,7 +40,7 @@ _GAUGES = ("loadavg", "meminfo", "temp")
 
 
 class _File:
-    """A text whose numbers move.
+    """A file whose numbers change.
 
     :param before: the text at the first moment.
     :param after: the same ten seconds later; it has as many numbers.
@@ -77,7 +77,7 @@ class _File:
 
 
 class Board:
-    """The moving board.
+    """The board with changing numbers.
 
     :ivar files: its files by their path relative to the tree (``proc/stat``).
     """
@@ -94,15 +94,15 @@ class Board:
         }
 
     def advance(self, seconds: float) -> None:
-        """Move on."""
+        """Change the numbers for the next tick."""
         for file in self.files.values():
             if file.moves:
                 file.advance(seconds, self._rng)
 
     def write(self, root: Path, *, everything: bool) -> None:
-        """Write the files, each at once, so that no reader sees a half of one.
+        """Write each file atomically, so that no reader sees a part of it.
 
-        :param everything: also those that never change.
+        :param everything: write also the files that never change.
         """
         for name, file in self.files.items():
             if everything or file.moves:
@@ -114,7 +114,7 @@ class Board:
 
     @contextmanager
     def moving(self, root: Path, *, period: float) -> Iterator[None]:
-        """Write the files, and move them on at a period, on a thread of this process."""
+        """Write the files and change them periodically, on a thread of this process."""
         self.write(root, everything=True)
         ended = threading.Event()
 

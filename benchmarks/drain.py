@@ -33,16 +33,16 @@ _FRESH = (
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Drain a backlog on loopback, and again over a link that takes its time."""
+    """Drain a backlog on loopback, and again over a slow link."""
     return _drain(plan, "", 0.0) + _drain(plan, f", {_ROUND_TRIP * 1000:.0f} ms", _ROUND_TRIP)
 
 
 def _drain(plan: Plan, at: str, round_trip: float) -> list[Row]:
     """Fill a database, start the service on it, and watch until all of it is delivered.
 
-    This machine's host collectors run at 1 s meanwhile; what they yield is counted as well.
+    This machine's host collectors run at 1 s meanwhile, and their samples count as well.
 
-    :param at: what tells the rows from those of another link.
+    :param at: distinguishes the rows from those of another link.
     """
     with (
         workspace(plan) as where,
@@ -98,7 +98,7 @@ def _rss(found: Memory) -> str:
 
 
 def _longest_gap(ask: Any, *, began_ms: int) -> float:
-    """Return the longest time between two collections since then, in seconds."""
+    """Return the longest time in seconds between two collections since a moment."""
     longest: int = ask(
         "SELECT max(gap) FROM (SELECT timestamp_ms - lag(timestamp_ms) OVER (ORDER BY timestamp_ms)"
         " AS gap FROM (SELECT DISTINCT timestamp_ms FROM samples WHERE timestamp_ms >= ?))",

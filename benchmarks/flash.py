@@ -1,8 +1,8 @@
 """Bytes written to flash: the real store and the real uploader, on simulated time.
 
 Bytes do not depend on how fast time passes: a tick is one transaction, an upload's answer another,
-and the write-ahead log is emptied by its size. What does depend on it, a checkpoint by the clock
-and the file system's own commits every few seconds, adds little: each tick's flush commits anyway.
+and the write-ahead log is emptied by its size. The hourly checkpoint and the file system's own
+commits depend on it, and add little: each tick's flush commits anyway.
 """
 
 import os
@@ -91,15 +91,15 @@ def _run(*command: str) -> str:
 
 
 def device_bytes(device: str) -> int:
-    """Return what was written to a block device (Documentation/block/stat.rst), after a sync."""
+    """Return the bytes written to a block device (Documentation/block/stat.rst), after a sync."""
     if not device:
         return 0
     os.sync()
     return int(Path(f"/sys/block/{device}/stat").read_text().split()[6]) * 512
 
 
-class _Yes:
-    """A server that takes everything."""
+class _AcceptingClient:
+    """A client whose server accepts everything."""
 
     endpoint = "nowhere"
 
@@ -115,7 +115,7 @@ async def wear(
 ) -> dict[str, float]:
     """Store and upload on simulated time, and close the database at the end.
 
-    :param samples: how many, at the least.
+    :param samples: the least number of samples.
     :param interval: seconds between ticks.
     :param device: the block device to watch; empty for none.
     """
@@ -127,7 +127,9 @@ async def wear(
 
     database = open_store(reactor, path)
     await database.open(str(uuid4()), now_ms())
-    uploader = open_uploader(database, _Yes(), clock, interval=upload_interval, wall=now_ms)
+    uploader = open_uploader(
+        database, _AcceptingClient(), clock, interval=upload_interval, wall=now_ms
+    )
     uploader.startService()
     ticks = board.ticks(start_ms, interval)
     await database.add(next(ticks))

@@ -1,10 +1,11 @@
-"""What the work costs at the least: the interpreter, SQLite and the protocol, and nothing of ours.
+"""The lower bound of the cost: the interpreter, SQLite and the protocol, and nothing of ours.
 
-One thread that sleeps between two ticks reads the board's files without a look at what is in them,
-stores 80 samples in one flushed transaction, and every upload interval sends what is pending on
-one connection and marks it: with the real statements and the real encoder, but without the reactor,
-the parsers, the scheduler, hand-overs between threads, the log, the agent's own metrics, or any
-thought of what may go wrong. What the service costs beyond that is what all of these cost.
+One thread sleeps between two ticks, reads the board's files without looking at the content, and
+stores 80 samples in one flushed transaction. At every upload interval it sends the pending samples
+on one connection and marks them. The statements and the encoder are the real ones.
+
+The reactor, the parsers, the scheduler, hand-overs between threads, the log, the agent's own
+metrics and the handling of failures are missing. They are what the service costs beyond this.
 """
 
 import http.client
@@ -34,7 +35,7 @@ _HEADERS = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Do the least at both intervals, one after the other."""
+    """Measure the lower bound at both intervals, one after the other."""
     rows = []
     for interval in (1.0, 10.0):
         with workspace(plan) as where, victoria(where) as server, proxy(server) as wire:
@@ -71,10 +72,10 @@ async def least(
     _reactor: Any, tree: str, database: str, url: str, *, interval: float, every: float,
     seconds: float,
 ) -> dict[str, float]:  # fmt: skip
-    """Do the least for so long.
+    """Do the least work for some time.
 
     :param every: seconds between uploads.
-    :return: CPU seconds, samples, bytes of the bodies, and of the same without what names them.
+    :return: CPU seconds, samples, bytes of the bodies, and of the bodies without names.
     """
     level = Remote().compression_level
     paths = [f"{tree}/proc/{name}" for name in _FILES]
@@ -130,7 +131,7 @@ async def least(
 
 
 def _bare(rows: list[tuple[int, int, Any]]) -> bytes:
-    """Write the values of each series on a line, and once the times that all of them have."""
+    """Write the values of each series on a line, and their common times once."""
     lines: dict[int, list[str]] = {}
     for _, number, value in rows:
         lines.setdefault(number, []).append(repr(value))

@@ -1,4 +1,4 @@
-"""What all measurements share: rows, the kernel's counters of a process, and worker processes."""
+"""Shared by all measurements: rows, the kernel's counters of a process, and worker processes."""
 
 import json
 import math
@@ -21,11 +21,11 @@ P = ParamSpec("P")
 
 
 class UnavailableError(Exception):
-    """A measurement cannot be taken here: something that it needs is missing."""
+    """A measurement is impossible here, because something that it needs is missing."""
 
 
 class FailedError(Exception):
-    """A measurement could be taken here, and went wrong."""
+    """A measurement was possible here and failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Row:
     """One figure.
 
     :ivar question: the module that answers it.
-    :ivar what: what was measured.
-    :ivar value: the figure; ``None`` when it could not be taken, and then ``note`` says why.
-    :ivar note: how it was taken, or on what.
+    :ivar what: the quantity.
+    :ivar value: the figure; ``None`` when it could not be measured, and then ``note`` says why.
+    :ivar note: how, or on what, it was measured.
     """
 
     question: str
@@ -49,8 +49,8 @@ class Row:
 class Plan:
     """How much to measure.
 
-    :ivar seconds: how long whole processes are watched; taken up to a multiple of
-        ``upload_interval``, so that uploads weigh what they weigh in the long run.
+    :ivar seconds: how long whole processes are watched; rounded up to a multiple of
+        ``upload_interval``, so that uploads have their share of the long run.
     :ivar upload_interval: seconds between uploads of the processes watched.
     :ivar ticks: collections of the stages that are measured alone.
     :ivar samples: how many are stored for the figures of flash and memory.
@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def window(self) -> float:
-        """Seconds: ``seconds``, taken up to a multiple of the upload interval."""
+        """``seconds``, rounded up to a multiple of the upload interval."""
         return math.ceil(self.seconds / self.upload_interval) * self.upload_interval
 
 
@@ -80,7 +80,7 @@ QUICK = Plan(
 
 @contextmanager
 def workspace(plan: Plan) -> Iterator[Path]:
-    """Give a new directory, and remove it afterwards."""
+    """Make a new directory, and remove it afterwards."""
     where = Path(mkdtemp(prefix="bela-bench-", dir=plan.directory))
     try:
         yield where
@@ -89,10 +89,10 @@ def workspace(plan: Plan) -> Iterator[Path]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process, user and system, of all its threads, ended ones too.
+    """Return the user and system CPU time of all threads of a process, also of ended ones.
 
-    It is what ``/proc/PID/stat`` calls utime + stime, in nanoseconds instead of hundredths of a
-    second: the process' CPU clock, whose id is made of the pid (clock_getcpuclockid(3)).
+    This is the process' CPU clock, whose id is made of the pid (clock_getcpuclockid(3)). It has
+    utime + stime of ``/proc/PID/stat`` in nanoseconds instead of hundredths of a second.
     """
     return time.clock_gettime((~pid << 3) | 2)
 
@@ -122,7 +122,7 @@ def memory(pid: int | str = "self") -> Memory:
 
 
 def written_bytes(pid: int | str = "self") -> int:
-    """Return how many bytes a process has caused to be written to storage, in whole pages."""
+    """Return the bytes that a process caused to be written to storage, in whole pages."""
     for line in Path(f"/proc/{pid}/io").read_text().splitlines():
         key, _, amount = line.partition(": ")
         if key == "write_bytes":
@@ -142,10 +142,10 @@ def filesystem(path: Path) -> str:
 
 
 def wait_until(true: Callable[[], bool], *, seconds: float, what: str, step: float = 0.05) -> None:
-    """Look again and again.
+    """Poll until a condition holds.
 
-    :param what: what is waited for, for the error.
-    :raises FailedError: when it does not come about in time.
+    :param what: names the condition in the error.
+    :raises FailedError: when the condition does not hold in time.
     """
     deadline = time.monotonic() + seconds
     while not true():
@@ -155,7 +155,7 @@ def wait_until(true: Callable[[], bool], *, seconds: float, what: str, step: flo
 
 
 def stop(process: "subprocess.Popen[bytes]", *, seconds: float = 10.0) -> None:
-    """End a process that was started here, with SIGTERM, and with SIGKILL if it must be."""
+    """End a process that was started here: with SIGTERM, and if necessary with SIGKILL."""
     process.terminate()
     try:
         process.wait(seconds)
@@ -169,11 +169,11 @@ def in_worker(
 ) -> dict[str, float]:
     """Run a coroutine function in a new process, on its reactor.
 
-    A new process has no memory, no caches and no CPU time but its own.
+    The memory, caches and CPU time of a new process are all its own.
 
     :param function: a module's function; its first argument, here ``None``, becomes the reactor.
-    :return: what it returns.
-    :raises FailedError: when it fails.
+    :return: the function's result.
+    :raises FailedError: when the function fails.
     """
     name = f"{function.__module__}:{function.__name__}"
     command = [sys.executable, "-m", "benchmarks.worker", name, json.dumps([args[1:], kwargs])]
@@ -192,7 +192,7 @@ def in_worker(
 def run_program(main: Callable[[list[str]], int]) -> NoReturn:
     """Run a program with its command line, and exit with its status.
 
-    SIGTERM and Ctrl-C unwind it, so that what was started is ended, and what was made is removed.
+    SIGTERM and Ctrl-C unwind it, so that it ends its processes and removes its directories.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -1,4 +1,4 @@
-"""Resident memory: what the interpreter and the imports alone cost, and the service on top."""
+"""Resident memory of the interpreter, of the imports alone, and of the service."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 def grown(plan: Plan) -> list[Row]:
-    """Let a service store many samples, its ticks as fast as 20 ms, which no file may ask for."""
+    """Let a service store many samples at ticks of 20 ms, which no configuration file allows."""
     rows = []
     with workspace(plan) as where, Board().moving(where / "board", period=0.05):
         path = config(where, interval=1.0, url=None, upload_interval=30.0, root=where / "board")

@@ -14,7 +14,7 @@ from tests.store.migration import legacy_databases
 
 NAME = "migration"
 ROWS = 200_000
-"""Rows of the database, whatever the plan: it is the size that is asked about."""
+"""Rows of the database, whatever the plan is: the question is about this size."""
 
 
 def measure(plan: Plan) -> list[Row]:
@@ -43,7 +43,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 async def migrate(_reactor: Any, path: str) -> dict[str, float]:
-    """Migrate as the store does, a step after the other."""
+    """Migrate as the store does, step by step."""
     settings = Storage()
     before, written, began, longest = memory(), written_bytes(), time.monotonic(), 0.0
     with closing(sqlite3.connect(path)) as connection:

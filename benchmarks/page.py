@@ -1,4 +1,4 @@
-"""What the status page costs: while nobody looks, and while somebody does."""
+"""The cost of the status page, without and with a viewer."""
 
 import gzip
 import json
@@ -72,7 +72,7 @@ class _Found:
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Watch three services at once: without the page, with it, and with somebody looking at it."""
+    """Watch three services at once: without the page, with the page, and with a viewer."""
     with workspace(plan) as where, ThreadPoolExecutor(3) as pool:
         cases = (("without the page", _WITHOUT), ("nobody looks", ""), ("one viewer", ""))
         ended = threading.Event()
@@ -120,7 +120,7 @@ def _watch(where: Path, setup: str, looked_at: bool, plan: Plan, ended: threadin
 
 
 def look(url: str, number: int) -> None:
-    """Ask as the page does: for everything first, and then for what is so now and what is new."""
+    """Send the requests of the page: first for everything, then for new values and points."""
     if number == 0:
         for file in ("", *(f"page/{one.name}" for one in index.STATIC.iterdir() if _is_used(one))):
             get(url + file)
@@ -132,7 +132,7 @@ def look(url: str, number: int) -> None:
 
 
 def day(url: str) -> None:
-    """Ask for a whole day, as the page does: in six pieces."""
+    """Request a whole day as the page does, in six pieces."""
     for ago in range(0, _DAY, 14_400):
         _chart(url, 14_400, 480, ago)
 
@@ -142,7 +142,7 @@ def _is_used(path: Path) -> bool:
 
 
 def _chart(url: str, seconds: int, step: int, ago: int = 0) -> None:
-    """Ask for points: the first time for lines and bands apart, then for what is new at once."""
+    """Request points: at first lines and bands apart, then the new points of both at once."""
     end = int(time.time()) - ago
     for names in (_LINES, _BANDS) if seconds > _NEW else (_LINES + _BANDS,):
         query: list[tuple[str, object]] = [("start", end - seconds), ("end", end), ("step", step)]
@@ -152,7 +152,7 @@ def _chart(url: str, seconds: int, step: int, ago: int = 0) -> None:
 
 
 def get(url: str) -> bytes:
-    """Fetch what is there."""
+    """Fetch an address."""
     request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         body: bytes = answer.read()
@@ -225,7 +225,7 @@ def fill(database: Path, ticks: int) -> None:
 
 
 async def pieces(_reactor: Any, path: str) -> dict[str, float]:
-    """Read a day, and time each piece on this thread."""
+    """Read a day on this thread, and time each piece."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         cursor = connection.cursor()
         end_ms = cursor.execute("SELECT max(timestamp_ms) FROM samples").fetchone()[0]

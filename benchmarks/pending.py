@@ -1,4 +1,4 @@
-"""The uploader's query, with few and with very many samples pending."""
+"""The uploader's query with few and with very many pending samples."""
 
 import sqlite3
 import statistics
@@ -20,7 +20,7 @@ _START_MS = 1_800_000_000_000
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Read a batch from the head of the queue and one from its end, at each size."""
+    """Read a batch from the head of the queue and another from its end, at each size."""
     rows = []
     with workspace(plan) as where:
         for size in SIZES if plan.backlog >= SIZES[-1] // 2 else SIZES[:1]:

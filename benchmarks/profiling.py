@@ -1,7 +1,7 @@
 """Where the time of a tick and of an upload goes: cProfile over the synchronous halves.
 
-The profiler makes small functions look dearer than they are; read shares, not figures. The figures
-are those of ``stages``.
+The profiler makes small functions look more expensive than they are: compare shares only.
+``stages`` has the figures.
 """
 
 import cProfile

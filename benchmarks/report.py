@@ -1,4 +1,4 @@
-"""The table, and the machine it was taken on."""
+"""The table, and the machine on which it was measured."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def _victoria() -> str:
 
 
 def figure(value: float | None) -> str:
-    """Write a figure with three significant digits or so."""
+    """Format a figure with about three significant digits."""
     if value is None:
         return "-"
     if abs(value) >= 100:

@@ -1,4 +1,4 @@
-"""What deleting costs: bytes written, and how long collection and the reactor wait meanwhile."""
+"""The cost of deletion: bytes written, and how long collection and the reactor wait."""
 
 import time
 from itertools import pairwise
@@ -21,7 +21,7 @@ NAME = "retention"
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Delete most of what is stored, once alone and once while samples are added."""
+    """Delete most stored samples, once alone and once while samples are added."""
     with workspace(plan) as where:
         alone = in_worker(prune, None, str(where / "alone.db"), plan.samples, 0.0)
         busy = in_worker(prune, None, str(where / "busy.db"), plan.samples, 0.02)
@@ -43,7 +43,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 async def prune(reactor: Any, path: str, samples: int, interval: float) -> dict[str, float]:
-    """Store and settle samples, delete them, and add others meanwhile.
+    """Store, settle and delete samples, and add others meanwhile.
 
     :param interval: seconds between two ticks that are added; 0 adds none.
     """

@@ -35,7 +35,7 @@ class Victoria:
         self.port = port
 
     def get(self, path: str) -> str:
-        """Fetch a page; empty while nobody answers."""
+        """Fetch a page; return nothing while the server does not answer."""
         try:
             with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 text: bytes = answer.read()
@@ -44,7 +44,7 @@ class Victoria:
             return ""
 
     def rows(self) -> int:
-        """Return how many samples it has taken through ``/api/v1/import``."""
+        """Return how many samples the server has accepted through ``/api/v1/import``."""
         found = _INSERTED.search(self.get("/metrics"))
         return int(found[1]) if found else 0
 
@@ -80,13 +80,13 @@ def victoria(where: Path) -> Iterator[Victoria]:
 
 
 class Proxy:
-    """Passes TCP connections on and counts the payload of both directions.
+    """Forwards TCP connections and counts the payload of both directions.
 
     :param target: the server's port.
-    :param round_trip: seconds that every answer is kept back.
+    :param round_trip: seconds by which every answer is delayed.
     :ivar port: where it listens, on 127.0.0.1.
-    :ivar bytes: passed on so far.
-    :ivar began: when the first upload came, on the monotonic clock; ``None`` before that.
+    :ivar bytes: bytes forwarded so far.
+    :ivar began: the time of the first upload on the monotonic clock; ``None`` before that.
     """
 
     def __init__(self, target: int, *, round_trip: float = 0.0) -> None:
@@ -105,7 +105,7 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}/api/v1/import"
 
     def close(self) -> None:
-        """Take no more connections; those that stand end when either side closes."""
+        """Accept no more connections; open ones end when either side closes."""
         self._listening.close()
 
     def _accept(self) -> None:

@@ -106,7 +106,7 @@ def open_uploader(
         RetryChain(client, once, wakeup, reactor=reactor, random=lambda: 0.5, telemetry=telemetry),
         wakeup,
         reactor=reactor,
-        clock=_GoodClock(wall),
+        clock=_TrustedClock(wall),
         fresh_every=interval,
         batch_size=chunk or remote.batch_size,
         chunk_size=chunk or remote.chunk_size,
@@ -120,8 +120,8 @@ def open_uploader(
     )
 
 
-class _GoodClock:
-    """The benchmark's clock is good, and is not stepped."""
+class _TrustedClock:
+    """The benchmark's clock, which is right and never jumps."""
 
     steps = 0
 
@@ -129,13 +129,13 @@ class _GoodClock:
         self.now_ms = now_ms
 
     async def hold_reason(self) -> None:
-        """Nothing is wrong with it."""
+        """Return no reason to hold uploads."""
 
 
 async def fill(store: SQLiteStore, samples: int, *, start_ms: int, interval: float) -> int:
     """Store samples of the board model, several ticks a transaction.
 
-    :return: how many; the last tick is stored whole.
+    :return: the number of samples; the last tick is stored whole.
     """
     done = 0
     ticks = board.ticks(start_ms, interval)
@@ -147,8 +147,9 @@ async def fill(store: SQLiteStore, samples: int, *, start_ms: int, interval: flo
 async def collect(reactor: Any, root: str, moving: str, ticks: int) -> dict[str, float]:
     """Run every host collector, one after the other: read, parse, make samples.
 
-    :param root: what holds ``proc`` and ``sys``.
-    :param moving: where to write the board model before each tick; empty for the real ones.
+    :param root: the directory with ``proc`` and ``sys``.
+    :param moving: the directory for the board model, written before each tick; empty for the real
+        files.
     """
     model = board.Board()
     if moving:
@@ -172,7 +173,7 @@ async def collect(reactor: Any, root: str, moving: str, ticks: int) -> dict[str,
 
 
 async def schedule(reactor: Any, ticks: int) -> dict[str, float]:
-    """Run every host collector through the scheduler, 50 ticks a second, into nothing."""
+    """Run every host collector through the scheduler, 50 ticks a second; discard the samples."""
     machine = Machine("bench", Reader("/proc"), Reader("/sys"), random.Random(1), time.monotonic)
     jobs = registry.build(board.METRICS, machine)
     finished: Deferred[None] = Deferred()

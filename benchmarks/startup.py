@@ -11,7 +11,7 @@ NAME = "start-up"
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Start the service several times, each time with no database."""
+    """Start the service several times, each time without a database."""
     took, spent = [], []
     for number in range(plan.starts + 1):
         with workspace(plan) as where:

@@ -31,7 +31,7 @@ _INTERVALS = (1.0, 10.0)
 class _Case:
     """One service to watch.
 
-    :ivar root: what holds its ``proc`` and ``sys``.
+    :ivar root: the directory with its ``proc`` and ``sys``.
     """
 
     machine: str
@@ -52,8 +52,8 @@ class _Found:
 def measure(plan: Plan) -> list[Row]:
     """Watch two services at once, on this machine and on the board model; 1 s, then 10 s ticks.
 
-    Each needs about a hundredth of a core and is counted on its own. Two do not disturb each other
-    measurably; of four each would cost a fifth more.
+    Each service needs about a hundredth of a core and has its own counters. Two do not disturb each
+    other measurably; of four, each would cost a fifth more.
     """
     cases: list[_Case] = []
     found: list[_Found] = []

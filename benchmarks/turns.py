@@ -1,4 +1,4 @@
-"""How long the reactor is held up, with everything going on at once."""
+"""The longest turn of the reactor while everything happens at once."""
 
 import json
 import threading
@@ -63,8 +63,10 @@ atexit.register(tell)
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Collect at 1 s, drain a backlog and what a dozen outages leave, empty the log and delete
-    every few seconds, while a page is open and a scraper and a monitor ask.
+    """Measure the turns of the real service under load.
+
+    It collects at 1 s, drains a backlog and a dozen outages, and empties the log and deletes every
+    few seconds. A page is open, and a scraper and a monitor send requests.
     """
     with (
         workspace(plan) as where,
@@ -118,7 +120,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 def _delivered(server: Victoria) -> list[int]:
-    """Return when there was a tick, in Unix milliseconds, as the server knows it."""
+    """Return the times of the ticks at the server, in Unix milliseconds."""
     server.get("/internal/force_flush")
     # Without an end, the server leaves out what is younger than the current second.
     query = "match[]=system_uptime_seconds&start=0&end=4102444800"
@@ -128,8 +130,10 @@ def _delivered(server: Victoria) -> list[int]:
 
 @contextmanager
 def _meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Have something done on a thread until the block ends, which sets the event; then it is
-    waited for, and what it raised is raised.
+    """Run a function on a thread during the block.
+
+    The end of the block sets the event and waits for the thread. An exception of the function is
+    raised here.
     """
     ended = threading.Event()
     with ThreadPoolExecutor(1) as pool:
@@ -142,7 +146,7 @@ def _meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def _watch(url: str, ended: threading.Event) -> None:
-    """Have a page open, which is loaded anew at times, a scraper and a monitor."""
+    """Send the requests of a page that is reloaded at times, of a scraper and of a monitor."""
     number = 0
     while not ended.wait(_LOOK_EVERY):
         page.look(url, number % _LOAD_EVERY)
@@ -155,7 +159,7 @@ def _watch(url: str, ended: threading.Event) -> None:
 
 
 def _go_away(way: Gate, period: float, ended: threading.Event) -> None:
-    """Have the way to the server closed for most of each period; it is open at the end."""
+    """Close the way to the server for most of each period; it is open at the end."""
     while not ended.wait((1 - _AWAY) * period):
         way.close()
         ended.wait(_AWAY * period)
@@ -164,10 +168,11 @@ def _go_away(way: Gate, period: float, ended: threading.Event) -> None:
 
 @contextmanager
 def _control() -> Iterator["SynchronizedArray[float]"]:
-    """Have a process do the same 1 ms of work again and again, as often as the reactor has a turn:
-    what it sometimes takes is what this machine makes of any work.
+    """Run a control process, which does the same 1 ms of work as often as the reactor has a turn.
 
-    :return: the longest time and the most CPU time that it has taken so far, in milliseconds.
+    Its longest rounds show how this machine delays any work.
+
+    :return: its longest time and most CPU time so far, in milliseconds.
     """
     context = get_context("spawn")
     most, ended = context.Array("d", 2), context.Event()
@@ -183,7 +188,7 @@ def _control() -> Iterator["SynchronizedArray[float]"]:
 
 
 def _loop(most: "SynchronizedArray[float]", ended: Event) -> None:
-    """Find how much work takes 1 ms when nothing comes between; then do it until told to end."""
+    """Find how much work takes 1 ms without a disturbance, and do it until the event is set."""
     tries = 10_000
     work = int(tries / min(_timed(tries) for _ in range(100))[0])
     while not ended.wait(0.03):
@@ -191,7 +196,7 @@ def _loop(most: "SynchronizedArray[float]", ended: Event) -> None:
 
 
 def _timed(work: int) -> tuple[float, float]:
-    """Do some work; return the time and the CPU time that it took, in milliseconds."""
+    """Do some work, and return its time and CPU time in milliseconds."""
     wall, cpu = time.perf_counter(), time.thread_time()
     for _ in range(work):
         pass

@@ -1,10 +1,12 @@
-"""Wear: what the card is written in a day, by the real store, uploader and maintenance.
+"""Wear: the bytes that the real store, uploader and maintenance write to the card in a day.
 
-Time is simulated, so that a day takes a minute or two; whatever happens at a time happens in its
-order: a tick of 80 samples every 10 s, an upload every 30 s to a server that takes everything, the
-agent's own metrics every two minutes, the write-ahead log emptied hourly, and what is older than a
-day deleted. The database's thread and the block device under ext4 are real. The kernel's timers are
-not, they run on real time; so what they would write is asked for (see :class:`_Kernel`).
+Time is simulated, so that a day takes a minute or two. Everything happens in the order of its time:
+a tick of 80 samples every 10 s, an upload every 30 s to a server that accepts everything, and the
+agent's own metrics every two minutes. The write-ahead log is emptied hourly, and samples older than
+a day are deleted.
+
+The database's thread and the block device under ext4 are real. The kernel's timers run on real
+time, so the benchmark requests what they would write (see :class:`_Kernel`).
 
 ``python -m benchmarks.wear --day`` measures the second day, in which a day is deleted as well.
 """
@@ -47,17 +49,17 @@ DAY = 24 * 3600.0
 _MEMORY = Path("/dev/shm")
 
 _COMMIT = 5.0
-"""Seconds after which ext4 commits its journal, if nobody has asked for it (ext4(5), commit=)."""
+"""Seconds after which ext4 commits its journal unasked (ext4(5), commit=)."""
 
 _REST = 24.9
-"""Seconds after a full hour at which nothing goes on, and the next tick is 5 s away."""
+"""Seconds after a full hour at which everything is idle, and the next tick is 5 s away."""
 
 _EXPIRE = 30.0
 """Seconds after which the kernel writes a page by itself (vm.dirty_expire_centisecs)."""
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Live some hours of the first day, in which nothing is old enough to be deleted."""
+    """Run some hours of the first day, in which nothing is old enough to be deleted."""
     hours = max(plan.samples // 30_000, 1)
     note = f"the first {hours} hours of a day, simulated"
     return _rows(plan, "full", note, before=0.0, seconds=hours * 3600.0)
@@ -85,7 +87,7 @@ def _rows(plan: Plan, synchronous: str, note: str, *, before: float, seconds: fl
 
 
 class Simulated:
-    """A reactor with real threads and simulated time, which passes when all threads rest."""
+    """A reactor with real threads and simulated time, which passes while all threads are idle."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -95,11 +97,11 @@ class Simulated:
         self.callLater = self._clock.callLater
 
     def __getattr__(self, name: str) -> Any:
-        """Give everything else as it is."""
+        """Return every other attribute of the reactor."""
         return getattr(self._reactor, name)
 
     def callFromThread(self, function: Callable[..., object], *args: Any, **named: Any) -> None:
-        """As the reactor's; and count it, once it is done."""
+        """Call from a thread as the reactor does, and count the call once it is done."""
 
         def call() -> None:
             self._calls += 1
@@ -108,7 +110,7 @@ class Simulated:
         self._reactor.callFromThread(call)
 
     async def run(self, until: float, store: SQLiteStore) -> None:
-        """Let time pass from one timer to the next, once the database has done all it was given."""
+        """Let time pass from one timer to the next, while the database is idle."""
         while True:
             await self._rest(store)
             due = min((one.getTime() for one in self._clock.getDelayedCalls()), default=until)
@@ -127,7 +129,7 @@ class Simulated:
 
 
 class _Board:
-    """All host collectors on the board model, as one."""
+    """All host collectors on the board model, as a single collector."""
 
     name = "board"
 
@@ -138,8 +140,8 @@ class _Board:
         return next(self._ticks)
 
 
-class _Yes:
-    """A server that takes everything."""
+class _AcceptingClient:
+    """A client whose server accepts everything."""
 
     endpoint = "nowhere"
 
@@ -153,12 +155,12 @@ class _Yes:
 class _Kernel:
     """Writes what the kernel would write by itself, on simulated time.
 
-    A flush of the database's files writes their pages, but the journal only where a size has
-    changed. With the times of the files, the journal follows five seconds later; and what nobody
-    flushes, the places that the journal speaks of among it, once it is 30 s old.
+    A flush of the database's files writes their pages, and the journal only where a size has
+    changed. With the times of the files, the journal follows five seconds later. Pages that nobody
+    flushes follow once they are 30 s old, also those that the journal refers to.
 
-    :param database: its write-ahead log is there.
-    :param flushed: whether the log never has a page that is not.
+    :param database: the database, whose write-ahead log exists.
+    :param flushed: whether every page of the log is flushed.
     """
 
     def __init__(self, database: Path, reactor: Any, *, flushed: bool) -> None:
@@ -181,13 +183,13 @@ class _Kernel:
             os.close(one)
 
     def _flush_log(self) -> None:
-        """Commit the journal if the log's times have changed since; there is no data to write."""
+        """Commit the journal if the log's times have changed; there is no data to write."""
         os.fsync(self._log)
 
     def _flush_nothing(self) -> None:
         """Commit the journal, and leave the log's data: its times have changed with every tick.
 
-        Those of an empty file change for it; they share a block with the log's.
+        The times of an empty file are changed for that; they share a block with those of the log.
         """
         os.utime(self._empty)
         os.fsync(self._empty)
@@ -197,7 +199,7 @@ class _Kernel:
 
 
 def _counters(device: str) -> dict[str, int]:
-    """Read what was written so far, once everything is (Documentation/block/stat.rst)."""
+    """Sync, and read the bytes written so far (Documentation/block/stat.rst)."""
     os.sync()
     text = Path(f"/sys/block/{device}/stat").read_text() if device else "0 " * 7
     stat = [int(word) for word in text.split()]
@@ -207,11 +209,11 @@ def _counters(device: str) -> dict[str, int]:
 async def live(
     reactor: Any, path: str, device: str, *, before: float, seconds: float, synchronous: str
 ) -> dict[str, float]:
-    """Live so long, on simulated time.
+    """Run the agent's parts for some simulated time.
 
     :param device: the block device to watch.
     :param before: seconds before the counting begins.
-    :param seconds: for how long it goes on then.
+    :param seconds: seconds of the counting.
     """
     time: Any = Simulated(reactor)
     start_ms = wall_ms() - round(30 * DAY * 1000)
@@ -270,7 +272,7 @@ async def live(
     )
     await store.open(str(uuid4()), now_ms())
     every = Remote().upload_interval
-    uploader = open_uploader(store, _Yes(), time, interval=every, wall=now_ms)
+    uploader = open_uploader(store, _AcceptingClient(), time, interval=every, wall=now_ms)
     services = (scheduler, buffer, uploader, pruner, checkpointer)
     for service in services:
         service.startService()

@@ -14,10 +14,10 @@ from belatwist.runtime.process import configure_process
 
 
 def main(name: str, arguments: str) -> None:
-    """Run a coroutine function and print what it returns as a line of JSON.
+    """Run a coroutine function and print its result as a line of JSON.
 
     :param name: ``module:function``.
-    :param arguments: JSON, ``[[positional], {named}]``; the reactor comes before them.
+    :param arguments: JSON, ``[[positional], {named}]``; the reactor precedes them.
     """
     module, _, attribute = name.partition(":")
     function = getattr(import_module(module), attribute)

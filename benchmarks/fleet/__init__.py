@@ -1,5 +1,5 @@
-"""What a fleet does to its server when the server comes back after an hour.
+"""A fleet whose server returns after an hour: load, time to drain, and losses.
 
-``python -m benchmarks.fleet``: many devices, each with the real uploader, on simulated time and
-simulated links, before one real VictoriaMetrics.
+``python -m benchmarks.fleet`` runs many devices on simulated time and simulated links, each with
+the real uploader, against one real VictoriaMetrics.
 """

@@ -16,14 +16,14 @@ from benchmarks.fleet.scenarios import SCENARIOS
 from benchmarks.harness import FailedError, Row, UnavailableError, run_program
 
 _STEADY = "apart"
-"""The scenario whose bodies are sent again to find out what the server takes."""
+"""The scenario whose bodies are sent again to measure how fast the server ingests them."""
 
 QUICK = frozenset({"in step, no jitter", "in step", "in step, offset", "asked, a date", "on disk"})
-"""The scenarios of a quick look, which does not measure what the server takes."""
+"""The scenarios of a quick look, which does not measure ingestion."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run what is asked for.
+    """Run the selected scenarios.
 
     :return: the exit status: 1 when a sample was lost, or something else went wrong.
     """
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _server(findings: list[Finding], devices: int, directory: Path | None) -> list[Row]:
-    """Measure what the real server takes, if there is something to send to it."""
+    """Measure how fast the real server ingests samples, if a scenario left bodies to send."""
     bodies = next((one.seen.bodies for one in findings if one.scenario.name == _STEADY), None)
     if bodies is None:
         return []

@@ -32,10 +32,10 @@ _FAR_MS = 10**14
 
 
 class SpreadBackoff(Backoff):
-    """A proposal: what a server asks for is the least, and some jitter is added to it."""
+    """A proposal: adds jitter to the wait that a server asks for."""
 
     def wait(self, attempt: int, *, asked: float, random: float) -> float:
-        """Return how long to wait after a try that failed; see :class:`Backoff`."""
+        """Return how long to wait after a failed attempt; see :class:`Backoff`."""
         own = Backoff.wait(self, attempt, asked=0.0, random=random)
         return max(own, asked + self.jitter * random * min(asked, self.maximum))
 
@@ -54,7 +54,7 @@ class Device:
     reconnect_probe: ReconnectProbe
 
     def oldest_ms(self) -> int | None:
-        """Return the time of the oldest sample that waits to be sent; ``None`` if none does."""
+        """Return the time of the oldest pending sample; ``None`` if there is none."""
         found: list[Batch] = []
         self.store.fetch(1, _FAR_MS).addCallback(found.append)
         return found[0].rows[0][0] if found[0].rows else None
@@ -67,8 +67,8 @@ class Device:
             Deferred.fromCoroutine(self.store.close(now_ms))
 
 
-class _GoodClock:
-    """A device's clock that is right, and is not stepped."""
+class _TrustedClock:
+    """A device's clock that is right and never jumps."""
 
     steps = 0
 
@@ -76,14 +76,14 @@ class _GoodClock:
         self.now_ms = now_ms
 
     async def hold_reason(self) -> None:
-        """Nothing is wrong with it."""
+        """Return no reason to hold uploads."""
 
 
 def backoff(*, jitter: float | None, spread_asked: bool) -> Backoff:
     """Make the backoff of the default configuration.
 
-    :param jitter: instead of the default's.
-    :param spread_asked: whether it is the proposal.
+    :param jitter: replaces the default jitter.
+    :param spread_asked: whether to make a :class:`SpreadBackoff`.
     """
     retry = Remote().retry
     kind = SpreadBackoff if spread_asked else Backoff
@@ -119,7 +119,7 @@ def uploader(
         ),
         wakeup,
         reactor=reactor,
-        clock=_GoodClock(now_ms),
+        clock=_TrustedClock(now_ms),
         fresh_every=remote.upload_interval,
         batch_size=remote.batch_size,
         chunk_size=remote.chunk_size,
@@ -145,7 +145,7 @@ def reconnect_probe(
     reactor: "IReactorTime",
     random: Callable[[], float],
 ) -> ReconnectProbe:
-    """Make what looks for the server's return and wakes the uploader, as the agent does."""
+    """Make the probe that detects the server's return and wakes the uploader, as the agent does."""
     made = ReconnectProbe(
         client.probe,
         reactor=reactor,
@@ -160,7 +160,7 @@ def reconnect_probe(
 def recorded_store(
     recording: Recording, name: str, start: float, now_ms: Callable[[], int]
 ) -> SampleStore:
-    """Make a store in memory, which plays the recording."""
+    """Make a store in memory that plays the recording."""
     return RecordedStore(recording, name, now_ms() + round(start * 1000), now_ms)
 
 
@@ -173,9 +173,9 @@ def sqlite_store(
     reactor: "IReactorTime",
     path: Path,
 ) -> SampleStore:
-    """Make the real store on a real file, and have the recording added to it tick by tick.
+    """Make the real store on a real file, and add the recording to it tick by tick.
 
-    It works on the thread that calls it, so that simulated time stands still meanwhile.
+    The store works on the calling thread, so that simulated time does not pass meanwhile.
     """
     store = inline_store(path)
     opened: Deferred[None] = Deferred.fromCoroutine(store.open(str(uuid4()), now_ms()))

@@ -1,4 +1,4 @@
-"""How many samples the real server takes in a second: the bodies of a fleet, sent again."""
+"""Ingestion: sends the bodies of a fleet again, to measure samples a second of the real server."""
 
 import re
 import threading
@@ -12,7 +12,7 @@ from benchmarks.harness import FailedError, wait_until
 from benchmarks.server import Victoria, victoria
 
 CONNECTIONS = 4
-"""So many requests are under way at any moment."""
+"""The number of requests in flight at any moment."""
 
 Body = tuple[bytes, int]
 """A compressed body, and how many samples it holds."""
@@ -20,7 +20,7 @@ Body = tuple[bytes, int]
 
 @dataclass(frozen=True, slots=True)
 class Ingestion:
-    """What a server did with bodies of one kind.
+    """How fast a server ingested bodies of one kind.
 
     :ivar samples: in one body, on average.
     :ivar rate: samples a second, by the real clock; the sender runs on the same machine.
@@ -35,9 +35,10 @@ class Ingestion:
 
 
 def measure(warm: Sequence[Body], bodies: Sequence[Body], where: Path) -> Ingestion:
-    """Send bodies to a new server, as fast as it takes them.
+    """Send bodies to a new server, as fast as it accepts them.
 
-    :param warm: sent before, so that it has met the series: in the long run that is rare.
+    :param warm: a body sent before, so that the server knows the series: new series are rare in the
+        long run.
     :param where: the server's data goes below.
     """
     with victoria(where) as real:

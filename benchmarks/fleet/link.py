@@ -25,7 +25,7 @@ _SERVICE = 0.005  # Seconds that proxy and server take; simulated, so that runs 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a modem that is busy with a video stream leaves for metrics.
+    """The capacity that a modem leaves for metrics while it carries a video stream.
 
     :ivar round_trip: seconds.
     :ivar bandwidth: bytes a second, upwards.
@@ -40,7 +40,7 @@ class Link:
 
     @classmethod
     def of(cls, random: Random) -> "Link":
-        """Pick one: 50 to 150 ms, 0.5 to 4 Mbit/s."""
+        """Pick a link: 50 to 150 ms, 0.5 to 4 Mbit/s."""
         return cls(random.uniform(0.05, 0.15), random.uniform(0.5e6, 4e6) / 8)
 
     def up(self, size: int, random: Random) -> float:
@@ -54,8 +54,8 @@ class Link:
 class LinkClient:
     """A :class:`belatwist.upload.ImportClient` over a simulated link.
 
-    Results are made as the real client makes them: answers by the same function, the timeout over
-    the whole attempt, and a connection that is kept for as long.
+    The client makes results as the real one does: the same function reads answers, the timeout
+    covers the whole attempt, and a connection is kept for as long.
 
     :param now: gives Unix time in seconds.
     """
@@ -91,11 +91,11 @@ class LinkClient:
         return attempt.addTimeout(self._timeout, self._reactor, timed_out)
 
     def watch(self, attempted: Callable[[bool], None]) -> None:
-        """Have something told of each attempt to connect whether it stood."""
+        """Set the callback that learns of each connection attempt whether it succeeded."""
         self._attempted = attempted
 
     def probe(self) -> "Deferred[None]":
-        """Make a connection and drop it; fails when there is none."""
+        """Open a connection and drop it; fail when none can be opened."""
         return Deferred.fromCoroutine(self._probe())
 
     async def _probe(self) -> None:
@@ -104,7 +104,7 @@ class LinkClient:
             raise ConnectionRefusedError
 
     def close(self) -> "Deferred[None]":
-        """Do nothing: no connection is real."""
+        """Do nothing, because no connection is real."""
         return succeed(None)
 
     async def _attempt(self, body: bytes) -> SendResult:

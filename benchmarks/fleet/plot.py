@@ -1,4 +1,4 @@
-"""Draws what the proxy saw."""
+"""Draws the requests, connections and samples at the proxy."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ _COLOURS = ("#c1440e", "#1f6fb4")
 
 
 def draw(findings: Sequence[Finding], folder: Path) -> list[Path]:
-    """Draw what can be drawn of these scenarios.
+    """Draw the pictures for which these scenarios have figures.
 
     :return: the files.
     :raises UnavailableError: when matplotlib is not installed.
@@ -117,7 +117,7 @@ def _overload(one: Finding, path: Path) -> Path:
 
 
 def require() -> None:
-    """Find out whether anything can be drawn.
+    """Check that matplotlib is installed.
 
     :raises UnavailableError: when matplotlib is not installed.
     """

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 Down = Literal["refuses", "seconds", "date"]
-"""What it does while it is down: refuses connections, or answers 503 with a ``Retry-After`` of
-either form."""
+"""How it behaves while it is down: it refuses connections, or answers 503 with a ``Retry-After`` in
+either form.
+"""
 
 ASKED = 300
 """Seconds of the ``Retry-After`` in its first form."""
@@ -25,7 +26,7 @@ _TIMESTAMPS = b'"timestamps":['
 
 
 class Server:
-    """The real server. It is asked one request after another, and timed by the real clock.
+    """The real server. It gets one request after another, timed by the real clock.
 
     :ivar seconds: how long each request took.
     """
@@ -35,7 +36,7 @@ class Server:
         self.seconds: list[float] = []
 
     def post(self, body: bytes) -> int:
-        """Send a body as devices do; returns the status."""
+        """Send a body as devices do, and return the status."""
         begun = time.perf_counter()
         self._connection.request(
             "POST", "/api/v1/import", body, {"Content-Encoding": "gzip", "User-Agent": "belatwist"}
@@ -52,13 +53,13 @@ class Server:
 
 @dataclass(slots=True)
 class Seen:
-    """What the proxy sees, by the second of simulated time.
+    """The traffic at the proxy, by the second of simulated time.
 
     :ivar attempts: requests, and connections that were refused.
-    :ivar connections: those that were made.
-    :ivar samples: handed to the server, which has acknowledged them.
-    :ivar busy: real seconds that the server took for them.
-    :ivar bodies: everything that was handed to the server, with the number of its samples.
+    :ivar connections: connections that were opened.
+    :ivar samples: samples that the server has acknowledged.
+    :ivar busy: real seconds that the server needed for them.
+    :ivar bodies: all bodies that the server got, with the number of their samples.
     """
 
     attempts: Counter[int] = field(default_factory=Counter)
@@ -72,9 +73,9 @@ class Proxy:
     """Stands before the server.
 
     :param epoch_ms: Unix time in milliseconds when simulated time begins.
-    :param down: seconds of simulated time: from when until when it is down.
-    :param rate: samples that are taken a second, one request after another; ``None`` for all that
-        come. What has waited for so long that its device gave up is dropped.
+    :param down: when it goes down and when it returns, in seconds of simulated time.
+    :param rate: samples that pass in a second, one request after another; ``None`` for no limit. A
+        request whose device has given up waiting is dropped.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Proxy:
         return (now >= self._down[0]) + (now >= self._down[1])
 
     def connect(self) -> bool:
-        """Take a connection, or refuse it."""
+        """Accept or refuse a connection."""
         second = int(self._reactor.seconds())
         if self.era == 1 and self._answer == "refuses":
             self.seen.attempts[second] += 1
@@ -112,7 +113,7 @@ class Proxy:
         return True
 
     async def take(self, body: bytes) -> tuple[int, str | None] | None:
-        """Take a request.
+        """Answer a request.
 
         :return: the status and ``Retry-After``; ``None`` for a connection that breaks.
         """

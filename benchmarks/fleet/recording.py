@@ -1,4 +1,4 @@
-"""What the devices of a fleet collect: one recording of the board model, played by each."""
+"""The samples of a fleet: one recording of the board model, which every device plays."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +23,8 @@ Points = dict[tuple[tuple[str, str], ...], list[tuple[int, float]]]
 class Recording:
     """The board model with every collector at its default interval.
 
-    :param seconds: how long it is.
-    :ivar rows: samples, their times in milliseconds from the start, sorted.
+    :param seconds: its length.
+    :ivar rows: samples with their times in milliseconds from the start, sorted.
     :ivar series: the series of every id in ``rows``, of a device without a name.
     """
 
@@ -47,7 +47,7 @@ class Recording:
         return {number: replace(one, device_id=device_id) for number, one in self.series.items()}
 
     def ticks(self) -> Iterator[tuple[float, Sequence[Row]]]:
-        """Give the rows tick by tick, each with its time in seconds from the start."""
+        """Yield the rows tick by tick, each with its time in seconds from the start."""
         begin = 0
         while begin < len(self.rows):
             end = bisect_right(self.times, self.times[begin])
@@ -55,7 +55,7 @@ class Recording:
             begin = end
 
     def points(self, device_id: str, start_ms: int) -> Points:
-        """Return what a server should have of a device in the end."""
+        """Return the samples that a server should have of a device in the end."""
         result: Points = {}
         names = {
             number: tuple(
@@ -71,8 +71,8 @@ class Recording:
 class RecordedStore:
     """A :class:`belatwist.store.SampleStore` that fills itself as time passes.
 
-    It keeps one byte a sample and schedules nothing, so that hundreds of devices with an hour's
-    backlog fit in memory. It answers at once.
+    The store keeps one byte for each sample and schedules nothing, so that hundreds of devices with
+    an hour's backlog fit in memory. It answers at once.
 
     :param start_ms: Unix time in milliseconds at which the recording begins.
     :param now_ms: gives Unix time in milliseconds.
@@ -94,11 +94,11 @@ class RecordedStore:
 
     @property
     def pending(self) -> int:
-        """How many samples wait to be sent."""
+        """How many samples are pending."""
         return self._collected(self._now_ms()) - self._settled_count
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
-        """Refuse: it has all that it will ever have."""
+        """Refuse, because the recording is complete."""
         raise NotImplementedError
 
     def fetch(self, limit: int, until_ms: int, after: Position | None = None) -> "Deferred[Batch]":
@@ -122,7 +122,7 @@ class RecordedStore:
         return succeed(Batch(self._rows(places[::-1]), self._series))
 
     def _open(self, place: int, end: int, limit: int) -> Sequence[int]:
-        """Find what is not settled."""
+        """Find the samples that are not settled."""
         if self._settled.find(1, place, end) < 0:
             return range(place, min(place + limit, end))
         return list(islice((i for i in range(place, end) if not self._settled[i]), limit))

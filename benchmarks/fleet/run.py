@@ -29,23 +29,23 @@ EPOCH_MS = 1_767_225_600_000
 """Unix time in milliseconds when simulated time begins."""
 
 COMPARED = 3
-"""Of so many devices every value is compared, not only counted."""
+"""The number of devices of which every value is compared, not only counted."""
 
-_PATIENCE = 7200.0  # Seconds of simulated time for draining.
+_DRAIN_TIMEOUT = 7200.0  # Seconds of simulated time for draining.
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of a scenario.
+    """The result of a scenario.
 
-    :ivar back: seconds of simulated time at which the proxy was back.
-    :ivar seen: by the proxy.
-    :ivar drained: for each device, how many seconds it took from then until all that it had
-        collected before was delivered; sorted.
-    :ivar collected: samples, by all devices together.
-    :ivar lost: how many of them the server has not.
-    :ivar twice: how many it was sent once more.
-    :ivar latencies: seconds that the real server took for each request, sorted.
+    :ivar back: the moment of the proxy's return, in seconds of simulated time.
+    :ivar seen: the traffic at the proxy.
+    :ivar drained: for each device the seconds from then until all that it had collected before was
+        delivered; sorted.
+    :ivar collected: samples of all devices together.
+    :ivar lost: how many of them the server does not have.
+    :ivar twice: how many of them it received twice.
+    :ivar latencies: seconds that the real server needed for each request, sorted.
     :ivar took: real seconds of the whole run.
     """
 
@@ -65,7 +65,7 @@ def run(scenario: Scenario, devices: int, recording: Recording, seed: int, where
     """Run a scenario against a new server.
 
     :param where: databases are made below.
-    :raises FailedError: when a value on the server is not what was collected.
+    :raises FailedError: when a value on the server differs from the collected one.
     """
     begun = time.monotonic()
     with _no_complaint(scenario), victoria(where) as real, _server(real) as server:
@@ -102,7 +102,7 @@ def run(scenario: Scenario, devices: int, recording: Recording, seed: int, where
 
 
 def recording() -> Recording:
-    """Make what every device collects."""
+    """Make the recording that every device plays."""
     return Recording(WARM + OUTAGE + AFTERWARDS)
 
 
@@ -118,7 +118,7 @@ class _Complaints:
 
 @contextmanager
 def _no_complaint(scenario: Scenario) -> Iterator[None]:
-    """Fail if anything is logged as an error: that a server is away is none."""
+    """Fail if an error is logged; an absent server is none."""
     complaints = _Complaints()
     globalLogPublisher.addObserver(complaints)
     try:
@@ -149,7 +149,7 @@ def _device(
 ) -> Device:
     """Make a device that will start at its time.
 
-    Its link does not depend on the scenario, so that scenarios differ in what they say only.
+    The link does not depend on the scenario, so that scenarios differ only in their parameters.
     """
     name = f"device-{number:04}"
     start = Random(f"{seed} {name} start").random() * scenario.apart
@@ -194,7 +194,7 @@ def _device(
 
 
 def _drain(fleet: list[Device], scenario: Scenario, clock: Timeline) -> list[float]:
-    """Let time pass until everything is delivered; looked at every second.
+    """Let time pass until everything is delivered, and check every second.
 
     :return: seconds from the proxy's return until a device had delivered what it had then.
     """
@@ -204,8 +204,8 @@ def _drain(fleet: list[Device], scenario: Scenario, clock: Timeline) -> list[flo
     waiting, drained = list(fleet), []
     while waiting:
         clock.run_until(clock.seconds() + 1)
-        if clock.seconds() > back + _PATIENCE:
-            raise FailedError(f"{len(waiting)} devices have not drained in {_PATIENCE:g} s")
+        if clock.seconds() > back + _DRAIN_TIMEOUT:
+            raise FailedError(f"{len(waiting)} devices have not drained in {_DRAIN_TIMEOUT:g} s")
         still = [one for one in waiting if (one.oldest_ms() or back_ms) < back_ms]
         drained += [clock.seconds() - back] * (len(waiting) - len(still))
         waiting = still
@@ -225,7 +225,7 @@ def _ask(real: Victoria, path: str, **arguments: str) -> str:
 
 
 def _counts(real: Victoria, until: float) -> dict[str, int]:
-    """Ask the server how many samples it has of each device."""
+    """Ask the server for the number of samples of each device."""
     real.get("/internal/force_flush")
     answer = json.loads(
         _ask(
@@ -242,7 +242,7 @@ def _counts(real: Victoria, until: float) -> dict[str, int]:
 def _compare(real: Victoria, one: Device, recording: Recording) -> None:
     """Check that the server has each sample of a device once, and nothing else.
 
-    Of a fraction VictoriaMetrics keeps 12 significant digits.
+    VictoriaMetrics keeps 12 significant digits of a fraction.
     """
     found: Points = {}
     text = _ask(

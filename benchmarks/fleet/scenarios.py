@@ -1,4 +1,4 @@
-"""What is tried: how devices were started, how they wait, and what the proxy says meanwhile."""
+"""The scenarios: how devices start, how they wait, and how the proxy answers meanwhile."""
 
 from dataclasses import dataclass
 
@@ -8,30 +8,31 @@ WARM = 300.0
 """Seconds of the steady state before the proxy goes down."""
 
 OUTAGE = 3600.0
-"""Seconds for which it is down: whole upload intervals, so that a fleet in step comes back to it
-where it has left."""
+"""Seconds for which it is down. They are whole upload intervals, so that a fleet in step returns at
+the same point of an interval.
+"""
 
 AFTERWARDS = 600.0
-"""Seconds for which devices go on collecting when the proxy is back."""
+"""Seconds for which devices continue to collect after the proxy's return."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One run.
 
-    :ivar about: what is special about it, for the table.
+    :ivar about: its special feature, for the table.
     :ivar apart: seconds over which the devices' starts are spread, at random.
     :ivar offset: whether a device's first upload cycle begins at a random moment of an interval, as
         the agent has it; otherwise a whole interval after its start.
     :ivar phase: seconds after the beginning of the first device's upload interval at which the
-        proxy goes down, and comes back. A chain of tries begins at 0, and goes on after about 5 and
-        20 seconds.
+        proxy goes down, and comes back. A series of attempts begins at 0 and continues after about
+        5 and 20 seconds.
     :ivar jitter: of the retries; ``None`` for the default. With 0 the
         reconnect probe has none either.
-    :ivar answer: what the proxy does while it is down.
+    :ivar answer: how the proxy behaves while it is down.
     :ivar spread_asked: whether a ``Retry-After`` is jittered as well, which is a proposal.
     :ivar rate: samples that the proxy lets through in a second, for each device of the fleet;
-        ``None`` for all that come.
+        ``None`` for no limit.
     :ivar on_disk: whether the store is the real one.
     """
 
@@ -48,7 +49,7 @@ class Scenario:
 
     @property
     def down(self) -> tuple[float, float]:
-        """From when until when the proxy is down, in seconds of simulated time."""
+        """When the proxy goes down and when it returns, in seconds of simulated time."""
         return WARM + self.phase, WARM + self.phase + OUTAGE
 
 

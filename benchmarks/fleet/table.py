@@ -25,7 +25,7 @@ _HEADINGS = (
 
 
 def scenarios(findings: Sequence[Finding], *, markdown: bool) -> str:
-    """Make a table of the scenarios. Rates are those of the busiest second since the return."""
+    """Make a table of the scenarios. The rates are those of the busiest second since the return."""
     cells = [_cells(one) for one in findings]
     if markdown:
         rules = ("---", "---", *["---:"] * (len(_HEADINGS) - 2))
@@ -65,8 +65,8 @@ def summary(finding: Finding) -> dict[str, float | str]:
 def server(findings: Sequence[Finding], small: Ingestion, large: Ingestion) -> list[Row]:
     """Make the rows about the real server.
 
-    :param small: of what devices send in the steady state.
-    :param large: of what they send when they drain.
+    :param small: ingestion of bodies as devices send them in the steady state.
+    :param large: ingestion of bodies as they send them when they drain.
     """
     latencies = sorted(seconds for one in findings for seconds in one.latencies)
     rows = [

@@ -11,10 +11,10 @@ from zope.interface import implementer
 
 @implementer(IReactorTime)
 class Timeline:
-    """A clock that goes from one timer to the next.
+    """A clock that moves from one timer to the next.
 
     ``task.Clock`` sorts all of its timers whenever one is added, which a fleet does some hundred
-    thousand times: with its timers on a heap the whole run takes half as long.
+    thousand times. With the timers on a heap the whole run takes half as long.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Timeline:
         return self._now
 
     def callLater(self, delay: float, *called: Any, **kw: object) -> DelayedCall:
-        """Have a function called; of two at the same moment the one asked for first comes first.
+        """Schedule a call. Calls of the same moment run in the order in which they were scheduled.
 
         :param called: the function, and its arguments.
         """
@@ -38,11 +38,11 @@ class Timeline:
         return call
 
     def getDelayedCalls(self) -> list[DelayedCall]:
-        """Return the calls that are to come."""
+        """Return the scheduled calls."""
         return [call for _, _, call in self._calls if call.active()]
 
     def run_until(self, moment: float) -> None:
-        """Make every call that is due by then, each at its time."""
+        """Make every call that is due until a moment, each at its time."""
         while self._calls and self._calls[0][0] <= moment:
             at, _, call = heappop(self._calls)
             if not call.active():

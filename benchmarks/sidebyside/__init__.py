@@ -1,5 +1,5 @@
-"""Ourselves beside what people run today: the same work, on one machine, for one server.
+"""The comparison with vmagent and Prometheus: the same work, on one machine, for one server.
 
-Every tool collects a host's metrics and sends them to a real VictoriaMetrics. What it costs is read
-from the kernel, what it sent is counted on the way, and what arrived is counted at the server.
+Every tool collects a host's metrics and sends them to a real VictoriaMetrics. The kernel's counters
+give its cost, a gate counts its bytes on the way, and the server counts its samples.
 """

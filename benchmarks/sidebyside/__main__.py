@@ -26,10 +26,10 @@ class Sizes:
 
     :ivar windows: seconds to watch, by the interval of the ticks; multiples of ``flush``.
     :ivar flush: seconds between uploads.
-    :ivar outage: seconds that the server is away.
-    :ivar tick: seconds between ticks then.
-    :ivar own_flush: our upload interval then; ``None`` for the default.
-    :ivar enduring: the tools that go through it.
+    :ivar outage: seconds for which the server is absent.
+    :ivar tick: seconds between ticks during the outage.
+    :ivar own_flush: our upload interval during the outage; ``None`` for the default.
+    :ivar enduring: the tools that are measured in the outage.
     """
 
     windows: Mapping[float, float]
@@ -45,7 +45,7 @@ QUICK = Sizes(windows={1.0: 8.0}, flush=4.0, outage=4.0, own_flush=4.0, enduring
 
 
 def groups(sizes: Sizes, *, quick: bool) -> list[list[Case]]:
-    """Return what is watched, those together that are compared with each other."""
+    """Return the cases to watch, grouped by what is compared."""
     made = []
     for interval in sizes.windows:
 
@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _work(options: argparse.Namespace, sizes: Sizes) -> Iterator[tuple[Watcher, list[Case] | Case]]:
-    """Give one group after another, and then one tool after another for the outage."""
+    """Yield one group after another, and then one tool after another for the outage."""
     numbers = itertools.count()
     with workspace(Plan(directory=options.directory)) as where, victoria(where) as server:
         if options.only != "outage":

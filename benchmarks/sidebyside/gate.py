@@ -1,4 +1,4 @@
-"""The way to the server: counts bytes, and can be closed and opened again."""
+"""A gate before the server, which counts bytes, and which a benchmark closes and opens."""
 
 import socket
 import threading
@@ -10,17 +10,17 @@ from benchmarks.server import free_port
 
 
 class Gate:
-    """Passes TCP connections on and counts the payload of both directions.
+    """Forwards TCP connections and counts the payload of both directions.
 
-    Closed, it refuses connections, as a host does where nothing listens; the port stays its own.
+    A closed gate refuses connections, as a host does where nothing listens. It keeps its port.
 
     :param target: the server's port.
     :ivar port: where it listens, on 127.0.0.1.
-    :ivar bytes: passed on so far.
-    :ivar began: when the first request came since it was opened, on the monotonic clock; ``None``
+    :ivar bytes: bytes forwarded so far.
+    :ivar began: the time of the first request since it was opened, on the monotonic clock; ``None``
         before that.
-    :ivar answers: when each answer passed since it was opened, on the monotonic clock,
-        and how many bytes had passed by then.
+    :ivar answers: for each answer since it was opened, its time on the monotonic clock and the
+        bytes forwarded by then.
     """
 
     def __init__(self, target: int) -> None:
@@ -39,7 +39,7 @@ class Gate:
         self._accepting: threading.Thread | None = None
 
     def open(self) -> None:
-        """Take connections."""
+        """Accept connections."""
         self.began = None
         self.answers = []
         self._listening.listen(64)
@@ -47,7 +47,7 @@ class Gate:
         self._accepting.start()
 
     def close(self) -> None:
-        """Cut what is connected, and refuse what comes."""
+        """Cut open connections, and refuse new ones."""
         with suppress(OSError):  # It did not listen.
             self._listening.shutdown(socket.SHUT_RDWR)
         if self._accepting is not None:
@@ -58,7 +58,7 @@ class Gate:
                     one.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
-        """Close, and give the port up."""
+        """Close the gate and release its port."""
         self.close()
         self._listening.close()
 
@@ -100,7 +100,7 @@ class Gate:
 
 @contextmanager
 def gate(target: int) -> Iterator[Gate]:
-    """Run a gate before a server, open."""
+    """Run an open gate before a server."""
     made = Gate(target)
     made.open()
     try:

@@ -1,4 +1,4 @@
-"""What has arrived at the server."""
+"""Counts the samples that arrived at the server."""
 
 import json
 import re
@@ -15,11 +15,11 @@ _INSERTED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """What the server has of one device.
+    """The samples of one device at the server.
 
-    :ivar samples: how many.
-    :ivar series: how many different ones came more than once; what a tool tells of its start does
-        not.
+    :ivar samples: their number.
+    :ivar series: the number of series with more than one sample; a series about a tool's start has
+        only one.
     """
 
     samples: int
@@ -29,7 +29,7 @@ class Landed:
 def landed(server: Victoria, device: str, *, since_ms: int = 0, until_ms: int = 2**53) -> Landed:
     """Count a device's samples in the server's export, after a flush.
 
-    Times are milliseconds; the second one does not belong to what is counted. The export is JSON
+    Times are in milliseconds; the end is excluded. The export is JSON
     lines, one or more a series (docs.victoriametrics.com, How to export data in JSON line format).
     """
     server.get("/internal/force_flush")
@@ -45,5 +45,5 @@ def landed(server: Victoria, device: str, *, since_ms: int = 0, until_ms: int = 
 
 
 def rows(server: Victoria) -> int:
-    """Return how many samples the server has taken, from whomever, by either way of sending."""
+    """Return how many samples the server has accepted from all tools, by either protocol."""
     return sum(int(count) for count in _INSERTED.findall(server.get("/metrics")))

@@ -1,7 +1,7 @@
-"""What each tool does when its server is away for long, and when it is back.
+"""How each tool behaves in a long outage of its server, and after its return.
 
-The server's counters move once a second. So how much had landed when is told from the answers that
-passed, by the bytes that had passed until then.
+The server's counters move only once a second. So the benchmark derives the progress of a drain from
+the answers that passed the gate, and from the bytes until then.
 """
 
 import time
@@ -15,16 +15,16 @@ from benchmarks.sidebyside.landed import landed, rows
 from benchmarks.sidebyside.steady import Watcher
 from benchmarks.sidebyside.tools import Case, Running, Way, running
 
-PATIENCE = 90.0
-"""Seconds that a tool has for coming back; vmagent waits a minute at the most."""
+RETURN_TIMEOUT = 90.0
+"""Seconds within which a tool must return; vmagent waits for a minute at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How far a drain is.
+    """The progress of a drain at one moment.
 
-    :ivar seconds: since the server was back.
-    :ivar samples: that have landed since then.
+    :ivar seconds: seconds since the server's return.
+    :ivar samples: samples that have landed since then.
     """
 
     seconds: float
@@ -33,15 +33,15 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What was seen of one tool.
+    """The figures of one tool.
 
-    :ivar ticks: how many collections fall in the outage.
-    :ivar backlog: samples of the outage that have landed in the end.
+    :ivar ticks: the number of collections in the outage.
+    :ivar backlog: samples of the outage that landed in the end.
     :ivar begins: seconds from the server's return to the first request.
-    :ivar drains: seconds from then until as many samples as the backlog has had landed.
-    :ivar mostly: the same for 95 % of them: the last may be in what a tool flushes by the clock.
+    :ivar drains: seconds from then until as many samples had landed as the backlog has.
+    :ivar mostly: the same for 95 % of them, because a tool may flush the last ones by a timer.
     :ivar wire: bytes a sample, from the server's return on.
-    :ivar written: bytes that its processes caused to be written during the outage.
+    :ivar written: bytes that its processes wrote to storage during the outage.
     :ivar before: memory before it.
     :ivar full: memory at its end.
     :ivar most: the most memory after it.
@@ -63,16 +63,17 @@ class Outage:
 
     @property
     def rate(self) -> float:
-        """Samples a second, until 95 % have landed."""
+        """Samples a second until 95 % have landed."""
         return 0.95 * self.backlog / self.mostly
 
 
 def endure(watcher: Watcher, case: Case, *, seconds: float, flush: float | None) -> Outage:
-    """Take a tool's server away for a while, with ticks so fast that the while holds many of them.
+    """Stop a tool's server for a short time that holds many ticks, because ticks are fast.
 
-    The server must have no other work meanwhile: its own counters say when all has come.
+    The server must have no other work meanwhile, because its own counters show when all samples
+    have arrived.
 
-    :param seconds: how long the server is away.
+    :param seconds: the length of the outage.
     :param flush: seconds between uploads; ``None`` for each tool's own default.
     """
     device = watcher.device()
@@ -112,7 +113,7 @@ def endure(watcher: Watcher, case: Case, *, seconds: float, flush: float | None)
     moments = [Moment(at - back, came * (size - passed) / wire) for at, size in answers]
 
     def until(samples: float) -> float:
-        """Return after how many seconds, from the first request on, so many had landed."""
+        """Return the seconds from the first request until a number of samples had landed."""
         at = next((one.seconds for one in moments if one.samples >= samples), moments[-1].seconds)
         return at - (began - back)
 
@@ -133,7 +134,7 @@ def endure(watcher: Watcher, case: Case, *, seconds: float, flush: float | None)
 
 
 def _drain(watcher: Watcher, tool: Running, done: Callable[[], bool]) -> Memory:
-    """Wait until as much has landed as a backlog should have; return the most memory meanwhile."""
+    """Wait until the whole backlog should have landed, and return the most memory meanwhile."""
     most = tool.memory()
 
     def look() -> bool:
@@ -142,5 +143,7 @@ def _drain(watcher: Watcher, tool: Running, done: Callable[[], bool]) -> Memory:
         most = max(most, tool.memory(), key=lambda one: one.pss)
         return done()
 
-    watcher.until(look, seconds=PATIENCE, what=f"the last sample of {tool.where.name}'s outage")
+    watcher.until(
+        look, seconds=RETURN_TIMEOUT, what=f"the last sample of {tool.where.name}'s outage"
+    )
     return most

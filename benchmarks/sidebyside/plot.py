@@ -14,7 +14,7 @@ _PANELS = (("CPU", "s / hour"), ("wire", "MB / hour"), ("written", "MB / hour"),
 
 
 def draw(table: Sequence[Line], outages: Sequence[Outage], folder: Path) -> list[Path]:
-    """Draw what there is.
+    """Draw the pictures for which there are figures.
 
     :return: the files.
     """
@@ -60,7 +60,7 @@ def _costs(table: Sequence[Line], path: Path) -> Path:
 
 
 def _drains(outages: Sequence[Outage], path: Path) -> Path:
-    """Draw how much has landed since the server's return, and the memory of each tool."""
+    """Draw the samples landed since the server's return, and the memory of each tool."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -92,7 +92,7 @@ def _drains(outages: Sequence[Outage], path: Path) -> Path:
 
 
 def require() -> None:
-    """Find out whether anything can be drawn.
+    """Check that matplotlib is installed.
 
     :raises UnavailableError: when matplotlib is not installed.
     """

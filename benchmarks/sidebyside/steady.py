@@ -1,4 +1,4 @@
-"""What each tool costs when nothing is wrong."""
+"""The cost of each tool while nothing fails."""
 
 import itertools
 import threading
@@ -19,16 +19,16 @@ from benchmarks.sidebyside.tools import Case, Way, running
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was counted of one tool in its window.
+    """The figures of one tool in its window.
 
-    :ivar window: seconds.
-    :ivar samples: landed at the server meanwhile.
-    :ivar series: that it has sent by then.
-    :ivar cpu: seconds of CPU of all its processes.
+    :ivar window: its length in seconds.
+    :ivar samples: samples that landed at the server meanwhile.
+    :ivar series: series that the tool has sent by then.
+    :ivar cpu: CPU seconds of all its processes.
     :ivar wire: bytes of both directions.
-    :ivar written: bytes that all its processes caused to be written; ``None`` on tmpfs, where no
-        byte counts.
-    :ivar memory: of all its processes, at the end.
+    :ivar written: bytes that all its processes wrote to storage; ``None`` on tmpfs, where no byte
+        counts.
+    :ivar memory: memory of all its processes at the end.
     """
 
     case: Case
@@ -42,11 +42,11 @@ class Finding:
 
 
 class Watcher:
-    """Takes the measurements of one group, and can be told to give them up.
+    """Measures one group of tools; :meth:`end` ends the measurement early.
 
-    :param where: the directory for what the tools keep.
-    :param board: what holds the board model.
-    :param number: the group's; each has its own.
+    :param where: the directory for the data of the tools.
+    :param board: the directory with the board model.
+    :param number: the number of the group, unique.
     """
 
     def __init__(self, where: Path, server: Victoria, board: Path, number: int) -> None:
@@ -58,18 +58,18 @@ class Watcher:
         self._lock = threading.Lock()
 
     def device(self) -> str:
-        """Return a label that no other measurement has, all of one length."""
+        """Return a label that no other measurement has; all have the same length."""
         with self._lock:
             return f"sbs-{next(self._devices)}"
 
     def end(self) -> None:
-        """Have everything that waits end with an error."""
+        """End all waits with an error."""
         self._ended.set()
 
     def pause(self, seconds: float) -> None:
         """Wait.
 
-        :raises FailedError: when this was told to end.
+        :raises FailedError: after :meth:`end`.
         """
         if self._ended.wait(max(seconds, 0.0)):
             raise FailedError("given up")
@@ -77,9 +77,9 @@ class Watcher:
     def until(
         self, true: Callable[[], bool], *, seconds: float, what: str, step: float = 0.05
     ) -> None:
-        """Look again and again.
+        """Poll until a condition holds.
 
-        :raises FailedError: when it does not come about in time, or this was told to end.
+        :raises FailedError: when it does not hold in time, or after :meth:`end`.
         """
         deadline = time.monotonic() + seconds
         while not true():
@@ -88,7 +88,7 @@ class Watcher:
             self.pause(step)
 
     def watch(self, case: Case, *, flush: float, window: float) -> Finding:
-        """Run a tool until its first upload has landed, and count over a window from then on.
+        """Run a tool until its first upload has landed, and count over a window after that.
 
         :param flush: seconds between uploads.
         :param window: seconds; a multiple of ``flush``, so that it has that many whole uploads.
@@ -145,11 +145,11 @@ class Watcher:
 
 @contextmanager
 def board_model(where: Path, *, period: float, step: float) -> Iterator[Path]:
-    """Keep the board model moving in files that a node_exporter reads as well.
+    """Keep the board model changing in files that a node_exporter reads as well.
 
     :param where: a directory for it, which is made.
-    :param period: seconds from one move to the next.
-    :param step: seconds of the board's time in a move.
+    :param period: seconds between two changes.
+    :param step: seconds of the board's time in each change.
     """
     board = Board()
     board.write(where, everything=True)

@@ -71,7 +71,7 @@ class Line:
     values: Mapping[Column, float]
 
     def cell(self, column: Column) -> str:
-        """Write a figure, and how many times ours it is."""
+        """Format a figure, and its ratio to ours."""
         value, ours = self.values.get(column), self.values.get(OURS)
         if value is None:
             return "-"
@@ -148,7 +148,7 @@ def text(table: Sequence[Line]) -> str:
 
 
 def dump(table: Sequence[Line]) -> list[dict[str, Any]]:
-    """Make what JSON can hold."""
+    """Make a value that JSON can represent."""
     return [
         {
             "where": line.place,

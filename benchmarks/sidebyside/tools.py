@@ -19,9 +19,10 @@ from benchmarks.server import free_port
 Tool = Literal["belatwist", "vmagent", "Prometheus"]
 Machine = Literal["this machine", "board model"]
 Collectors = Literal["same", "kept", "default"]
-"""What the node_exporter beside a tool reads, and what of it is sent: ``same``: the collectors of
-our families, all that they give; ``kept``: of these only the series that we have as well;
-``default``: its defaults."""
+"""The collectors of the node_exporter beside a tool. ``same``: those of our families, with all
+their series. ``kept``: the same, with only the series that we have as well. ``default``: its
+defaults.
+"""
 
 PROGRAMS: Mapping[Tool, str] = {"vmagent": "vmagent", "Prometheus": "prometheus"}
 EXPORTER = "prometheus-node-exporter"
@@ -57,9 +58,9 @@ _KEPT = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One tool at one kind of work.
+    """A tool with one kind of work.
 
-    :ivar collectors: what a node_exporter reads; our service has one set.
+    :ivar collectors: the collectors of the node_exporter; our service has one set.
     :ivar interval: seconds between ticks.
     """
 
@@ -70,17 +71,17 @@ class Case:
 
     @property
     def column(self) -> tuple[Tool, Collectors]:
-        """Which column of the table it is in."""
+        """Its column in the table."""
         return self.tool, self.collectors
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to send.
+    """How a tool sends.
 
-    :ivar port: the gate's.
+    :ivar port: the port of the gate.
     :ivar device: the label ``device_id`` of everything sent.
-    :ivar flush: seconds between two uploads; ``None`` leaves it to each tool's defaults.
+    :ivar flush: seconds between two uploads; ``None`` for each tool's default.
     """
 
     port: int
@@ -92,14 +93,14 @@ class Way:
 class Running:
     """A tool's processes.
 
-    :ivar where: the directory of its files, the logs among them.
+    :ivar where: the directory of its files, including the logs.
     """
 
     pids: tuple[int, ...]
     where: Path
 
     def check(self) -> None:
-        """Find out whether all of them still run.
+        """Check that all processes still run.
 
         :raises FailedError: when one has ended.
         """
@@ -112,21 +113,21 @@ class Running:
                 raise FailedError(f"a process in {self.where.name} has ended:\n{said}")
 
     def cpu(self) -> float:
-        """Return the seconds of CPU of all of them, user and system."""
+        """Return the user and system CPU seconds of all processes."""
         return sum(map(harness.cpu_seconds, self.pids))
 
     def written(self) -> int:
-        """Return the bytes that all of them have caused to be written to storage."""
+        """Return the bytes that all processes wrote to storage."""
         return sum(map(harness.written_bytes, self.pids))
 
     def memory(self) -> Memory:
-        """Return the memory of all of them."""
+        """Return the memory of all processes."""
         each = [harness.memory(pid) for pid in self.pids]
         return Memory(sum(one.pss for one in each), sum(one.rss for one in each))
 
 
 def require(tools: Sequence[Tool]) -> None:
-    """Find out whether the programs are there.
+    """Check that the programs are installed.
 
     :raises UnavailableError: when one is not installed.
     """
@@ -142,7 +143,7 @@ def running(case: Case, where: Path, way: Way, board: Path) -> Iterator[Running]
     """Run a tool's processes until the block ends.
 
     :param where: a directory of its own, which is made.
-    :param board: what holds the board model's ``proc`` and ``sys``.
+    :param board: the directory with the board model's ``proc`` and ``sys``.
     """
     where.mkdir(parents=True)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Text from outside the program, made safe to show: names, errors, answers of servers."""
+"""Makes text from outside the program safe to show: names, errors, answers of servers."""
 
 import json
 
@@ -6,10 +6,10 @@ import json
 def escape(text: str, keep: str = "") -> str:
     r"""Replace each character that is not printable by its JSON escape (``\u001b``).
 
-    Such a character could steer a terminal or break a line, and half a surrogate pair cannot be
-    encoded. A JSON document stays the same document.
+    Such a character could control a terminal or break a line, and half a surrogate pair cannot be
+    encoded. The result of escaping a JSON document is the same document.
 
-    :param keep: characters that stay as they are, such as the line breaks of a document.
+    :param keep: further characters that stay, such as the line breaks of a document.
     """
     if text.isprintable():
         return text
@@ -17,11 +17,11 @@ def escape(text: str, keep: str = "") -> str:
 
 
 def one_line(text: str, limit: int | None = None) -> str:
-    """Return a text on one line: a space for each run of white space, then as :func:`escape`.
+    """Return a text as one line: each run of white space is a space, the rest as in :func:`escape`.
 
-    :param limit: the most characters of the result; a longer text ends with an ellipsis.
+    :param limit: maximum number of characters of the result; a cut text ends with an ellipsis.
     """
-    # Of a text of a megabyte no more is looked at than can be shown.
+    # A text may have a megabyte, of which only the beginning can be shown.
     piece = text if limit is None else text[: 4 * limit]
     line = escape(" ".join(piece.split()))
     return line if limit is None else shorten(line, limit)
@@ -30,7 +30,7 @@ def one_line(text: str, limit: int | None = None) -> str:
 def shorten(text: str, limit: int, *, end: bool = False) -> str:
     """Cut a text to a number of characters; an ellipsis marks the cut.
 
-    :param limit: the most characters of the result, at least two.
+    :param limit: maximum number of characters of the result, at least two.
     :param end: whether to keep the end of the text instead of its beginning.
     """
     if len(text) <= limit:

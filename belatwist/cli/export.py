@@ -66,7 +66,7 @@ def jsonl(
         ]
         good, bad = encoder.partition(numbers, page.series)
         skipped["not a number"] += len(rows) - len(numbers)
-        skipped.update({why: len(some) for why, some in bad.items()})
+        skipped.update({why: len(refused) for why, refused in bad.items()})
         yield EncodedPage(encoder.encode(good, page.series), len(good), page.rows[-1].timestamp_ms)
     for page in database.pages(TEXTS, *span):
         skipped["text, which VictoriaMetrics does not store"] += len(_chosen(page, wanted))
@@ -85,7 +85,7 @@ def csv_lines(
     count = 0
     last_ms, time = 0, output.utc(0)  # Samples of one tick have one time.
     rows = (_rows(database, table, span, wanted) for table in (SAMPLES, TEXTS))
-    for row, series in heapq.merge(*rows, key=lambda one: one[0].key):
+    for row, series in heapq.merge(*rows, key=lambda pair: pair[0].key):
         at = row.timestamp_ms
         if at != last_ms:
             last_ms, time = at, output.utc(at)

@@ -37,8 +37,8 @@ class DocumentView:
     def texts(self, name: str) -> list[str]:
         """Return a member that is a list of texts; empty if there is none."""
         value = self._members.get(name)
-        some = value if isinstance(value, list) else []
-        return [escape(one) for one in some if isinstance(one, str)]
+        members = value if isinstance(value, list) else []
+        return [escape(text) for text in members if isinstance(text, str)]
 
     def number(self, name: str) -> float | None:
         """Return a member that is a number; ``None`` if there is none."""
@@ -102,15 +102,15 @@ class Report:
         rows = [("COLLECTOR", "STATUS", "LAST", "SAMPLES", "FAILED", "ERROR")]
         collectors = self._all.view("collectors")
         for name in collectors:
-            one = collectors.view(name)
+            collector = collectors.view(name)
             rows.append(
                 (
                     escape(name),
-                    one.text("status") or "?",
-                    self._ago(one, "last_collection"),
-                    one.count("metrics_collected"),
-                    one.count("metrics_failed"),
-                    one.text("last_error") or "",
+                    collector.text("status") or "?",
+                    self._ago(collector, "last_collection"),
+                    collector.count("metrics_collected"),
+                    collector.count("metrics_failed"),
+                    collector.text("last_error") or "",
                 )
             )
         head, *lines = output.table(rows, right=(3, 4))
@@ -124,45 +124,46 @@ class Report:
         ]
 
     def _uploader(self) -> Iterator[tuple[str, str]]:
-        one = self._all.view("uploader")
-        if one.flag("enabled") is False:
+        uploader = self._all.view("uploader")
+        if uploader.flag("enabled") is False:
             yield "uploads", "off"
             pending = self._all.view("storage").count("metrics_pending_upload")
             yield "  samples", f"{pending} pending"
             return
-        yield "uploads", f"{one.text('status') or '?'}, to {one.text('endpoint') or '?'}"
-        yield "  last", self._ago(one, "last_upload")
+        yield "uploads", f"{uploader.text('status') or '?'}, to {uploader.text('endpoint') or '?'}"
+        yield "  last", self._ago(uploader, "last_upload")
         yield (
             "  samples",
             (
-                f"{one.count('metrics_uploaded')} uploaded, {one.count('pending_metrics')} pending,"
-                f" {one.count('retry_queue_size')} being retried,"
-                f" {one.count('metrics_rejected')} rejected"
+                f"{uploader.count('metrics_uploaded')} uploaded,"
+                f" {uploader.count('pending_metrics')} pending,"
+                f" {uploader.count('retry_queue_size')} being retried,"
+                f" {uploader.count('metrics_rejected')} rejected"
             ),
         )
-        failures = f"{one.count('upload_failures')} attempts failed"
-        error = one.text("last_error")
+        failures = f"{uploader.count('upload_failures')} attempts failed"
+        error = uploader.text("last_error")
         yield "  failures", failures if error is None else f"{failures}; now: {error}"
 
     def _storage(self) -> Iterator[tuple[str, str]]:
-        one = self._all.view("storage")
-        yield "storage", f"{one.text('status') or '?'}, {one.text('path') or '?'}"
-        sizes = f"{_size(one, 'database_size_bytes')}, log {_size(one, 'wal_size_bytes')}"
-        yield "  size", f"{sizes}; {self._oldest(one)}"
+        storage = self._all.view("storage")
+        yield "storage", f"{storage.text('status') or '?'}, {storage.text('path') or '?'}"
+        sizes = f"{_size(storage, 'database_size_bytes')}, log {_size(storage, 'wal_size_bytes')}"
+        yield "  size", f"{sizes}; {self._oldest(storage)}"
         yield (
             "  samples",
             (
-                f"{one.count('metrics_waiting')} waiting in memory,"
-                f" {one.count('metrics_dropped')} lost,"
-                f" {one.count('metrics_pruned')} deleted because of age or size"
+                f"{storage.count('metrics_waiting')} waiting in memory,"
+                f" {storage.count('metrics_dropped')} lost,"
+                f" {storage.count('metrics_pruned')} deleted because of age or size"
             ),
         )
         for name, title in (("opening", "opening"), ("last_error", "error")):
-            if (text := one.text(name)) is not None:
+            if (text := storage.text(name)) is not None:
                 yield f"  {title}", text
-        if (backup := one.text("replaced_as")) is not None:
-            yield "  replaced", f"{self._ago(one, 'replaced_at')}; the damaged file is {backup}"
-        lock = one.view("lock")
+        if (backup := storage.text("replaced_as")) is not None:
+            yield "  replaced", f"{self._ago(storage, 'replaced_at')}; the damaged file is {backup}"
+        lock = storage.view("lock")
         held = {True: "held", False: "not held", None: "?"}[lock.flag("held")]
         yield "  lock", f"{held}, {lock.text('path') or '?'}"
 
@@ -173,28 +174,28 @@ class Report:
         return "no samples" if opened else f"oldest sample {_UNKNOWN}"
 
     def _clock(self) -> Iterator[tuple[str, str]]:
-        one = self._all.view("time")
-        yield "time", one.text("local") or "?"
-        skew = one.number("skew_ms")
+        clock = self._all.view("time")
+        yield "time", clock.text("local") or "?"
+        skew = clock.number("skew_ms")
         if skew is None:
             yield "  skew", "not measured"
         else:
-            yield "  skew", f"{skew:+.0f} ms, measured {self._ago(one, 'skew_measured')}"
-        synced = one.flag("ntp_synced")
+            yield "  skew", f"{skew:+.0f} ms, measured {self._ago(clock, 'skew_measured')}"
+        synced = clock.flag("ntp_synced")
         words = {True: "synchronised", False: "not synchronised", None: "unknown"}
-        good = "" if one.flag("trusted") is not False else "; the clock is not trusted yet"
-        yield "  NTP", f"{words[synced]}, {one.count('steps')} steps{good}"
+        good = "" if clock.flag("trusted") is not False else "; the clock is not trusted yet"
+        yield "  NTP", f"{words[synced]}, {clock.count('steps')} steps{good}"
 
-    def _ago(self, part: DocumentView, name: str) -> str:
+    def _ago(self, view: DocumentView, name: str) -> str:
         """Return how long before the document's own time an event was."""
-        at = _time(part.text(name))
+        at = _time(view.text(name))
         if at is None or self._now is None:
             return "never"
         return f"{output.span((self._now - at).total_seconds())} ago"
 
 
-def _size(part: DocumentView, name: str) -> str:
-    value = part.number(name)
+def _size(view: DocumentView, name: str) -> str:
+    value = view.number(name)
     return _UNKNOWN if value is None else output.size(value)
 
 

@@ -60,8 +60,8 @@ class Follower:
         self._begin()
         if count == 0:
             return []
-        found = [one for table in (SAMPLES, TEXTS) for one in self._backwards(table, count)]
-        return sorted(found, key=lambda one: one[0].key)[-count:]
+        found = [pair for table in (SAMPLES, TEXTS) for pair in self._backwards(table, count)]
+        return sorted(found, key=lambda pair: pair[0].key)[-count:]
 
     def new(self) -> list[Found]:
         """Return the samples that were stored since the last call, in order of time.
@@ -84,8 +84,8 @@ class Follower:
         self._from = begin
         self._seen = {seen for seen, _, _ in read}
         self._newest = max((row.timestamp_ms for _, row, _ in read), default=self._newest)
-        new.sort(key=lambda one: one[0].key)
-        return [one for one in new if self._wanted(one[1].name)]
+        new.sort(key=lambda pair: pair[0].key)
+        return [(row, series) for row, series in new if self._wanted(series.name)]
 
     def _begin(self) -> None:
         """Note the samples that the database has now."""

@@ -130,7 +130,7 @@ def _tuple(hint: Any, raw: object, path: str) -> tuple[object, ...]:
     if not isinstance(raw, list) or len(raw) > most:
         refuse(path, show(raw), allowed(hint))
     item = get_args(base)[0]
-    return tuple(_value(item, one, f"{path}[{i}]") for i, one in enumerate(raw))
+    return tuple(_value(item, entry, f"{path}[{i}]") for i, entry in enumerate(raw))
 
 
 def _collector_entry(raw: object, path: str) -> CollectorEntry:

@@ -15,10 +15,10 @@ REPEAT_AFTER = 600.0
 one is new."""
 
 MAX_KINDS = 32
-"""Kinds of failure that have a memory of their own. All others share one, so that it is bounded."""
+"""Maximum number of kinds that are distinguished. All others count as one kind."""
 
 MAX_ITEMS = 64
-"""Items of a group that have a log of their own. All others share one, so that it is bounded."""
+"""Maximum number of items with a log of their own. All others share a log."""
 
 _OTHER = "any other kind"
 _FLIPPED = "; it failed and recovered {flips} times meanwhile"

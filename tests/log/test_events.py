@@ -1,15 +1,40 @@
-"""Events have a name, a level, a text and fields; their callers may add to them."""
+"""Events are declared by modules, and every line that the program logs is one of them."""
+
+import ast
+from pathlib import Path
 
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+import belatwist
 from belatwist.log.events import Event
 from tests.log_events import Captured
+
+PACKAGE = Path(belatwist.__file__).parent
+
+LEVELS = {"debug", "info", "warn", "error", "critical", "failure", "emit"}
 
 SAVED = Event(
     "disk.saved", LogLevel.info, "Saved {count} in {took:.1f} s to {path!r}", fields=("id",)
 )
+
+
+def direct_calls(module: Path) -> list[str]:
+    """Find the lines of a module that log something else than an event."""
+    found = []
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            logger = ast.unparse(node.func.value).rpartition(".")[2]
+            if node.func.attr in LEVELS and logger.lstrip("_") in {"log", "logger"}:
+                found.append(f"{module.relative_to(PACKAGE)}:{node.lineno}")
+    return found
+
+
+def test_every_line_is_an_event() -> None:
+    """No module but that of the events calls a logger itself."""
+    modules = [one for one in PACKAGE.rglob("*.py") if one != PACKAGE / "log" / "events.py"]
+    assert [call for module in modules for call in direct_calls(module)] == []
 
 
 class EventTests(SynchronousTestCase):

@@ -44,10 +44,10 @@ def shown(events: Iterable[LogEvent]) -> list[str]:
 # What Twisted adds for the observers of its older logging, while a test runner has one.
 _LEGACY = {"message", "isError", "system", "format", "time"}
 
-Told = tuple[str, dict[str, Any]]
+Logged = tuple[str, dict[str, Any]]
 
 
-def told(log: Captured, message: str) -> list[Told]:
+def logged(log: Captured, message: str) -> list[Logged]:
     """Return level and fields of the events whose message, unformatted, begins with a text."""
     return [
         (
@@ -61,4 +61,4 @@ def told(log: Captured, message: str) -> list[Told]:
 
 def levels(log: Captured, message: str) -> list[str]:
     """Return the levels of the events whose message, unformatted, begins with a text."""
-    return [level for level, _ in told(log, message)]
+    return [level for level, _ in logged(log, message)]

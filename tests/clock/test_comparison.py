@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from belatwist.errors import BelaError
 from belatwist.log.throttle import REPEAT_AFTER
 from tests.clock.wrong_clock import LIMIT_MS, WrongClockCase
-from tests.log_events import Captured, levels, told
+from tests.log_events import Captured, levels, logged
 
 MEASURED = "Clock skew measured"
 LARGE = "Large clock skew detected"
@@ -23,7 +23,7 @@ class ComparisonTests(WrongClockCase):
         with Captured() as log:
             self.run_keeper()
             self.reactor.advance(300)
-        first, second = told(log, MEASURED)
+        first, second = logged(log, MEASURED)
         expected = {
             "event": "clock.skew_measured",
             "skew_ms": -500,
@@ -34,7 +34,7 @@ class ComparisonTests(WrongClockCase):
         }
         self.assertEqual(first, ("info", expected))
         self.assertEqual(second, ("debug", expected))
-        self.assertEqual(told(log, LARGE), [])
+        self.assertEqual(logged(log, LARGE), [])
 
     def test_a_large_difference(self) -> None:
         """The warning names both URLs and the address that answered; it comes every ten minutes."""
@@ -42,7 +42,7 @@ class ComparisonTests(WrongClockCase):
         with Captured() as log:
             self.run_keeper()
             self.reactor.pump([300] * 2)
-        first, second, third = told(log, LARGE)
+        first, second, third = logged(log, LARGE)
         expected = {
             "event": "clock.skew_large",
             "skew_ms": 4500,
@@ -67,7 +67,7 @@ class ComparisonTests(WrongClockCase):
                 self.wrong_ms = wrong
                 self.reactor.advance(300)
         self.assertEqual(levels(log, "Wall clock was stepped"), [])
-        skews = [(level, f["skew_ms"]) for level, f in told(log, MEASURED) if level == "info"]
+        skews = [(level, f["skew_ms"]) for level, f in logged(log, MEASURED) if level == "info"]
         self.assertEqual(skews, [("info", -500), ("info", 2300), ("info", 2300), ("info", 1900)])
         self.assertEqual(levels(log, LARGE), ["warn", "debug", "warn"])
         self.assertEqual(levels(log, "Clock skew is within"), ["info"])
@@ -88,7 +88,7 @@ class ComparisonTests(WrongClockCase):
             self.server = fail(BelaError("refused"))
             self.reactor.advance(300)
         for message in (MEASURED, FAILED):
-            ((_, fields),) = told(log, message)
+            ((_, fields),) = logged(log, message)
             self.assertEqual(fields["clock_skew_url"], "http://server/health")
             self.assertNotIn("s3cret", str(fields))
 
@@ -109,9 +109,9 @@ class ComparisonTests(WrongClockCase):
             "clock_skew_url": "http://server/health",
         }
         expected = [("warn", fields), ("debug", fields)]
-        self.assertEqual(told(log, FAILED), expected)
+        self.assertEqual(logged(log, FAILED), expected)
         self.assertEqual(
-            told(log, RECOVERED),
+            logged(log, RECOVERED),
             [
                 (
                     "info",
@@ -141,7 +141,7 @@ class ComparisonTests(WrongClockCase):
                 self.server = None if turn % 2 else fail(BelaError("refused"))
                 self.reactor.advance(10)
                 self.hold_reason()
-        first, *others = [fields for level, fields in told(log, FAILED) if level == "warn"]
+        first, *others = [fields for level, fields in logged(log, FAILED) if level == "warn"]
         self.assertNotIn("flips", first)
         self.assertEqual(len(others), 3)
         self.assertTrue(all(fields["flips"] > 20 for fields in others))
@@ -156,7 +156,7 @@ class ComparisonTests(WrongClockCase):
                 self.server = succeed(date)
                 with Captured() as log:
                     self.run_keeper()
-                ((level, fields),) = told(log, FAILED)
+                ((level, fields),) = logged(log, FAILED)
                 self.assertEqual((level, fields["error"]), ("warn", f"{words} in the answer"))
                 self.assertIsNone(self.keeper.skew)
 
@@ -169,7 +169,7 @@ class ComparisonTests(WrongClockCase):
         with Captured() as log:
             self.reactor.advance(2.1)
             self.server.callback(formatdate(self.wall() // 1000, usegmt=True))
-        (event,) = told(log, "Clock comparison discarded")
+        (event,) = logged(log, "Clock comparison discarded")
         fields = {
             "event": "clock.comparison_discarded",
             "clock_skew_url": "http://server/health",

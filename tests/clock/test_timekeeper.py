@@ -10,7 +10,7 @@ from twisted.logger import LogLevel
 
 from belatwist.errors import BelaError
 from tests.clock.wrong_clock import TRUE_MS, WrongClockCase
-from tests.log_events import Captured, levels, told
+from tests.log_events import Captured, levels, logged
 
 HOUR_MS = 3_600_000
 
@@ -184,9 +184,9 @@ class TimekeeperTests(WrongClockCase):
         with Captured() as log:
             self.assertIsNone(self.hold_reason())
         step = {"event": "clock.stepped", "step_ms": 2 * HOUR_MS, "steps": 1}
-        self.assertEqual(told(log, "Wall clock was stepped"), [("warn", step)])
+        self.assertEqual(logged(log, "Wall clock was stepped"), [("warn", step)])
         moved = {"event": "clock.samples_restamped", "count": 1, "dropped": 0}
-        self.assertEqual(told(log, "Moved {count} pending samples"), [("info", moved)])
+        self.assertEqual(logged(log, "Moved {count} pending samples"), [("info", moved)])
         self.assertEqual(levels(log, "Clock trusted"), ["info"])
 
     def test_a_clock_that_keeps_jumping_does_not_flood(self) -> None:
@@ -197,7 +197,9 @@ class TimekeeperTests(WrongClockCase):
                 self.wrong_ms = 1000 * (turn % 2)
                 self.reactor.advance(10)
                 self.assertIsNone(self.hold_reason())
-        loud = [fields for level, fields in told(log, "Wall clock was stepped") if level == "warn"]
+        loud = [
+            fields for level, fields in logged(log, "Wall clock was stepped") if level == "warn"
+        ]
         self.assertEqual(len(loud), 6)
         self.assertEqual(sum(fields.get("flips", 0) for fields in loud), 5 * 59)
         self.assertEqual(levels(log, "Clock trusted").count("info"), 1)

@@ -15,7 +15,7 @@ from belatwist.upload.policy import Misconfigured
 from belatwist.upload.progress import CYCLE_FAILED, CYCLE_RECOVERED, MAX_NAMED_SERIES
 from belatwist.upload.quarantine import WHOLE_SERIES_AFTER
 from tests.health.snapshots import HEALTH, HEALTHY
-from tests.log_events import Captured, levels, told
+from tests.log_events import Captured, levels, logged
 from tests.upload.model import Fault
 from tests.upload.test_delivery import NOW_MS, World
 
@@ -80,7 +80,7 @@ class EventTests(SynchronousTestCase):
         slow(self.world, 0.23456)
         with Captured() as log:
             self.world.cycle()
-        first, second = told(log, SUCCEEDED)
+        first, second = logged(log, SUCCEEDED)
         size = first[1]["bytes_sent"]
         self.assertGreater(size, 100)
         self.assertEqual(
@@ -111,10 +111,10 @@ class EventTests(SynchronousTestCase):
             self.world.collect([tick])
             with Captured() as log:
                 self.world.cycle()
-            ((level, fields),) = told(log, "Uploaded ")
+            ((level, fields),) = logged(log, "Uploaded ")
             self.assertEqual(level, "info")
             count = 10 if tick == 2 else 5
-            size = sum(f["bytes_sent"] for _, f in told(log, SUCCEEDED))
+            size = sum(f["bytes_sent"] for _, f in logged(log, SUCCEEDED))
             expected = {
                 "event": "upload.completed",
                 "batch_id": self.batch_id(),
@@ -131,7 +131,7 @@ class EventTests(SynchronousTestCase):
         """It says which one it was, why, and how long until the next, which has the next number."""
         log = self.outage(Fault.BUSY)
         self.assertEqual(
-            told(log, RETRYING),
+            logged(log, RETRYING),
             [
                 (
                     "warn",
@@ -150,14 +150,14 @@ class EventTests(SynchronousTestCase):
                 )
             ],
         )
-        ((level, fields),) = told(log, SUCCEEDED)
+        ((level, fields),) = logged(log, SUCCEEDED)
         self.assertEqual((level, fields["attempt"]), ("info", 2))
-        self.assertEqual(told(log, RECOVERED), [("info", recovery(1.0, 1))])
+        self.assertEqual(logged(log, RECOVERED), [("info", recovery(1.0, 1))])
 
     def test_a_cycle_that_fails(self) -> None:
         """After the last try: how much waits, and why; the status is null where there was none."""
         log = self.outage(Fault.LOST, Fault.LOST)
-        ((level, fields),) = told(log, FAILED)
+        ((level, fields),) = logged(log, FAILED)
         self.assertEqual(level, "warn")
         self.assertEqual(len(fields.pop("batch_id")), 36)
         self.assertEqual(
@@ -191,7 +191,7 @@ class EventTests(SynchronousTestCase):
                 self.world.cycle()
             self.assertEqual(levels(log, RETRYING), ["warn", "debug", "debug"])
             self.assertEqual(levels(log, FAILED), ["warn", "debug", "debug"])
-            self.assertEqual(told(log, RECOVERED), [("info", recovery(90.0, 6))])
+            self.assertEqual(logged(log, RECOVERED), [("info", recovery(90.0, 6))])
             self.assertEqual(levels(log, SUCCEEDED), ["info"])
             self.world.collect([tick])
             self.world.clock.advance(REPEAT_AFTER)
@@ -221,7 +221,7 @@ class EventTests(SynchronousTestCase):
         """It is an error, which says what to check; also when it comes in the midst of another."""
         self.outage(Fault.LOST, Fault.LOST)
         log = self.outage(Fault.DENIED)
-        ((level, fields),) = told(log, FAILED)
+        ((level, fields),) = logged(log, FAILED)
         check = "remote.auth_token_file: the server wants another token"
         self.assertEqual(level, "error")
         self.assertEqual(fields["check"], check)
@@ -265,7 +265,7 @@ class EventTests(SynchronousTestCase):
         """That, too, is an error of the configuration."""
         self.world.server.refuses_everything = True
         log = self.outage()
-        ((level, fields),) = told(log, FAILED)
+        ((level, fields),) = logged(log, FAILED)
         self.assertEqual((level, fields["http_status"]), ("error", 400))
         self.assertIn("the server refuses whatever is sent there", str(fields["check"]))
         self.assertTrue(self.progress.misconfigured)
@@ -274,7 +274,7 @@ class EventTests(SynchronousTestCase):
         """Nothing is sent, which is no failure of the link, but told and known like one."""
         self.world.device_clock.wrong = "it differs from the server's by 7200.0 s"
         log = self.outage()
-        ((level, fields),) = told(log, ON_HOLD)
+        ((level, fields),) = logged(log, ON_HOLD)
         reason = "the clock is not trusted: it differs from the server's by 7200.0 s"
         self.assertEqual(level, "info")
         self.assertEqual((fields["error"], fields["error_type"]), (reason, "OnHold"))
@@ -307,7 +307,7 @@ class EventTests(SynchronousTestCase):
             for tick in range(2, 5 + WHOLE_SERIES_AFTER):
                 self.world.collect([tick])
                 self.world.cycle()
-        first, *others = told(log, "Rejected {count} samples of {metric}")
+        first, *others = logged(log, "Rejected {count} samples of {metric}")
         self.assertEqual(first[0], "warn")
         self.assertEqual(len(first[1].pop("batch_id")), 36)
         self.assertEqual(
@@ -334,7 +334,7 @@ class EventTests(SynchronousTestCase):
             self.world.store.add([sample(one, NOW_MS - at, 1.0) for one in series])
         with Captured() as log:
             self.world.cycle()
-        found = [f["metric"] for level, f in told(log, "Rejected {count}") if level == "warn"]
+        found = [f["metric"] for level, f in logged(log, "Rejected {count}") if level == "warn"]
         self.assertEqual(len(found), MAX_NAMED_SERIES)
         self.assertEqual(len(set(found)), MAX_NAMED_SERIES)
 
@@ -345,7 +345,7 @@ class EventTests(SynchronousTestCase):
         self.world.store.add([sample(one, NOW_MS - at, 1.0) for one in bad for at in range(3)])
         with Captured() as log:
             self.world.cycle()
-        events = told(log, "Rejected {count} samples of {metric}")
+        events = logged(log, "Rejected {count} samples of {metric}")
         found = {(fields["metric"], fields["count"]) for _, fields in events}
         self.assertEqual(found, {("x", 3), ("y", 3)})
         self.assertEqual({level for level, _ in events}, {"warn"})
@@ -364,12 +364,12 @@ class EventTests(SynchronousTestCase):
             self.world.clock.advance(30)
             self.progress.ran()
             self.progress.ran()
-        failed = told(log, CYCLE_FAILED.text)
+        failed = logged(log, CYCLE_FAILED.text)
         self.assertEqual([level for level, _ in failed], ["error", "debug", "debug", "error"])
         texts = [fields["error"] for _, fields in failed]
         self.assertEqual(texts, ["OSError: disk is full"] * 3 + ["ValueError: another"])
         self.assertEqual(
-            told(log, CYCLE_RECOVERED.text),
+            logged(log, CYCLE_RECOVERED.text),
             [("info", {"event": "upload.cycle_recovered", "seconds": 120.0, "failures": 4})],
         )
         self.assertIsNone(self.progress.error)
@@ -382,7 +382,7 @@ class EventTests(SynchronousTestCase):
         with Captured() as log:
             self.world.wakeup.stop()
         self.successResultOf(done)
-        self.assertEqual(told(log, FAILED), [])
+        self.assertEqual(logged(log, FAILED), [])
         self.assertEqual(value(self.world, "uploader_upload_failures_total"), 1)
 
 

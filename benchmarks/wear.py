@@ -1,9 +1,9 @@
 """Wear: the bytes that the real store, uploader and maintenance write to the card in a day.
 
-Time is simulated, so that a day takes a minute or two. Everything happens in the order of its time:
-a tick of 80 samples every 10 s, an upload every 30 s to a server that accepts everything, and the
-agent's own metrics every two minutes. The write-ahead log is emptied hourly, and samples older than
-a day are deleted.
+Time is simulated, so that a day takes a minute or two. Everything happens in the order of its time.
+There is a tick of 80 samples every 10 s, an upload every 30 s to a server that accepts everything,
+and the agent's own metrics every two minutes. The write-ahead log is emptied hourly, and samples
+older than a day are deleted.
 
 The database's thread and the block device under ext4 are real. The kernel's timers run on real
 time, so the benchmark requests what they would write (see :class:`_Kernel`).

@@ -138,8 +138,8 @@ def test_vmalert_takes_the_file() -> None:
 def test_a_rule_is_complete(rule: dict[str, Any]) -> None:
     """It waits, has a severity, and says in words which device, what it means and what to do.
 
-    Every selector has a window of its own: how far a bare one looks back depends on the server, on
-    vmalert's flags and on the pace of the series, and what it asks for may be minutes late.
+    Every selector has a window of its own. The window of a bare selector depends on the server, on
+    vmalert's flags and on the pace of the series, and its samples may be minutes late.
     """
     assert re.fullmatch(r"[1-9]\d*m", rule["for"])
     assert rule["labels"]["severity"] in ("warning", "critical")

@@ -103,8 +103,8 @@ def first(
 ) -> frozenset[int]:
     """Give the bytes with which a match of a sequence can begin; ``then`` where it can be empty.
 
-    Refuses a sequence in which a repetition without a bound may go on and may be over at the same
-    byte: only there can a matcher go back over an unbounded run.
+    The function refuses an unbounded repetition that may continue or end at the same byte. Only
+    there can a matcher go back over an unbounded run.
 
     :param then: the bytes that can follow the sequence.
     :param within: whether the sequence itself is repeated without a bound.

@@ -1,9 +1,9 @@
 """A stand-in for Docker's engine: builds an image from a Dockerfile and runs services of a compose
 file, inside a machine of :mod:`tests.systemd.machine`.
 
-An image is a root of its own with the machine's ``/usr``, read only, which is what stands for the
-base image; a container is a transient unit with that root. All of them share the machine's
-network. What is asked for and not known here is an error, never passed over.
+An image is a root of its own with the machine's ``/usr``, read only, in place of the base image. A
+container is a transient unit with that root. All of them share the machine's network. The stand-in
+raises an error for every instruction and key that it does not know.
 """
 
 import json

@@ -5,6 +5,7 @@ where a table was measured have no sentences. Code within a sentence, like ``twi
 counts as one word. A link counts with its text.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ _CODE = re.compile(r"(`+).+?\1", re.DOTALL)
 _MARKUP = re.compile(r"\*{1,2}(?=\S)|(?<=\S)\*{1,2}")
 _NO_TEXT = re.compile(r"^ *(#|\||\[[^\]]+\]: |(-{3,}|\*{3,}) *$|date \d{4}-)")
 _ITEM = re.compile(r"^ *(?:[-*+]|\d+[.)]) +(?:\[[ x]\] +)?|^ *> ?")
+_FIELD = re.compile(r"^ *:\w+[^:\n]*:", re.MULTILINE)
 _END = re.compile(r"[.!?…]+[\"'”)\]]*(?=\s|$)")
 _ABBREVIATIONS = {"cf.", "e.g.", "etc.", "fig.", "i.e.", "no.", "p.", "resp.", "st.", "vs."}
 
@@ -54,6 +56,15 @@ def sentences(markdown: str) -> Iterator[str]:
                 begin = end.end()
         if rest := block[begin:].split():
             yield " ".join(rest)
+
+
+def docstrings(module: Path) -> Iterator[tuple[int, str]]:
+    """Yield the texts that stand alone in a module, with their lines; each field is a paragraph."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            text = node.value.value
+            if isinstance(text, str):
+                yield node.lineno, _FIELD.sub("\n\n", text)
 
 
 def length(sentence: str) -> int:

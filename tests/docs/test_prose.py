@@ -4,13 +4,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.prose import CHECKOUT, MAX_WORDS, length, pages, sentences
+from tests.docs.prose import CHECKOUT, MAX_WORDS, docstrings, length, pages, sentences
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_no_sentence_is_longer_than_thirty_words(page: Path) -> None:
-    """Whoever wrote a longer one has put two thoughts into it."""
+    """A longer sentence holds more than one thought."""
     long = [text for text in sentences(page.read_text()) if length(text) > MAX_WORDS]
+    assert long == []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks"])
+def test_no_docstring_has_a_longer_one(folder: str) -> None:
+    """The rule holds for the texts in the code."""
+    long = [
+        f"{module.relative_to(CHECKOUT)}:{line}: {sentence}"
+        for module in sorted((CHECKOUT / folder).rglob("*.py"))
+        for line, text in docstrings(module)
+        for sentence in sentences(text)
+        if length(sentence) > MAX_WORDS
+    ]
     assert long == []
 
 

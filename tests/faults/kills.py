@@ -12,8 +12,14 @@ from tests.faults.scenario import World
 from tests.process import TIMEOUT, Twistd
 
 MOMENTS = ("line", "arrived", "taken", "answered", "time")
-"""At some line of the log; when a body has been sent, which the server then never gets; when it has
-taken one; when the service has been told so; at any time at all."""
+"""The moments of a kill, in this order:
+
+- a line of the log appears;
+- the service has sent a body, which the server then never gets;
+- the server has taken a body;
+- the service has received the answer;
+- a random time has passed.
+"""
 
 REMOTE = {"timeout": "300ms", "chunk_size": 10, "batch_size": 200}
 """Small chunks: much of a life is spent between the first and the last one of a cycle."""

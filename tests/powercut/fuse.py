@@ -1,13 +1,13 @@
 """One file in user space, as a disk's backing file: it records every write and every flush.
 
 A loop device on this file passes on what the file system above gives to its disk, a write as a
-write and a cache flush as an fsync. So the recording holds what a disk was told, in its order; what
-it has on its medium when the power goes is any state that the recording allows.
+write and a cache flush as an fsync. So the recording holds the requests to a disk, in
+their order. A power cut leaves any state of the medium that the recording allows.
 
 This is the kernel's protocol without a library (include/uapi/linux/fuse.h, version 7.31), for the
-one file that is the root of its file system. Requests are answered one after the other, as a disk
-does that owns up to every write at once and keeps it in its cache: whatever is recorded before a
-flush is on the medium once the flush is answered.
+one file that is the root of its file system. It answers
+requests one after the other, as a disk does that acknowledges every write at once and keeps it in
+its cache. Every write recorded before a flush is on the medium once the flush is answered.
 
 Run as ``python fuse.py IMAGE MOUNTPOINT RECORDING``, as root; the image is the first state, and
 stays as it is. It ends when the file is unmounted.

@@ -146,16 +146,16 @@ def test_without_uploads() -> None:
 @pytest.mark.parametrize("enabled", [True, False])
 def test_while_the_database_is_being_opened(enabled: bool) -> None:
     """Numbers that the agent does not have yet are unknown, and neither 0 nor never."""
-    told = json.loads(document(HEALTHY, judge(HEALTHY, HEALTH)))
-    told["uploader"] |= {"enabled": enabled, "pending_metrics": None}
-    told["storage"] |= {
+    found = json.loads(document(HEALTHY, judge(HEALTHY, HEALTH)))
+    found["uploader"] |= {"enabled": enabled, "pending_metrics": None}
+    found["storage"] |= {
         "opening": "is being migrated",
         "metrics_pending_upload": None,
         "database_size_bytes": None,
         "wal_size_bytes": None,
         "oldest_metric_timestamp": None,
     }
-    lines = [" ".join(click.unstyle(line).split()) for line in Report(told).lines()]
+    lines = [" ".join(click.unstyle(line).split()) for line in Report(found).lines()]
     pending = (
         "samples 4375 uploaded, unknown pending, 0 being retried, 1 rejected"
         if enabled

@@ -171,12 +171,12 @@ def test_trouble_is_waited_out(box: Box, capsys: pytest.CaptureFixture[str]) -> 
     )
     out, err = capsys.readouterr()
     assert [json.loads(line)["value"] for line in out.splitlines()] == [2]
-    told = err.splitlines()
-    assert len(told) == 4
-    assert "no such file" in told[0]
-    assert "is not a regular file" in told[1]
-    assert "no such file" in told[2]
-    assert told[3] == "bela: the database can be read again"
+    lines = err.splitlines()
+    assert len(lines) == 4
+    assert "no such file" in lines[0]
+    assert "is not a regular file" in lines[1]
+    assert "no such file" in lines[2]
+    assert lines[3] == "bela: the database can be read again"
 
 
 def test_lines_are_aligned_and_harmless() -> None:

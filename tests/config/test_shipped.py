@@ -79,7 +79,7 @@ def test_every_collector_can_be_configured() -> None:
     assert set(COLLECTORS) == set(registry.COLLECTORS)
 
 
-def test_every_added_key_is_told() -> None:
+def test_every_added_key_is_listed() -> None:
     """The page of corrections lists the keys that the specification's file does not have."""
 
     def paths(section: dict[str, Any], above: str = "") -> set[str]:
@@ -93,9 +93,9 @@ def test_every_added_key_is_told() -> None:
     tables = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     known = set(re.findall(r"^\| `([a-z_]+\.[a-z_.]+)`", tables, re.MULTILINE))
     page = (ROOT / "docs" / "corrections.md").read_text("utf-8")
-    told = set(re.findall("`([a-z_.]+)`", page.partition("## Added keys")[2]))
+    listed = set(re.findall("`([a-z_.]+)`", page.partition("## Added keys")[2]))
     collectors = set(COLLECTORS)
-    assert told == known - given - collectors
+    assert listed == known - given - collectors
 
 
 @pytest.mark.process

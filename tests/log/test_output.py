@@ -146,7 +146,7 @@ def test_the_size_is_bounded(tmp_path: Path) -> None:
     assert numbers == list(range(numbers[0], 200))
 
 
-def test_a_rotation_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_failed_rotation_is_logged(tmp_path: Path) -> None:
     """The old file has a warning, once per maximum size."""
     path = tmp_path / "log"
     (tmp_path / "log.2").touch()
@@ -155,10 +155,10 @@ def test_a_rotation_that_fails_is_told(tmp_path: Path) -> None:
     for _ in range(60):  # of about 80 bytes
         logger(output).info("line")
     output.close()
-    told = [record for record in records(path) if record["level"] == "WARN"]
-    assert [record["event"] for record in told] == ["log.rotation_failed"] * 2
-    assert told[0]["msg"] == f"Log file cannot be rotated: {told[0]['error']}"
-    assert "Is a directory" in told[0]["error"]
+    warnings = [record for record in records(path) if record["level"] == "WARN"]
+    assert [record["event"] for record in warnings] == ["log.rotation_failed"] * 2
+    assert warnings[0]["msg"] == f"Log file cannot be rotated: {warnings[0]['error']}"
+    assert "Is a directory" in warnings[0]["error"]
 
 
 def test_lines_that_cannot_be_written(pipe: Pipe) -> None:
@@ -172,12 +172,12 @@ def test_lines_that_cannot_be_written(pipe: Pipe) -> None:
     for text in ("one", "two"):
         Logger(observer=publisher).info(text)
     output.close()
-    told, one, two = (json.loads(line) for line in pipe.read().splitlines())
-    assert (told["level"], told["event"], told["lost"]) == ("WARN", "log.lines_lost", 5)
-    assert told["msg"].startswith("Log could not be written for ")
-    assert told["msg"].endswith(f" s, 5 lines are lost: {told['error']}")
-    assert told["seconds"] >= 0
-    assert "temporarily unavailable" in told["error"]
+    lost, one, two = (json.loads(line) for line in pipe.read().splitlines())
+    assert (lost["level"], lost["event"], lost["lost"]) == ("WARN", "log.lines_lost", 5)
+    assert lost["msg"].startswith("Log could not be written for ")
+    assert lost["msg"].endswith(f" s, 5 lines are lost: {lost['error']}")
+    assert lost["seconds"] >= 0
+    assert "temporarily unavailable" in lost["error"]
     assert (one["msg"], two["msg"]) == ("one", "two")
 
 
@@ -429,7 +429,7 @@ def test_the_configured_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_failed_start_is_told_where_the_log_cannot_be_written(tmp_path: Path) -> None:
+def test_a_failed_start_is_printed_where_the_log_cannot_be_written(tmp_path: Path) -> None:
     """If the log is on a full disk, stderr has the reason of a failed start."""
     config = write_config(
         tmp_path,

@@ -1,22 +1,21 @@
 """What the network does to uploads, against a real server: nothing is lost, and nothing twice."""
 
-import time
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.faults.proxy import Answer, Cut, Forward, Hang, Proxy, Reset
 from tests.faults.scenario import World
+from tests.process import TIMEOUT
 from tests.victoria.server import DEDUPLICATING, VictoriaMetrics
 
 pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
-INTERVAL_MS = 500
-
 
 def test_refused_for_a_while(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
-    """While the port is closed collection goes on without a gap; afterwards everything arrives."""
-    world = World(tmp_path / "device", server, proxy, collect=f"{INTERVAL_MS}ms")
+    """While the port is closed collection goes on; afterwards everything arrives."""
+    world = World(tmp_path / "device", server, proxy)
     with world.run() as service:
         service.expect_event("upload.completed")
         proxy.refuse()
@@ -28,7 +27,6 @@ def test_refused_for_a_while(server: VictoriaMetrics, proxy: Proxy, tmp_path: Pa
         assert service.stop() == 0
     account = world.finish()
     assert account.delivered == account.collected
-    assert max(world.gaps()) < 2 * INTERVAL_MS
 
 
 def test_the_server_is_stopped_and_started(tmp_path: Path) -> None:
@@ -36,7 +34,7 @@ def test_the_server_is_stopped_and_started(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with VictoriaMetrics(folder, DEDUPLICATING) as first, Proxy(first.port) as proxy:
         url = first.import_url
-        world = World(tmp_path / "device", first, proxy, url=url, collect=f"{INTERVAL_MS}ms")
+        world = World(tmp_path / "device", first, proxy, url=url)
         with world.run() as service:
             service.expect_event("upload.completed")
             first.stop()
@@ -48,7 +46,6 @@ def test_the_server_is_stopped_and_started(tmp_path: Path) -> None:
                 assert service.stop() == 0
                 account = world.finish()
     assert account.delivered == account.collected
-    assert max(world.gaps()) < 2 * INTERVAL_MS
 
 
 @pytest.mark.parametrize("attempts", [1, 3], ids=["between two cycles", "within one"])
@@ -123,17 +120,36 @@ def test_accepts_and_never_answers(server: VictoriaMetrics, proxy: Proxy, tmp_pa
 
 
 def test_a_slow_link(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
-    """200 ms there and back, 20 kB a second: all arrives, and collection keeps its pace."""
+    """200 ms there and back, 20 kB a second: all arrives, over one connection."""
     proxy.round_trip, proxy.bandwidth = 0.2, 20_000
-    world = World(tmp_path / "device", server, proxy, collect=f"{INTERVAL_MS}ms")
+    world = World(tmp_path / "device", server, proxy)
     with world.run() as service:
         world.collects(service, 8)
         world.drains(service)
         assert service.stop() == 0
     account = world.finish()
     assert account.delivered == account.collected
-    assert max(world.gaps()) < 2 * INTERVAL_MS
     assert proxy.most_open == 1
+
+
+def test_collection_does_not_wait_for_a_request(
+    server: VictoriaMetrics, proxy: Proxy, tmp_path: Path
+) -> None:
+    """While the server owes an answer, ticks are collected and stored."""
+    answered = threading.Event()
+    slow = Forward(taken=lambda: answered.wait(TIMEOUT))
+    world = World(tmp_path / "device", server, proxy, remote={"timeout": f"{2 * TIMEOUT:g}s"})
+    with world.run() as service:
+        proxy.wait_over(1)
+        proxy.script(slow)
+        proxy.wait(lambda seen: seen[-1].action == slow, "a slow request")
+        world.collects(service, 5)
+        assert not proxy.seen[-1].over
+        answered.set()
+        world.drains(service)
+        assert service.stop() == 0
+    account = world.finish()
+    assert account.delivered == account.collected
 
 
 def test_stopped_with_a_request_under_way(
@@ -153,14 +169,12 @@ def test_stopped_with_a_request_under_way(
 
 
 def test_stopped_while_it_waits(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
-    """A wait of a minute does not hold up the end."""
+    """A wait of an hour does not hold up the end."""
     world = World(tmp_path / "device", server, proxy)
     with world.run() as service:
         proxy.wait_over(1)
-        proxy.script(Answer(503, {"Retry-After": "60"}))
+        proxy.script(Answer(503, {"Retry-After": "3600"}))
         service.expect_event("Upload chunk failed, retrying")
-        began = time.monotonic()
         assert service.stop() == 0
-        assert time.monotonic() - began < 3
     account = world.finish()
     assert account.delivered == account.collected

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +163,6 @@ class World:
         """Read the database, which the service may have open."""
         with closing(sqlite3.connect(self.database)) as connection:
             return connection.execute(sql).fetchall()
-
-    def gaps(self) -> list[int]:
-        """Return the times between the ticks of each session, in milliseconds."""
-        ticks = self.query(
-            "SELECT DISTINCT session_number, timestamp_ms FROM samples JOIN sessions"
-            " ON number = session_number WHERE id <> 'earlier' ORDER BY 1, 2"
-        )
-        return [b[1] - a[1] for a, b in pairwise(ticks) if a[0] == b[0]]
 
     def latencies(self) -> list[int]:
         """Return how long the samples of this run waited for the server, ascending, in ms."""

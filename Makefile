@@ -16,7 +16,7 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 LOCK := packaging/lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-process soak lint format docs lock bench install deb victoria browser systemd screenshots clean
+.PHONY: help run test test-fast test-process test-debian13 soak lint format docs lock bench install deb victoria browser systemd screenshots clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,13 +40,18 @@ $(TOOLS): $(AGENT) $(LOCK)/tools.txt
 run: $(AGENT) ## collect this machine's metrics and receive them, in one process; data goes to var/
 	@exec $(BIN)/twistd --nodaemon --pidfile= bela --config configs/config.dev.yaml --with-receiver
 
+FAST := -m 'not process and not soak' --numprocesses=auto --dist=worksteal
+
 test: test-fast test-process ## run every test
 
 test-fast: $(TOOLS) ## run the tests that start no process, on all processors: about a minute
-	$(BIN)/pytest -m 'not process and not soak' --numprocesses=auto --dist=worksteal
+	$(BIN)/pytest $(FAST)
 
 test-process: $(TOOLS) ## run the tests that start processes: the agent, servers, a browser, a systemd
 	$(BIN)/pytest -m 'process and not soak'
+
+test-debian13: ## run the tests of test-fast on the Python of Debian 13, as root
+	tests/debian.sh trixie $(FAST)
 
 soak: $(TOOLS) ## the long fault tests against the real server: minutes of kills and bad networks
 	$(BIN)/pytest -m soak
@@ -97,9 +102,9 @@ browser: ## install the browser that the tests of the status page use, from Debi
 	apt-get update -qq
 	apt-get install -qq -y --no-install-recommends chromium chromium-driver fonts-dejavu-core
 
-systemd: ## install what the tests as root take (a real systemd, a disk), from Debian's packages
+systemd: ## install what the tests as root take (a real systemd, a disk, Debian 13), from Debian's packages
 	apt-get update -qq
-	apt-get install -qq -y --no-install-recommends systemd iproute2 python3-venv e2fsprogs
+	apt-get install -qq -y --no-install-recommends systemd iproute2 python3-venv e2fsprogs mmdebstrap debian-archive-keyring
 
 clean: ## remove what the above has made
 	rm -rf $(VENV) var dist build

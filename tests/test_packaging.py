@@ -59,6 +59,7 @@ def test_wheel_carries_the_plugin_and_spares_twisted(wheel: Path) -> None:
     }
 
 
+@pytest.mark.process
 def test_wheel_is_typed_and_licensed(wheel: Path) -> None:
     """Type checkers find the annotations, and the licence goes where the code goes."""
     archive = zipfile.ZipFile(wheel)

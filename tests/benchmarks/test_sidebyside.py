@@ -175,6 +175,8 @@ def test_bytes_on_tmpfs_are_not_told() -> None:
     assert all(not line.values for line in made if line.what == "written")
 
 
+# matplotlib asks fc-list when it has no list of fonts yet.
+@pytest.mark.process
 def test_pictures(tmp_path: Path) -> None:
     """Both pictures are drawn of what there is."""
     pytest.importorskip("matplotlib")

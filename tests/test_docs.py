@@ -1,4 +1,4 @@
-"""What the documentation says of the code is true."""
+"""The documentation agrees with the code."""
 
 import ast
 import re
@@ -35,7 +35,7 @@ def test_the_catalogue_is_documented() -> None:
 
 
 def test_the_changelog_knows_this_version() -> None:
-    """The version has an entry."""
+    """The changelog has an entry for the version."""
     assert f"## {__version__}" in (CHECKOUT / "CHANGELOG.md").read_text()
 
 
@@ -67,7 +67,7 @@ def test_queries_use_known_names() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_to_sections_lead_to_one(page: Path) -> None:
-    """What follows a ``#`` is a heading of the page that is meant, as GitHub spells it."""
+    """Each fragment of a link is a heading of the linked page, in GitHub's spelling."""
     for target, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
         headings = re.findall(
             r"^#+ (.*)$", (page.parent / target if target else page).read_text(), re.MULTILINE
@@ -88,7 +88,7 @@ def keys(struct: type[msgspec.Struct], above: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_keys_exist(page: Path) -> None:
-    """Every key of the configuration that a page names in code is one."""
+    """Every key that a page names in code is a key of the configuration."""
     known = set(keys(config.Config)) | set(config.RENAMED_KEYS)
     text = page.read_text()
     if page.name == "health.md":  # Its table has the members of the document, with the same names.
@@ -102,7 +102,7 @@ def test_keys_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_configurations_are_accepted(page: Path) -> None:
-    """Every piece of a configuration on a page is a valid one."""
+    """Every piece of a configuration on a page is valid."""
     sections = {one.encode_name for one in msgspec.structs.fields(config.Config)}
     for example in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
         if example.partition(":")[0] in sections:
@@ -138,11 +138,11 @@ FOREIGN = {
     "no results for hostname lookup",
     "wrong version number",
 }
-"""What the kernel, SQLite, OpenSSL and Twisted say."""
+"""Texts of the kernel, SQLite, OpenSSL and Twisted."""
 
 
 class Texts:
-    """The texts that the package can write, and whether another one is made of them."""
+    """The texts that the package can write; tells whether it can make another text of them."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -170,9 +170,9 @@ class Texts:
             self._literal.update(str(one) for one in literals)
 
     def makes(self, text: str) -> bool:
-        """Tell whether a text is one of the package's, filled in with its own or with single words.
+        """Return whether a text is one of the package's, filled in with its texts or single words.
 
-        Sentences may follow each other after a colon or a semicolon.
+        A colon or a semicolon may join two sentences.
         """
         if re.fullmatch(r"\S*|\[.*\]|\{.*\}", text) or text in self._literal:
             return True
@@ -191,7 +191,7 @@ class Texts:
 
 
 def test_quoted_log_lines_are_the_agents() -> None:
-    """What the troubleshooting page quotes of the log is what the code writes, to the word."""
+    """The log lines on the troubleshooting page are the code's, to the word."""
     texts = Texts()
     page = (CHECKOUT / "docs" / "troubleshooting.md").read_text()
     assert not texts.makes("Upload failed, 3 samples waited: no answer within 3 s")

@@ -29,7 +29,7 @@ def declared() -> list[Event]:
 
 
 def constructed() -> list[str]:
-    """Return the names of the events that the sources construct, wherever they do."""
+    """Return the names of all events that the sources construct, at any place."""
     trees = (ast.parse(module.read_text("utf-8")) for module in PACKAGE.rglob("*.py"))
     return sorted(
         ast.literal_eval(node.args[0])

@@ -1,4 +1,6 @@
-"""What the documentation has from the code is up to date, and the events of the log are sound."""
+"""The generated parts of the documentation are current, and the events are well-formed."""
+
+import re
 
 import pytest
 from twisted.logger import LogLevel
@@ -6,7 +8,7 @@ from twisted.logger import LogLevel
 from belatwist.log.events import Event
 from tests.docs import events
 from tests.docs.generated import PAGES, between
-from tests.docs.prose import CHECKOUT, MAX_WORDS, length
+from tests.docs.prose import CHECKOUT, MAX_WORDS, length, pages
 
 EVENTS = events.declared()
 
@@ -19,20 +21,20 @@ def test_the_page_is_up_to_date(name: str) -> None:
 
 
 def test_marks_are_needed() -> None:
-    """A page that has lost a mark is not written over."""
+    """A page that has lost a mark is refused."""
     with pytest.raises(ValueError, match="marks"):
         between("no marks", "text")
 
 
 def test_each_event_is_declared_once_by_a_module() -> None:
-    """No two events have one name, and no event is made anywhere else than as a constant."""
+    """No two events share a name, and each event is a constant of a module."""
     assert [event.name for event in EVENTS] == events.constructed()
     assert len({event.name for event in EVENTS}) == len(EVENTS)
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
 def test_an_event_is_well_formed(event: Event) -> None:
-    """Name, text and cure are as a reader expects; no field hides one that repetition adds."""
+    """Name, text and cure have their form, and no field hides one that repetition adds."""
     assert events.NAME.fullmatch(event.name)
     assert event.text[0].isupper() or event.text[0] in "{0123456789"
     assert not event.text.endswith(".")
@@ -41,8 +43,18 @@ def test_an_event_is_well_formed(event: Event) -> None:
     assert not set(event.fields) & {"event", "failures", "flips"}
 
 
+def test_pages_name_declared_events() -> None:
+    """Each event that an example of a page selects is declared."""
+    names = {event.name for event in EVENTS}
+    found = {
+        name for page in pages() for name in re.findall(r'\.event == "([^"]+)"', page.read_text())
+    }
+    assert found
+    assert found <= names
+
+
 def test_the_table() -> None:
-    """One table a part of the program; a cell never ends early."""
+    """Each part of the program has a table, and no cell ends early."""
     some = [
         Event("a.one", LogLevel.info, "One", cure="Wait."),
         Event("a.two", LogLevel.warn, "{x} | {y:.1f}", fields=("z",)),

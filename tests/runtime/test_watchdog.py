@@ -5,6 +5,7 @@ from functools import partial
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.runtime.watchdog import STATUS_EVERY, RecencyCheck, ResponsivenessCheck, Watchdog
@@ -183,6 +184,33 @@ class WatchdogTests(SystemdTestCase):
         )
         self.clock.advance(30)
         self.assertEqual(self.systemd.heard(), ["WATCHDOG=1"])
+
+    def test_another_fault_is_logged_at_once(self) -> None:
+        """The first one does not hide it; the growing number of seconds is no other fault."""
+        faults: list[str | None] = ["the database has not answered for 46 s", None]
+        watchdog = Watchdog(
+            self.notifier(WATCHDOG_USEC="60000000"),
+            reactor=self.clock,
+            checks=[lambda: faults[0], lambda: faults[1]],
+            status=lambda: "error",
+        )
+        watchdog.startService()
+        faults[0] = "the database has not answered for 49 s"
+        self.clock.advance(3)
+        faults[1] = "collection has not run for 46 s"
+        self.clock.advance(3)
+        logged = [
+            e["reason"]
+            for e in self.events("Watchdog ping withheld")
+            if e["log_level"] is LogLevel.error
+        ]
+        self.assertEqual(
+            logged,
+            [
+                "the database has not answered for 46 s",
+                "the database has not answered for 49 s; collection has not run for 46 s",
+            ],
+        )
 
     def test_every_check_is_asked_each_time(self) -> None:
         """One that fails does not let another's question grow old."""

@@ -41,6 +41,7 @@ def test_an_event_is_well_formed(event: Event) -> None:
     assert length(event.text) <= MAX_WORDS
     assert not event.cure or event.cure.endswith(".")
     assert not set(event.fields) & {"event", "failures", "flips"}
+    assert not set(event.fields) & {"log", "level", "suffix", "failure"}  # of Event.emit
 
 
 def test_pages_name_declared_events() -> None:

@@ -16,10 +16,10 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 LOCK := packaging/lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-process test-debian13 soak lint format docs lock bench install deb victoria browser systemd screenshots clean
+.PHONY: help tools run test test-fast test-process test-debian13 soak lint format docs lock bench install deb victoria browser systemd screenshots clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 # The pip of Ubuntu 22.04 has no --python, which packaging/install.sh takes.
 $(BIN)/pip:
@@ -36,6 +36,8 @@ $(AGENT): pyproject.toml $(LOCK)/agent.txt $(LOCK)/build.txt | $(BIN)/pip
 $(TOOLS): $(AGENT) $(LOCK)/tools.txt
 	$(PIP) install --require-hashes --requirement $(LOCK)/tools.txt
 	@touch $@
+
+tools: $(TOOLS) ## make the virtual environment with everything that the other targets use
 
 run: $(AGENT) ## collect this machine's metrics and receive them, in one process; data goes to var/
 	@exec $(BIN)/twistd --nodaemon --pidfile= bela --config configs/config.dev.yaml --with-receiver

@@ -1,1 +1,1 @@
-"""Time: where it comes from, how far it is off, and what it takes to trust it."""
+"""Time: its sources, how far the local clock is off, and whether to trust it."""

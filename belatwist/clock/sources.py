@@ -1,8 +1,9 @@
-"""The clocks: what they say, when one of them jumps, and whether the kernel trusts it.
+"""Reads the clocks, and whether the kernel keeps the wall clock synchronised.
 
-Timers run on the reactor's clock, which is monotonic. Samples carry the wall clock's time, which on
-a device without a battery is wrong until somebody has set it. ``CLOCK_BOOTTIME`` counts from the
-boot and never jumps: the difference of the two moves only when the wall clock is stepped.
+Timers run on the reactor's clock, which is monotonic. Samples carry the wall clock's time, which is
+wrong after the boot of a device without a battery, until NTP sets it. ``CLOCK_BOOTTIME`` counts
+from the boot and never jumps. So the difference of the two moves only when the wall clock is
+stepped.
 """
 
 import ctypes
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WallClock = Callable[[], int]
-"""Gives Unix time in milliseconds."""
+"""Returns Unix time in milliseconds."""
 
 STEP_MS = 500
-"""A smaller move of the wall clock against the boot clock is no step: reading both takes time."""
+"""A smaller move of the wall clock against the boot clock is no step, because reading both takes
+time."""
 
 _STA_UNSYNC = 0x0040  # linux/timex.h
 
@@ -31,7 +33,7 @@ def boot_ms() -> int:
 
 
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """Return what tells this boot from all others; an empty text where the kernel does not say."""
+    """Return the identifier of this boot; empty where it cannot be read."""
     try:
         return path.read_text("ascii").strip()
     except (OSError, ValueError):
@@ -39,7 +41,7 @@ def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
 
 
 class _Timex(ctypes.Structure):
-    """The beginning of ``struct timex`` (linux/timex.h); its rest is room only."""
+    """The beginning of ``struct timex`` (linux/timex.h); the rest is padding."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -56,9 +58,9 @@ _adjtimex = ctypes.CDLL(None).adjtimex
 
 
 def kernel_synchronised() -> bool | None:
-    """Ask the kernel whether somebody (NTP, PTP) keeps its clock right (adjtimex(2), read only).
+    """Return whether the kernel's clock is synchronised by NTP or PTP (adjtimex(2), read only).
 
-    :return: ``None`` where the question is not allowed, as in some containers.
+    :return: ``None`` where the call is not allowed, as in some containers.
     """
     timex = _Timex()
     if _adjtimex(ctypes.byref(timex)) < 0:
@@ -68,12 +70,12 @@ def kernel_synchronised() -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Where time comes from.
+    """The sources of time.
 
     :ivar wall_ms: Unix time in milliseconds.
     :ivar boot_ms: milliseconds since the boot.
-    :ivar synchronised: whether the kernel's clock is kept right; ``None`` for unknown.
-    :ivar boot_id: what tells this boot from all others.
+    :ivar synchronised: whether the kernel's clock is synchronised; ``None`` for unknown.
+    :ivar boot_id: the identifier of this boot.
     """
 
     wall_ms: WallClock = wall_ms
@@ -84,8 +86,8 @@ class Clocks:
     def read(self) -> tuple[int, int]:
         """Read the wall clock, and its offset from the boot clock.
 
-        :return: Unix time and offset, in milliseconds. The boot clock is read before and after:
-            where the process was held up in between, the reading is taken again.
+        :return: Unix time and offset, in milliseconds. The boot clock is read before and after. If
+            the process was held up in between, both are read again.
         """
         for _ in range(10):
             before = self.boot_ms()

@@ -1,6 +1,7 @@
-"""From pending samples to the server: names, lines, chunks and policy are pure; the rest acts.
+"""Sends pending samples to the server.
 
-This module names what the other parts need of a client, without HTTP.
+Lines, chunks, policy and quarantine are pure functions and values; the other modules act. This
+module declares what they need of a client, without HTTP.
 """
 
 from typing import TYPE_CHECKING, Protocol
@@ -16,13 +17,13 @@ class ImportClient(Protocol):
 
     @property
     def endpoint(self) -> str:
-        """Where they go, fit for a log: without the query, which may hold a secret."""
+        """The URL without its query, which may hold a secret."""
         ...
 
     def post(self, body: bytes) -> "Deferred[policy.SendResult]":
-        """Send one body. Never fails but by being cancelled: every mishap is an outcome."""
+        """Send one body. It fails only when it is cancelled: any other failure is a result."""
         ...
 
     def close(self) -> "Deferred[None]":
-        """Close the connections that are kept."""
+        """Close the idle connections."""
         ...

@@ -1,15 +1,15 @@
-"""How many samples go into one request."""
+"""Decides how many samples go into one request."""
 
 from collections.abc import Callable, Sequence
 
 from belatwist.store import Row
 
 MAX_BODY_BYTES = 256 * 1024
-"""The largest body, as it goes over the wire: what a bad link may have to send again."""
+"""The largest body on the wire. A bad link has to send it again as a whole."""
 
 
 class ChunkSize:
-    """A chunk's size in samples: grows while all goes well, falls back when it does not.
+    """A chunk's size in samples. It grows with each accepted chunk, and falls back on a failure.
 
     :param start: the size after start-up and after each failure.
     :param limit: the largest size.
@@ -21,11 +21,11 @@ class ChunkSize:
         self.samples = self._start
 
     def accepted(self) -> None:
-        """The server took a chunk: the next may be twice as large."""
+        """Double the size, because the server has accepted a chunk."""
         self.samples = min(self.samples * 2, self._limit)
 
     def failed(self) -> None:
-        """A chunk did not get through: begin small again."""
+        """Begin small again, because a chunk did not get through."""
         self.samples = self._start
 
 
@@ -39,9 +39,10 @@ def cut(
 
     :param rows: at least one row.
     :param samples: the largest number of rows to take.
-    :param build: gives a chunk's body as it goes over the wire. The bound is held against what it
-        really is, not against an estimate.
-    :return: the rows taken and their body; larger than ``max_bytes`` only where a single row is.
+    :param build: returns a chunk's body as it goes over the wire. Its real size is compared with
+        the bound, not an estimate.
+    :return: the rows of the chunk, and their body. Only the body of a single row may be larger than
+        ``max_bytes``.
     """
     while True:
         chunk = rows[:samples]

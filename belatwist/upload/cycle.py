@@ -1,4 +1,4 @@
-"""An upload cycle: what it has done so far."""
+"""The state of an upload cycle."""
 
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -8,19 +8,19 @@ from belatwist.store import Row
 
 @dataclass(slots=True)
 class Cycle:
-    """What a cycle has done so far, and where it stands.
+    """What an upload cycle has done so far.
 
-    :ivar number: counts the cycles of this process.
-    :ivar began: seconds on the reactor's clock.
+    :ivar number: of the cycle, counted from the start of the process.
+    :ivar began: when it began, in seconds on the reactor's clock.
     :ivar batch_id: a UUID; with a chunk's index it names the chunk.
     :ivar chunks: requests that were accepted.
     :ivar samples: samples that were accepted.
     :ivar bytes: of the accepted bodies, as they went over the wire.
     :ivar rejected: samples that were marked as rejected.
-    :ivar incomplete: whether there were samples that the server has not taken, or would not take.
-    :ivar newest_at: seconds on the reactor's clock when the newest samples last went first.
-    :ivar quarantined: samples of suspected series, by series: they wait for the others.
-    :ivar steps: the clock's steps when the samples in hand were read.
+    :ivar incomplete: whether the server has not accepted some of the samples.
+    :ivar newest_at: when the newest samples last went first, in seconds on the reactor's clock.
+    :ivar quarantined: samples of quarantined series, by series. They are sent after all others.
+    :ivar steps: how often the clock had been stepped when the samples of the batch were read.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Upload cycles: everything pending goes to the server, whatever it says of parts of it."""
+"""Upload cycles: sends all pending samples in order, and isolates those that the server refuses."""
 
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -20,36 +20,34 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 MAX_SINGLE_RETRIES = 20
-"""Suspected samples that are asked about one by one in a cycle, at most: each is a request."""
+"""Quarantined samples that a cycle sends one by one, at most. Each takes a request."""
 
 CANARY_CANDIDATES = 100
-"""A probe is one of so many of the newest samples, picked at random."""
+"""The canary is picked at random from so many of the newest samples."""
 
 
 class _End(Enum):
     """How a step of a cycle ended."""
 
-    DONE = "go on"
-    ENDED = "the server takes nothing more now"
-    INCONCLUSIVE = (
-        "a sample was refused by itself, and the server has taken nothing yet in this cycle"
-    )
+    DONE = "the server has taken what it was sent"
+    ENDED = "the server takes nothing more in this cycle"
+    INCONCLUSIVE = "the server refuses a single sample, and has accepted nothing in this cycle"
 
 
 class Delivery:
     """Runs upload cycles, one at a time.
 
-    :param chain: sends a body, and again if need be.
-    :param wakeup: says when the agent stops: a request in flight is the last one then.
-    :param reactor: the clock that times cycles; it schedules nothing here.
-    :param fresh_every: while a backlog is drained, the newest samples are sent first as soon as
-        this many seconds have passed since they were last.
-    :param batch_size: samples read from the store at once, and the largest chunk.
-    :param chunk_size: samples of the first chunk, and of the first one after a failure.
-    :param compression_level: gzip's; ``None`` sends plain bodies.
-    :param random: gives numbers from 0 to 1.
+    :param chain: sends a body, and retries.
+    :param wakeup: says whether the agent stops. A request in flight is the last one then.
+    :param reactor: the clock that times cycles; nothing is scheduled on it here.
+    :param fresh_every: seconds after which a cycle that drains a backlog sends the newest samples
+        first, once.
+    :param batch_size: how many samples are read from the store at once; also the largest chunk.
+    :param chunk_size: samples of the first chunk, and of the first chunk after a failure.
+    :param compression_level: of gzip; ``None`` sends plain bodies.
+    :param random: returns numbers from 0 to 1.
     :param endpoint: where bodies go, for the log.
-    :ivar progress: how it goes.
+    :ivar progress: how uploads go, for the log and for health.
     """
 
     def __init__(
@@ -93,9 +91,9 @@ class Delivery:
         self._canary_first = False
 
     async def run(self) -> None:
-        """Run a cycle: until nothing is left, or the server does not take it, or the agent stops.
+        """Run a cycle until nothing is pending, a request fails, or the agent stops.
 
-        Where the last one ended with a server that asked for time, none begins before that.
+        A server that asked for time at the end of the last cycle gets it: no cycle runs before.
         """
         self.progress.look()
         if self._reactor.seconds() < self._sender.not_before:
@@ -112,14 +110,14 @@ class Delivery:
         self.progress.ended(cycle)
 
     async def _drain(self, cycle: Cycle) -> None:
-        """Send all that is pending, in order; then ask about what was set aside."""
+        """Send all pending samples in order, and then those that the quarantine diverted."""
         after = None
         while not self._wakeup.stopped:
             until_ms = self._until_ms(cycle)
             batch = await self._store.fetch(self._batch_size, until_ms, after)
             end = await self._send(batch, cycle)
             if end is _End.INCONCLUSIVE:
-                # Is it the sample, or would the server refuse anything?
+                # A server that takes the canary refuses the sample; another refuses everything.
                 if not await self._send_canary(cycle):
                     return
                 after = None
@@ -135,7 +133,10 @@ class Delivery:
                 return
 
     async def _send_newest(self, cycle: Cycle) -> bool:
-        """While a backlog is drained: let the newest samples go before it, from time to time."""
+        """Send the newest samples first, if a backlog has delayed them for long enough.
+
+        :return: whether the cycle goes on.
+        """
         now = self._reactor.seconds()
         if now - cycle.newest_at < self._fresh_every:
             return True
@@ -144,9 +145,10 @@ class Delivery:
         return await self._send(batch, cycle, in_order=False) is _End.DONE
 
     async def _send(self, batch: Batch, cycle: Cycle, *, in_order: bool = True) -> _End:
-        """Send a batch, chunk by chunk, but for samples of suspected series.
+        """Send a batch, chunk by chunk, except for samples of quarantined series.
 
-        :param in_order: whether it belongs to the pass that meets every sample, once.
+        :param in_order: whether the batch belongs to the pass over all samples, in which diverted
+            samples are kept for the end of the cycle.
         """
         rows, unsendable = self._encoder.partition(batch.rows, batch.series)
         for reason, bad in unsendable.items():
@@ -163,7 +165,7 @@ class Delivery:
         return _End.DONE
 
     async def _deliver(self, chunk: Sequence[Row], body: bytes, batch: Batch, cycle: Cycle) -> _End:
-        """Send a chunk; where it is refused, halve it until what is refused is alone."""
+        """Send a chunk. If the server refuses it, halve it until refused samples are alone."""
         parts = [(chunk, body)]
         while parts:
             part, body = parts.pop()
@@ -184,11 +186,12 @@ class Delivery:
         return _End.DONE
 
     async def _send_canary(self, cycle: Cycle) -> bool:
-        """Send one sample, to learn whether the server takes anything at all.
+        """Send one sample to learn whether the server accepts anything at all.
 
-        It is picked at random, so that one bad series cannot make the server look bad for ever.
+        The sample is picked at random, so that one bad series cannot make the server look bad for
+        ever.
 
-        :return: whether it was taken.
+        :return: whether the server has accepted it.
         """
         batch = await self._store.fetch_newest(CANARY_CANDIDATES, self._until_ms(cycle))
         rows, _ = self._encoder.partition(batch.rows, batch.series)
@@ -203,17 +206,17 @@ class Delivery:
         return isinstance(result, Accepted)
 
     async def _retry_quarantined(self, batch: Batch, cycle: Cycle) -> None:
-        """Ask about the samples of suspected series, now that the server has taken others.
+        """Send the samples of quarantined series, after the server has accepted others.
 
-        Each by itself; or all of a series, once it is clear that it is the series that is refused.
+        Each sample goes by itself. A series that the server always refuses goes as a whole.
         """
-        questions = 0
+        singles = 0
         for series_id, rows in cycle.quarantined.items():
             if self._quarantine.rejects_whole_series(series_id):
                 portions: list[Sequence[Row]] = [rows]
             else:
-                portions = [[row] for row in rows[: MAX_SINGLE_RETRIES - questions]]
-                questions += len(portions)
+                portions = [[row] for row in rows[: MAX_SINGLE_RETRIES - singles]]
+                singles += len(portions)
             for portion in portions:
                 if self._wakeup.stopped or not cycle.chunks:
                     return
@@ -234,7 +237,7 @@ class Delivery:
     async def _refused(
         self, rows: Sequence[Row], result: Rejected, batch: Batch, cycle: Cycle
     ) -> None:
-        """Record a refusal of one series' samples alone; condemn those refused before."""
+        """Note that the server refused samples of one series alone; reject those refused before."""
         self.progress.refused(cycle)
         rejected = self._quarantine.refused(rows, cycle.number)
         if rejected:
@@ -246,9 +249,10 @@ class Delivery:
         return body if level is None else compress(body, level)
 
     def _until_ms(self, cycle: Cycle) -> int:
-        """Return up to when to read samples, and remember which steps of the clock they have seen.
+        """Return the latest timestamp to read, and note the clock's steps in the cycle.
 
-        What the server would drop as too far ahead waits until the clock has come to it.
+        The server would drop later samples as too far ahead: they wait until the clock reaches
+        them.
         """
         now_ms = self._clock.now_ms()
         cycle.steps = self._clock.steps

@@ -1,11 +1,11 @@
-"""Samples to the lines of VictoriaMetrics' ``/api/v1/import``.
+"""Encodes samples as lines for VictoriaMetrics' ``/api/v1/import``.
 
-One line a series, its points as two arrays (VictoriaMetrics documentation, "How to import data in
-JSON line format")::
+Each series is a line, with its points in two arrays (VictoriaMetrics documentation, "How to import
+data in JSON line format")::
 
     {"metric":{"__name__":"system_load_1m","device_id":"a"},"values":[0.5],"timestamps":[1697040000000]}
 
-The same rows always give the same bytes: a chunk that is sent again is recognised as the same.
+The same rows always give the same bytes, so that the server recognises a chunk that is sent again.
 """
 
 import json
@@ -18,22 +18,23 @@ from belatwist.model import Series
 from belatwist.store import Row
 
 MAX_LABELS = 30
-"""With ``__name__``. VictoriaMetrics 1.79 cuts off what is beyond, newer ones drop from 41 on."""
+"""Including ``__name__``. VictoriaMetrics 1.79 cuts off further labels; newer versions drop series
+with more than 40."""
 
 MAX_LABEL_VALUE_BYTES = 4096
 """VictoriaMetrics acknowledges a series with a longer label value and drops it."""
 
 MAX_LABEL_NAME_BYTES = 256
-"""VictoriaMetrics acknowledges a series with a longer label name and drops it, too."""
+"""VictoriaMetrics acknowledges a series with a longer label name and drops it."""
 
 MAX_AHEAD_MS = 2 * 24 * 3600 * 1000
 """VictoriaMetrics acknowledges points that lie further in the future and drops them."""
 
 
 class Encoder:
-    """Encodes rows, keeping what is the same for every sample of a series.
+    """Encodes rows, and caches the beginning of each series' line.
 
-    It lives as long as the process and grows by one entry a series.
+    It lives as long as the process, and grows by an entry for each series.
     """
 
     def __init__(self) -> None:
@@ -43,11 +44,11 @@ class Encoder:
     def partition(
         self, rows: Sequence[Row], series: Mapping[int, Series]
     ) -> tuple[Sequence[Row], dict[str, list[Row]]]:
-        """Part what can be sent from what the server would acknowledge and then drop.
+        """Separate rows that can be sent from those that the server would acknowledge and drop.
 
         :param rows: ``(timestamp_ms, series_id, value)``.
         :param series: the series of every ``series_id`` in ``rows``.
-        :return: the rows to send, in their order, and the others by the reason.
+        :return: the rows to send, in their order, and the others by reason.
         """
         reasons = {i: self._reason(series[i]) for i in {row[1] for row in rows}}
         if not any(reasons.values()) and all(row[0] > 0 for row in rows):
@@ -67,8 +68,8 @@ class Encoder:
 
         :param rows: ``(timestamp_ms, series_id, value)``; finite values.
         :param series: the series of every ``series_id`` in ``rows``.
-        :return: JSON lines in UTF-8, one a series, timestamps ascending within each; lines of the
-            same metric stand next to each other, which gzip rewards.
+        :return: JSON lines in UTF-8, one for each series, with ascending timestamps. Lines of a
+            metric stand next to each other, which gzip compresses better.
         """
         points: dict[int, tuple[list[str], list[str]]] = {}
         for timestamp_ms, series_id, value in sorted(rows):
@@ -101,19 +102,19 @@ class Encoder:
 
 
 def compress(body: bytes, level: int) -> bytes:
-    """Gzip a body, without the time in its header: the same body gives the same bytes.
+    """Compress a body with gzip. The header has no time: the same body gives the same bytes.
 
-    By libdeflate, whose bodies are smaller than zlib's, and made in less time.
+    libdeflate makes smaller bodies than zlib, in less time.
 
-    :param level: libdeflate's, 1 to 9.
+    :param level: of libdeflate, 1 to 9.
     """
     return bytes(gzip_compress(body, level))
 
 
 def unsendable(series: Series) -> str | None:
-    """Say why the server would acknowledge this series' samples and then drop or alter them.
+    """Return why the server would acknowledge a series' samples and then drop or alter them.
 
-    :return: the reason in words; ``None`` when nothing stands against sending.
+    :return: ``None`` when the samples can be sent.
     """
     if not series.name:
         return "the metric has no name"

@@ -1,4 +1,4 @@
-"""What an answer means and how long to wait: pure functions, no HTTP library, no clock."""
+"""Decides what an answer means, and how long to wait: pure functions, without HTTP or a clock."""
 
 from dataclasses import dataclass
 from datetime import UTC
@@ -6,15 +6,15 @@ from email.utils import parsedate_to_datetime
 from typing import ClassVar
 
 MAX_RETRY_AFTER = 3600.0
-"""Seconds. No server makes the agent wait longer than this."""
+"""Seconds. The agent waits no longer, whatever a server asks for."""
 
 HTTP_STATUS = "HTTPStatus"
-"""The type of an error that a server has told, with a status."""
+"""The error type of an answer whose status says that something is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The server has taken the whole body (2xx)."""
+    """The server has accepted the whole body (2xx)."""
 
     status: int
     received_bytes: int = 0
@@ -22,7 +22,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The body is bad (400, 422) or too large (413): sending it again as it is will not help."""
+    """The body is bad (400, 422) or too large (413). It would be refused again."""
 
     error_type: ClassVar[str] = HTTP_STATUS
 
@@ -32,11 +32,11 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """It may work later: connection errors, time-outs, 408, 429, 5xx, an answer cut short.
+    """A later attempt may succeed: connection errors, timeouts, 408, 429, 5xx, a cut answer.
 
-    :ivar status: the HTTP status, ``None`` when there was none.
-    :ivar after: seconds that the server asks to wait at the least (``Retry-After``), else 0.
-    :ivar error_type: the name of the error's class, where no status was the error.
+    :ivar status: the HTTP status; ``None`` when there was no answer.
+    :ivar after: seconds that the server asks for (``Retry-After``), else 0.
+    :ivar error_type: the name of the error's class when there was no answer.
     """
 
     reason: str
@@ -47,7 +47,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """The configuration is wrong (401, 403, 404, a redirect): no sample is at fault."""
+    """The configuration is wrong (401, 403, 404, a redirect). No sample is at fault."""
 
     error_type: ClassVar[str] = HTTP_STATUS
 
@@ -57,7 +57,7 @@ class Misconfigured:
 
 @dataclass(frozen=True, slots=True)
 class OnHold:
-    """Nothing was sent, because something here speaks against it."""
+    """Nothing was sent, for a reason on this device."""
 
     error_type: ClassVar[str] = "OnHold"
     status: ClassVar[None] = None
@@ -66,20 +66,20 @@ class OnHold:
 
 
 SendResult = Accepted | Rejected | Retry | Misconfigured
-"""What a request has come to."""
+"""The result of a request."""
 
 NotAccepted = Rejected | Retry | Misconfigured | OnHold
-"""What can keep samples here."""
+"""Everything that keeps samples pending."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How often to try, and how long to wait between two tries.
+    """How often to send a body, and how long to wait between two attempts.
 
-    :ivar attempts: tries of one body, the first included.
-    :ivar initial: seconds after the first try.
+    :ivar attempts: for one body, including the first.
+    :ivar initial: seconds after the first attempt.
     :ivar maximum: seconds; the longest wait, before the jitter.
-    :ivar multiplier: each wait is this many times the one before.
+    :ivar multiplier: each wait is this many times the wait before.
     :ivar jitter: the part of a wait by which it varies, up and down; 0.2 is ±20 %.
     """
 
@@ -90,15 +90,15 @@ class Backoff:
     jitter: float
 
     def wait(self, attempt: int, *, asked: float, random: float) -> float:
-        """Return how long to wait after a try that failed.
+        """Return how long to wait after an attempt that failed.
 
-        :param attempt: which one it was, from 1.
-        :param asked: seconds that the server asks for at the least.
-        :param random: from 0 to 1, uniformly; many devices that lost the same server must not come
+        :param attempt: its number, from 1.
+        :param asked: seconds that the server asks for. The wait is at least as long.
+        :param random: from 0 to 1, uniformly. Many devices that lost the same server must not come
             back at the same moment.
         :return: seconds.
         """
-        # The exponent is bounded: a float has no room for the power of a large one.
+        # A float overflows for the power of a large exponent.
         growth = self.multiplier ** min(attempt - 1, 50)
         wait = min(self.initial * growth, self.maximum)
         return max(wait * (1 + self.jitter * (2 * random - 1)), asked)
@@ -113,19 +113,19 @@ def classify(
     now: float,
     web_page: bool = False,
 ) -> SendResult:
-    """Say what an HTTP answer means.
+    """Classify an HTTP answer.
 
     :param status: its status code.
     :param retry_after: its ``Retry-After`` header.
     :param excerpt: the beginning of its body, for the log.
     :param received_bytes: its body's length.
     :param now: Unix time in seconds, to read a ``Retry-After`` that is a date.
-    :param web_page: whether the answer is one. An import endpoint has none, but the captive portal
-        of a modem or a hotel, which answers 200 to everything.
+    :param web_page: whether the answer is a web page. The captive portal of a modem or a hotel
+        answers 200 to everything; an import endpoint has no page.
     """
     reason = f"HTTP {status}" + (f": {excerpt}" if excerpt else "")
     if 200 <= status < 300 and web_page:
-        return Retry(f"a web page was the answer, of a captive portal perhaps: {reason}", status)
+        return Retry(f"a web page answered, perhaps of a captive portal: {reason}", status)
     if 200 <= status < 300:
         return Accepted(status, received_bytes)
     if status in {400, 413, 422}:
@@ -136,10 +136,10 @@ def classify(
 
 
 def advice(failure: NotAccepted) -> str | None:
-    """Say what to check in the configuration when a server does not take samples.
+    """Return what to check in the configuration when a server does not accept samples.
 
-    :param failure: a refusal is taken for one of everything that is sent.
-    :return: ``None`` where the configuration is not to blame.
+    :param failure: a :class:`Rejected` means that the server refuses everything.
+    :return: ``None`` when the configuration is not the cause.
     """
     if isinstance(failure, Retry | OnHold):
         return None
@@ -148,7 +148,7 @@ def advice(failure: NotAccepted) -> str | None:
     if failure.status < 400:
         return "remote.url: the server redirects to another one, which is not followed"
     if isinstance(failure, Rejected):
-        # Debian's vmauth answers a wrong token with 400.
+        # Debian's vmauth answers 400 to a wrong token.
         return "remote.url and remote.auth_token_file: the server refuses whatever is sent there"
     return "remote.url: the server does not take samples there"
 

@@ -1,4 +1,4 @@
-"""How uploads go: logged, counted, and kept for the health document."""
+"""Logs and counts how uploads go, and keeps it for the health document."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -96,15 +96,15 @@ CYCLE_RECOVERED = Event("upload.cycle_recovered", LogLevel.info, "Upload cycles 
 
 
 class Progress:
-    """Takes note of everything that happens to samples on their way.
+    """Records what happens to samples on their way to the server.
 
     All moments are seconds on the reactor's clock.
 
     :param endpoint: where bodies go, without anything secret.
-    :ivar last_upload_at: when the server last took samples; ``None`` when it did not yet.
-    :ivar caught_up_at: when nothing was pending last, or uploads were started.
+    :ivar last_upload_at: when the server last accepted samples; ``None`` before the first time.
+    :ivar caught_up_at: when nothing was last pending, or uploads were started.
     :ivar misconfigured: whether the server's last answer says that the configuration is wrong.
-    :ivar retrying: samples of the body that is being tried again, 0 when none is.
+    :ivar retrying: samples of the body that waits for its next attempt; 0 when none does.
     """
 
     log = Logger()
@@ -134,25 +134,25 @@ class Progress:
 
     @property
     def error(self) -> str | None:
-        """Why samples could not be sent the last time; ``None`` when they could."""
+        """Why the last attempt to send samples failed; ``None`` when it did not."""
         return self._cycle_error or self._error
 
     def started(self) -> None:
-        """Uploads begin: what was pending before is not late yet."""
+        """Begin to count: samples that are pending at the start are not late yet."""
         self.caught_up_at = self._reactor.seconds()
 
     def look(self) -> None:
-        """Take note of the moment if nothing is pending."""
+        """Keep the moment if nothing is pending."""
         if not self._store.pending:
             self.caught_up_at = self._reactor.seconds()
 
     def accepted(self, cycle: Cycle, count: int, size: int, outcome: Accepted, sent: Sent) -> None:
-        """The server has taken a chunk.
+        """Record a chunk that the server has accepted.
 
-        The first chunk of a run, and the first after a failure that was logged, are worth a line.
+        The first chunk of a run, and the first after a logged failure, are logged at info.
 
-        :param count: its samples.
-        :param size: bytes of its body.
+        :param count: samples in the chunk.
+        :param size: bytes of the body.
         """
         is_first = self.last_upload_at is None
         self.last_upload_at = self._reactor.seconds()
@@ -181,28 +181,28 @@ class Progress:
     def will_retry(
         self, cycle: Cycle, count: int, failure: Retry, attempt: int, wait: float
     ) -> None:
-        """A try has failed, and another one follows.
+        """Record an attempt that has failed, before the next one.
 
-        :param count: samples of the body.
-        :param attempt: which try that was.
-        :param wait: seconds until the next one.
+        :param count: samples in the body.
+        :param attempt: its number, from 1.
+        :param wait: seconds until the next attempt.
         """
         self.retrying = count
         self._failed(CHUNK_FAILED, cycle, failure, attempt, backoff_ms=_ms(wait), count=count)
 
     def failed(self, cycle: Cycle, failure: NotAccepted, attempt: int) -> None:
-        """The cycle ends: everything else stays pending for the next one.
+        """Record the failure that ends a cycle. All other samples stay pending for the next one.
 
-        :param failure: a refusal is one of everything that is sent.
-        :param attempt: which try that was, or would have been.
+        :param failure: a :class:`Rejected` means that the server refuses everything.
+        :param attempt: the number of the last attempt, made or not.
         """
         cycle.incomplete = True
         pending = self._store.pending
         if (check := advice(failure)) is not None:
             self._failed(MISCONFIGURED, cycle, failure, attempt, pending=pending, check=check)
-            # What a server says may be long, and health shows only the beginning.
-            said = failure.reason[:_LONGEST_ANSWER].rstrip()
-            self._error = f"{said}; check {check}"
+            # A server's answer may be long, and health shows only the beginning.
+            reason = failure.reason[:_LONGEST_ANSWER].rstrip()
+            self._error = f"{reason}; check {check}"
             self.misconfigured = True
         elif isinstance(failure, OnHold):
             self._failed(ON_HOLD, cycle, failure, attempt, pending=pending)
@@ -210,15 +210,15 @@ class Progress:
             self._failed(FAILED, cycle, failure, attempt, pending=pending)
 
     def refused(self, cycle: Cycle) -> None:
-        """The server has refused samples all by themselves; they will be asked about again."""
+        """Record that the server has refused samples by themselves. They will be sent again."""
         cycle.incomplete = True
 
     def rejected(
         self, cycle: Cycle, rows: Sequence[Row], series: Mapping[int, Series], reason: str
     ) -> None:
-        """Samples will not be sent: the server refuses them, or would drop them.
+        """Record samples that will not be sent: the server refuses them, or would drop them.
 
-        :param rows: samples of any series. The log names each series once at its level.
+        :param rows: samples of any series. The log names each series once at warn.
         """
         cycle.incomplete = True
         cycle.rejected += len(rows)
@@ -242,7 +242,7 @@ class Progress:
                 self._named.add(one)
 
     def ended(self, cycle: Cycle) -> None:
-        """A cycle has come to its end."""
+        """Record the end of a cycle."""
         self.look()
         if cycle.samples and cycle.incomplete:
             self._telemetry.partial_success.inc()
@@ -259,7 +259,7 @@ class Progress:
             )
 
     def broke(self, error: Exception) -> None:
-        """A cycle was ended by an error of our own."""
+        """Record an error of the agent's own that has ended a cycle."""
         self._cycle_error = one_line(f"{type(error).__name__}: {error}")
         self._cycle_failures.failed(
             CYCLE_FAILED,
@@ -269,7 +269,7 @@ class Progress:
         )
 
     def ran(self) -> None:
-        """A cycle has ended by itself, whatever the server said."""
+        """Record that a cycle has ended without an error of the agent's own."""
         self._cycle_error = None
         self._cycle_failures.recovered(CYCLE_RECOVERED)
 

@@ -1,8 +1,8 @@
-"""Samples that the server has refused: which are to be asked about again, and which are given up.
+"""Decides which refused samples are sent again, and which are rejected.
 
-A 400 says that the body is bad, but not always truly: a proxy says so of a body that came too
-slowly, a server of a path that it does not know. So a sample is rejected only when it was refused
-all by itself, and again in a later cycle, and the server took something else in both.
+A 400 should mean that the body is bad. But a proxy also answers it to a body that came too slowly,
+and a server to an unknown path. So a sample is rejected only after two refusals by itself, in two
+cycles, in both of which the server accepted other samples.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from belatwist.store import Key, Row
 
 WHOLE_SERIES_AFTER = 8
-"""So many samples of a series rejected in a row, and none taken, mean that it is the series that
-the server refuses: from then on its samples are asked about together."""
+"""After so many rejected samples in a row, the server is taken to refuse the whole series. Its
+samples are then sent together."""
 
 
 class _Record:
-    """What is known of a series that has had a sample refused.
+    """A series of which the server has refused a sample.
 
-    :ivar refused: the samples that were refused by themselves, with the cycle in which.
-    :ivar rejected: how many were rejected since one was taken.
+    :ivar refused: the samples that were refused by themselves, with the number of the cycle.
+    :ivar rejected: how many were rejected since the server last accepted a sample.
     """
 
     def __init__(self) -> None:
@@ -27,22 +27,22 @@ class _Record:
 
 
 class Quarantine:
-    """The book of what was refused. In memory: after a restart it is learned anew."""
+    """Series with refused samples. They are in memory only, and learned anew after a restart."""
 
     def __init__(self) -> None:
         self._series: dict[int, _Record] = {}
 
     def contains(self, series_id: int) -> bool:
-        """Whether samples of a series are to be asked about apart from all others."""
+        """Return whether samples of a series are to be sent apart from all others."""
         return series_id in self._series
 
     def divert(
         self, rows: Sequence[Row], diverted: dict[int, list[Row]], limit: int
     ) -> Sequence[Row]:
-        """Part samples of suspected series from the others.
+        """Separate samples of quarantined series from the others.
 
-        :param diverted: the former go here, by series.
-        :param limit: of how many a series keeps there; what is beyond waits in the store.
+        :param diverted: receives the samples of quarantined series, by series.
+        :param limit: samples of a series in ``diverted``, at most. Further ones stay in the store.
         :return: the others, in their order.
         """
         if not any(self.contains(i) for i in {row[1] for row in rows}):
@@ -56,15 +56,15 @@ class Quarantine:
         return others
 
     def rejects_whole_series(self, series_id: int) -> bool:
-        """Whether a series' samples may be asked about, and rejected, together."""
+        """Return whether a series' samples may be sent, and rejected, together."""
         record = self._series.get(series_id)
         return record is not None and record.rejected >= WHOLE_SERIES_AFTER
 
     def refused(self, rows: Iterable[Row], cycle: int) -> list[Row]:
-        """Record that samples of one series were refused with nothing else in the body.
+        """Note that samples of one series were refused with nothing else in the body.
 
         :param cycle: the number of the cycle.
-        :return: those that had been so in an earlier cycle: they are rejected.
+        :return: the samples that were refused in an earlier cycle as well: they are rejected.
         """
         rejected = []
         for row in rows:
@@ -77,7 +77,7 @@ class Quarantine:
         return rejected
 
     def accepted(self, rows: Iterable[Row]) -> None:
-        """Record that samples were taken: their series are suspected no longer."""
+        """Note that samples were accepted. A series leaves when none of its samples is refused."""
         if not self._series:
             return
         for row in rows:

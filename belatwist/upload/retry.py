@@ -1,4 +1,4 @@
-"""The retry chain: one body, tried until the server has said something final."""
+"""The retry chain: sends one body until the server has given a final answer."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 Check = Callable[[], Awaitable[str | None]]
-"""Says why a body should not be sent now; ``None`` when nothing speaks against it."""
+"""Returns why a body should not be sent now; ``None`` when it may be."""
 
 Retrying = Callable[[Retry, int, float], None]
-"""Told of a try that failed and is followed by another: why, which one, seconds in between."""
+"""Called before a wait, with the failure, the number of the attempt, and the wait in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
     """How a chain has ended.
 
-    :ivar result: the last try's; :class:`OnHold` when that try was not made.
-    :ivar attempt: which try it was, from 1.
-    :ivar seconds: how long its request took, 0 when none was made.
+    :ivar result: of the last attempt; :class:`OnHold` when that attempt was not made.
+    :ivar attempt: its number, from 1.
+    :ivar seconds: how long its request took; 0 when none was made.
     """
 
     result: SendResult | OnHold
@@ -34,14 +34,14 @@ class Sent:
 
 
 class RetryChain:
-    """Tries a body again, with growing waits, while its result is :class:`Retry`.
+    """Sends a body again, with growing waits, while the result is :class:`Retry`.
 
-    It sequences and nothing else: what an answer means and how long to wait is the policy's.
+    :mod:`belatwist.upload.policy` decides what an answer means and how long to wait.
 
-    :param wakeup: sleeps between two tries, and ends the chain when the agent stops.
+    :param wakeup: sleeps between two attempts, and ends the chain when the agent stops.
     :param reactor: the clock that times requests.
-    :param random: gives numbers from 0 to 1, uniformly.
-    :param telemetry: gets the duration of each request.
+    :param random: returns numbers from 0 to 1, uniformly.
+    :param telemetry: observes the duration of each request.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class RetryChain:
     async def send(self, body: bytes, retrying: Retrying, check: Check) -> Sent:
         """Send a body.
 
-        :param check: asked before each try; what it says ends the chain.
-        :return: the last try's result: :class:`Retry` when the tries were used up,
-            :class:`OnHold` when ``check`` spoke against another one, or the chain was stopped.
+        :param check: called before each attempt. A reason ends the chain.
+        :return: the last attempt's result: :class:`Retry` when the attempts were used up,
+            :class:`OnHold` when ``check`` had a reason, or the agent stops.
         """
         attempt = 1
         while True:

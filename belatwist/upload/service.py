@@ -1,4 +1,4 @@
-"""The uploader as a service: a cycle at each interval, never two at a time."""
+"""The uploader as a service: it runs a cycle at each interval, never two at a time."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 GRACE = 5.0
-"""Seconds that a request in flight is given at shutdown."""
+"""Seconds for which the agent waits for the answer to a request in flight when it stops."""
 
 STARTED = Event(
     "upload.started", LogLevel.info, "Uploads to {endpoint} every {interval:g} s started"
@@ -34,7 +34,7 @@ class Uploader(Service):
     :param wakeup: sleeps between two cycles; when it rings, a cycle begins at once.
     :param reactor: the clock of the intervals.
     :param interval: seconds between the beginnings of two cycles.
-    :param random: gives numbers from 0 to 1.
+    :param random: returns numbers from 0 to 1.
     """
 
     log = Logger()
@@ -66,7 +66,7 @@ class Uploader(Service):
         self._running = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> "Deferred[None]":
-        """Stop; a request in flight is given :data:`GRACE` seconds to be answered and recorded."""
+        """Stop. A request in flight has :data:`GRACE` seconds to be answered and recorded."""
         super().stopService()
         self._wakeup.stop()
         return Deferred.fromCoroutine(self._stopped())

@@ -1,4 +1,4 @@
-"""The sleeps of the upload loop, which something outside can end early."""
+"""Lets the upload loop sleep until its time is over, or the server is back, or the agent stops."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Wakeup:
-    """Lets the upload loop sleep: between two cycles, or between two tries of a body.
+    """Lets the upload loop sleep between two cycles, and between two attempts to send a body.
 
     There is one sleep at a time, because a cycle runs within the loop.
 

@@ -1,1 +1,1 @@
-"""HTTP to the server: the client, its connections, its answers, and noticing that it is back."""
+"""HTTP to the server: the client, its connections, the answers, and the reconnect probe."""

@@ -1,4 +1,4 @@
-"""The HTTP client of the import endpoint: one body in, one outcome out."""
+"""The HTTP client of the import endpoint: it posts a body, and returns a result."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -23,24 +23,24 @@ from belatwist.upload.http.response import BoundedBody, IdentityEncodingAgent, h
 from belatwist.upload.policy import Retry, SendResult, classify
 
 IDLE_TIMEOUT = 50
-"""Seconds that an unused connection is kept: the server closes its side after 60."""
+"""Seconds for which an idle connection is kept. The server closes it after 60."""
 
 DATE_TIMEOUT = 5.0
-"""Seconds until a request for the server's time is given up."""
+"""Seconds after which a request for the server's time has failed."""
 
 _LONGEST = 300
-_SHORTEST_SECRET = 4  # What is shorter is none, and may be part of any word.
+_SHORTEST_SECRET = 4  # A shorter text may be part of any word.
 
 
 class HTTPImportClient:
-    """Posts to ``/api/v1/import`` over connections that persist.
+    """Posts to ``/api/v1/import`` over persistent connections.
 
     :param url: the endpoint.
     :param headers: sent with every request.
-    :param body_headers: sent with every body besides: its type and encoding.
-    :param timeout: seconds for a whole attempt, from the name look-up to the answer's last byte.
-    :param token: reads the bearer token, if the server wants one; called for every request, so
-        that a new one is used without a restart.
+    :param body_headers: sent with every body as well: its type and encoding.
+    :param timeout: seconds for a whole attempt, from the look-up of the name to the answer's end.
+    :param token: reads the bearer token, if the server wants one. It is called for every request,
+        so that a new token needs no restart.
     :param ca_file: PEM certificates to trust instead of the system's.
     """
 
@@ -78,7 +78,7 @@ class HTTPImportClient:
         attempt = Deferred.fromCoroutine(self._attempt(body))
 
         def timed_out(_result: object, seconds: float) -> SendResult:
-            # The cancelled request fails in its own way, whichever stage it was in.
+            # The cancelled request fails with an error that depends on its stage.
             return Retry(f"no answer within {seconds:g} s", error_type="TimeoutError")
 
         return attempt.addTimeout(self._timeout, self._reactor, timed_out)
@@ -123,15 +123,15 @@ class HTTPImportClient:
             raise BelaError(describe(error, _secrets(url, token))) from error
 
     def probe(self) -> "Deferred[None]":
-        """Connect to the server and drop the connection at once; fails when there is none."""
+        """Connect to the server and drop the connection at once; fails when it cannot."""
         return Deferred.fromCoroutine(self._endpoints.probe(self._url))
 
     def watch(self, attempted: Callable[[bool], None]) -> None:
-        """Have something told of each attempt to connect to the server whether it stood."""
+        """Call a function with each attempt to connect to the server: whether it succeeded."""
         self._endpoints.watch(self._url, attempted)
 
     def close(self) -> "Deferred[None]":
-        """Close the connections that are kept."""
+        """Close the idle connections."""
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
@@ -181,7 +181,7 @@ class HTTPImportClient:
 
 
 class _PreEncodedURL(EncodedURL):
-    """A URL as the configuration has it: all ASCII, with nothing left to encode.
+    """A URL of the configuration: all ASCII, with nothing left to encode.
 
     Encoding would fail on a host that is an IPv6 address.
     """
@@ -192,7 +192,7 @@ class _PreEncodedURL(EncodedURL):
 
 
 def _secrets(url: str, token: str) -> list[str]:
-    """List what must not come into a log should a server repeat it, the longest first."""
+    """List the texts that a server may repeat and a log must not have, the longest first."""
     query = urlsplit(url).query
     values = [pair.partition("=")[2] for pair in query.split("&")]
     found = {token, query, *values, *map(unquote_plus, values)}
@@ -200,22 +200,21 @@ def _secrets(url: str, token: str) -> list[str]:
 
 
 def describe(error: BaseException, secrets: Iterable[str] = ()) -> str:
-    """Say in one line what went wrong, looking into Twisted's wrappers of several failures.
+    """Describe an error in one line, including those that Twisted has wrapped in it.
 
-    :param secrets: what must not be in it.
+    :param secrets: texts that must not be in the description.
     """
-    return "; ".join(dict.fromkeys(_describe_one(leaf, secrets) for leaf in _root_causes(error)))
+    return "; ".join(dict.fromkeys(_describe_one(cause, secrets) for cause in _root_causes(error)))
 
 
 def _root_causes(error: BaseException) -> list[BaseException]:
-    # ResponseFailed has what it wraps as an attribute, others as their only argument.
+    # ResponseFailed has the failures as an attribute, other wrappers as their only argument.
     reasons = getattr(error, "reasons", None) or next(iter(error.args), None)
     if not isinstance(reasons, list):
         return [error]
     values = [reason.value for reason in reasons if isinstance(reason, Failure)]
-    return [leaf for value in values if value is not None for leaf in _root_causes(value)] or [
-        error
-    ]
+    causes = [cause for value in values if value is not None for cause in _root_causes(value)]
+    return causes or [error]
 
 
 def _describe_one(error: BaseException, secrets: Iterable[str]) -> str:
@@ -230,13 +229,13 @@ def _describe_one(error: BaseException, secrets: Iterable[str]) -> str:
 
 
 def _describe_tls(error: SSL.Error) -> str:
-    # Its only argument lists (library, function, reason); the last of these is what one wants.
+    # The only argument lists (library, function, reason).
     details = error.args[0] if error.args and isinstance(error.args[0], list) else []
     reasons = [str(detail[-1]) for detail in details]
     if "certificate verify failed" in reasons:
-        # Which of these it is OpenSSL knows, and does not hand on.
+        # OpenSSL does not say which of these it is.
         return (
             "the server's certificate is not trusted: it has expired, or is not valid yet by this"
-            " device's clock, or was signed by nobody known here (remote.tls_ca_file)"
+            " device's clock, or is signed by an unknown authority (remote.tls_ca_file)"
         )
     return f"TLS: {'; '.join(reasons) or 'the connection failed'}"

@@ -1,4 +1,4 @@
-"""Connections to a server: how they are made, whom TLS trusts, and whom they have reached."""
+"""Connects to a server, with TLS where needed, and keeps the address that was reached."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,18 +21,18 @@ from belatwist.errors import ConfigError
 from belatwist.text import one_line
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds until a connection must stand."""
+"""Seconds after which an attempt to connect fails."""
 
 Key = tuple[bytes, bytes, int]
-"""Scheme, host and port: what a connection can be used for."""
+"""Scheme, host and port of a server."""
 
 
 @implementer(IAgentEndpointFactory)
 class Endpoints:
-    """Makes TCP connections for ``http``, TLS ones for ``https``, and remembers whom they reached.
+    """Makes TCP connections for ``http``, TLS connections for ``https``, and keeps their addresses.
 
     :param ca_file: PEM certificates to trust instead of the system's.
-    :raises ConfigError: when there are none that can be read.
+    :raises ConfigError: when no certificate can be read from it.
     """
 
     def __init__(self, reactor: Any, ca_file: Path | None) -> None:
@@ -42,7 +42,7 @@ class Endpoints:
         self._watched: dict[Key, Callable[[bool], None]] = {}
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Return what connects to a URI's server."""
+        """Return an endpoint that connects to a URI's server."""
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
             self._reactor, uri.host, uri.port, timeout=CONNECT_TIMEOUT
         )
@@ -51,16 +51,15 @@ class Endpoints:
         return _PeerTrackingEndpoint(endpoint, partial(self._attempted, _key(uri)))
 
     def watch(self, url: str, attempted: Callable[[bool], None]) -> None:
-        """Have something told of each attempt to connect to a URL's server whether it stood."""
+        """Call a function with each attempt to connect to a URL's server: whether it succeeded."""
         self._watched[_key(URI.fromBytes(url.encode()))] = attempted
 
     async def probe(self, url: str) -> None:
         """Connect to a URL's server, without TLS, and drop the connection at once.
 
-        Where it was once reached its address is used again: to look its name up costs more than to
-        connect.
+        A known address is used again, because a look-up of the name costs more than the connection.
 
-        :raises Exception: when there is none, one of Twisted's for failed connections.
+        :raises Exception: when there is no connection; one of Twisted's.
         """
         uri = URI.fromBytes(url.encode())
         host, port = self._peers.get(_key(uri), (uri.host, uri.port))
@@ -69,7 +68,7 @@ class Endpoints:
         protocol.transport.abortConnection()
 
     def peer_of(self, url: bytes) -> str:
-        """Return the address (IP:port) that the last connection to a URL's server has reached.
+        """Return the address (IP:port) of the last connection to a URL's server.
 
         Behind a proxy it is the proxy's. It is empty when there was no connection.
         """
@@ -87,7 +86,7 @@ class Endpoints:
 
 
 class _QuietFactory(Factory):
-    """One whose start and stop are not logged: there may be a knock every few seconds."""
+    """A factory whose start and stop are not logged, because probes come every few seconds."""
 
     noisy = False
 
@@ -98,7 +97,7 @@ def _key(uri: URI) -> Key:
 
 @implementer(IStreamClientEndpoint)
 class _PeerTrackingEndpoint:
-    """An endpoint that tells whom its connection has reached: IP and port; ``None`` for nobody."""
+    """An endpoint that reports each attempt to connect: the peer's IP and port, or ``None``."""
 
     def __init__(
         self, endpoint: IStreamClientEndpoint, attempted: Callable[[tuple[str, int] | None], None]
@@ -123,9 +122,9 @@ class _PeerTrackingEndpoint:
 
 
 def _trust_root(ca_file: Path | None) -> Any:
-    """Return what to trust: the certificates of a file, or (``None``) the system's.
+    """Return the certificates of a file; ``None`` for the system's.
 
-    :raises ConfigError: when there are none that can be read.
+    :raises ConfigError: when no certificate can be read.
     """
     if ca_file is None:
         return None

@@ -1,4 +1,4 @@
-"""Looks out for a server that could not be connected to, so that its return is noticed at once."""
+"""Probes a server that could not be reached, so that uploads resume as soon as it is back."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 MAX_DOUBLINGS = 4
-"""Returns that came to nothing, after which it takes no longer to the next attempt."""
+"""Reconnects without a connection afterwards, up to which each one doubles the wait."""
 
 SPREAD = 0.2
-"""The part of a wait by which an attempt comes sooner, at random: many devices lose the same
-server."""
+"""The part of a wait by which a probe comes earlier, at random, because many devices lose the same
+server at once."""
 
 PROBE_TIMEOUT = 3.5
-"""Seconds that an attempt is given: three packets, where nobody answers."""
+"""Seconds after which a probe has failed. Until then TCP sends three packets."""
 
 SERVER_REACHABLE = Event(
     "upload.server_reachable", LogLevel.debug, "Server can be reached again, uploads resume"
@@ -28,15 +28,15 @@ SERVER_REACHABLE = Event(
 
 
 class ReconnectProbe(Service):
-    """While a server cannot be connected to, tries every few seconds, and tells when it can be.
+    """Tries to connect to a server that cannot be reached, every few seconds.
 
-    The uploader's waits spare a server that answers and cannot take samples. One that cannot be
-    reached is not spared by them, and to try costs a packet or two; without a network, nothing.
+    The waits between attempts to upload protect a server that answers, but is overloaded. A server
+    that cannot be reached needs no such protection: a probe costs a packet or two.
 
-    :param connect: makes a connection to the server and drops it; fails when there is none.
-    :param interval: seconds from an attempt that has failed to the next one, at most.
-    :param random: gives numbers from 0 to 1.
-    :param reached: called when the server can be connected to again.
+    :param connect: connects to the server and drops the connection; fails when it cannot.
+    :param interval: seconds from a failed attempt to the next probe, at most.
+    :param random: returns numbers from 0 to 1.
+    :param reached: called when a probe has reached the server.
     """
 
     log = Logger()
@@ -61,20 +61,22 @@ class ReconnectProbe(Service):
         self._fruitless_reconnects = 0
 
     def stopService(self) -> None:
-        """Stop looking."""
+        """Stop probing."""
         super().stopService()
         self._cancel_timer()
         if self._attempt is not None:
             self._attempt.cancel()
 
     def connection_attempted(self, succeeded: bool) -> None:
-        """Take note of an attempt to connect, whoever made it, and of whether it stood."""
+        """Note an attempt to connect: an upload's, a clock comparison's, or a probe's.
+
+        :param succeeded: whether there was a connection.
+        """
         if succeeded:
             self._fruitless_reconnects = 0
             self._cancel_timer()
         elif self.running and self._timer is None and self._attempt is None:
-            # Whoever was told and then found nobody, because names cannot be looked up for
-            # example, is told half as often each time.
+            # The upload after a reconnect may fail again, because DNS is still down for example.
             doublings = min(self._fruitless_reconnects, MAX_DOUBLINGS)
             wait = self._interval * 2**doublings * (1 - SPREAD * self._random())
             self._timer = self._reactor.callLater(wait, self._probe)

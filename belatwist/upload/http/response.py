@@ -1,4 +1,4 @@
-"""The answer of a server, read within bounds: whatever it sends, it costs little and it ends."""
+"""Reads a server's answer within bounds, whatever the server sends."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,19 +15,19 @@ from zope.interface import implementer
 from belatwist.text import one_line
 
 MAX_BYTES = 64 * 1024
-"""A longer answer is cut off: the import endpoint answers with next to nothing."""
+"""A longer answer is cut off. The import endpoint answers with an empty body."""
 
 _KEPT_BYTES = 8 * 1024  # More than the excerpt, so that no secret is cut in two.
 _EXCERPT = 300
 
 
 class BoundedBody(Protocol):
-    """Receives a body, of which it keeps the beginning.
+    """Receives a body and keeps its beginning.
 
     :ivar size: bytes received.
-    :ivar too_long: whether there was more than :data:`MAX_BYTES`, and the rest was cut off.
-    :ivar finished: fires when all of it is there, or enough; fails when the connection ends before;
-        cancelled, it closes the connection.
+    :ivar too_long: whether the body was longer than :data:`MAX_BYTES`, and the rest was cut off.
+    :ivar finished: fires when the body is complete or too long, and fails when the connection ends
+        before. Cancelling it closes the connection.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class BoundedBody(Protocol):
         self.finished: Deferred[None] = Deferred(lambda _: self._cut())
 
     def dataReceived(self, data: bytes) -> None:
-        """Take a piece of the body."""
+        """Receive a piece of the body."""
         self.size += len(data)
         self._start += data[: _KEPT_BYTES - len(self._start)]
         if self.size > MAX_BYTES and not self.finished.called:
@@ -46,7 +46,7 @@ class BoundedBody(Protocol):
             self._cut()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Take note of the end of the body, or of the connection."""
+        """Fire :attr:`finished` at the end of the body or of the connection."""
         if self.finished.called:
             return
         if reason.check(ResponseDone, PotentialDataLoss):
@@ -57,7 +57,7 @@ class BoundedBody(Protocol):
     def excerpt(self, secrets: Iterable[str]) -> str:
         """Return the beginning on one line.
 
-        :param secrets: what must not be in it, should the server repeat it.
+        :param secrets: texts that must not be in it, even if the server repeats them.
         """
         text = one_line(self._start.decode("utf-8", "replace"))
         return redact(text, secrets)[:_EXCERPT]
@@ -71,7 +71,7 @@ class BoundedBody(Protocol):
 def redact(text: str, secrets: Iterable[str]) -> str:
     """Return a text with an ellipsis for each secret in it.
 
-    :param secrets: none of them empty; one that holds another comes before it.
+    :param secrets: not empty; a secret that contains another one comes before it.
     """
     for secret in secrets:
         text = text.replace(secret, "…")
@@ -79,14 +79,14 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def header(response: IResponse, name: bytes) -> str | None:
-    """Return the first header of a name, whatever bytes it holds; ``None`` if there is none."""
+    """Return the first header of a name, whatever bytes it has; ``None`` if there is none."""
     found = response.headers.getRawHeaders(name)
     return found[0].decode("latin-1") if found else None
 
 
 @implementer(IAgent)
 class IdentityEncodingAgent:
-    """An agent for treq that neither asks for compressed answers nor lets them be unpacked.
+    """An agent for treq that does not ask for compressed answers, and does not unpack them.
 
     treq unpacks without a bound: two megabytes could become two thousand.
 

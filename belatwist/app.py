@@ -13,9 +13,8 @@ from belatwist import __version__
 from belatwist.agent import Agent
 from belatwist.clock.sources import Clocks
 from belatwist.clock.timekeeper import Timekeeper
-from belatwist.collectors import registry
+from belatwist.collectors import registry, selfmetrics
 from belatwist.collectors.contract import Machine
-from belatwist.collectors.selfmetrics import SelfMetrics
 from belatwist.config import Config, Health, Remote, Storage, read_token
 from belatwist.health.builder import AgentParts
 from belatwist.health.status import judge, summary
@@ -63,10 +62,10 @@ def build(
     buffer = WriteBuffer(store, seconds=reactor.seconds, telemetry=telemetry)
     client = _client(config, reactor)
     timekeeper = _timekeeper(config, buffer, clocks, client, reactor=reactor, telemetry=telemetry)
-    jobs = registry.build(config.metrics, _machine(config, reactor))
-    own = SelfMetrics(config.device.id, telemetry), config.monitoring.self_metrics_interval
+    sources = registry.build(config.metrics, _machine(config, reactor))
+    own = selfmetrics.enabled(config.device.id, telemetry, config.monitoring.self_metrics_interval)
     scheduler = CollectorScheduler(
-        [*jobs, own],
+        [*sources, own],
         reactor=reactor,
         wall_ms=timekeeper.now_ms,
         sink=buffer.add,
@@ -94,7 +93,7 @@ def build(
         started=reactor.seconds(),
         reactor=reactor,
         clocks=clocks,
-        collectors=frozenset(collector.name for collector, _ in jobs),
+        collectors=frozenset(enabled.source.name for enabled in sources),
         endpoint=client.endpoint,
         telemetry=telemetry,
         lock=lock,
@@ -148,7 +147,7 @@ def _health_listener(health: Health, parts: AgentParts, reactor: Any) -> Listene
     from belatwist.web.page.resource import Page
 
     def metrics() -> bytes:
-        return exposition(parts.telemetry.registry, parts.samples())
+        return exposition(parts.telemetry.registry, parts.samples(), registry.HOST)
 
     page = Page(reactor, parts.store.database, parts.samples)
     endpoint = Endpoint(parts.snapshot, health, metrics, page)

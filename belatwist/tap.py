@@ -12,6 +12,7 @@ from twisted.application.service import IService
 from twisted.logger import Logger, LogLevel
 
 from belatwist import config
+from belatwist.collectors.registry import SOURCES
 from belatwist.errors import ConfigError
 from belatwist.log.events import Event
 from belatwist.log.output import LogOutput
@@ -61,7 +62,7 @@ def makeService(options: Options) -> IService:
     path = options["config"]
     try:
         # twistd keeps events until the log is open.
-        loaded = config.load(path, lambda key: KEY_RENAMED.emit(_log, **key._asdict()))
+        loaded = config.load(path, SOURCES, lambda key: KEY_RENAMED.emit(_log, **key._asdict()))
         where = _receiver_address(loaded.remote.url) if options["with-receiver"] else None
         logging = loaded.logging
         output = LogOutput(

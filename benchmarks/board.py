@@ -10,15 +10,17 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from belatwist.collectors import registry
-from belatwist.collectors.contract import Collector, Machine
-from belatwist.config.collectors import DEFAULT_METRICS, DiskIOOptions
+from belatwist.collectors.contract import Machine
+from belatwist.collectors.disk import DiskIOOptions
+from belatwist.config import default_entries
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from benchmarks.harness import ROOT
@@ -29,7 +31,7 @@ METRICS = tuple(
     )
     if metric.name == "disk.io"
     else metric
-    for metric in DEFAULT_METRICS
+    for metric in default_entries(registry.SOURCES)
 )
 """All host collectors as shipped, with the disks of virtual machines as well."""
 
@@ -149,10 +151,10 @@ class _BoardReader(Reader):
         return {name[len(prefix) :].partition("/")[0]: 1 for name in names}
 
 
-def collectors(procfs: Reader, sysfs: Reader) -> list[Collector]:
-    """Make all host collectors, as the service does."""
+def collectors(procfs: Reader, sysfs: Reader) -> dict[str, Callable[[int], Any]]:
+    """Make all host collectors, as the service does: by their names, what runs each."""
     machine = Machine("bench", procfs, sysfs, random.Random(1), time.monotonic)
-    return [collector for collector, _ in registry.build(METRICS, machine)]
+    return {one.source.name: one.collector.collect for one in registry.build(METRICS, machine)}
 
 
 def ticks(start_ms: int, interval: float) -> Iterator[Sequence[Sample]]:
@@ -163,11 +165,11 @@ def ticks(start_ms: int, interval: float) -> Iterator[Sequence[Sample]]:
     """
     board = Board()
     sources = collectors(_BoardReader(board, "proc"), _BoardReader(board, "sys"))
-    for source in sources:
-        source.collect(start_ms)
+    for collect in sources.values():
+        collect(start_ms)
     number = 0
     while True:
         board.advance(interval)
         now_ms = start_ms + round(number * interval * 1000)
-        yield [one for source in sources for one in source.collect(now_ms)]
+        yield [one for collect in sources.values() for one in collect(now_ms)]
         number += 1

@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from belatwist.collectors.contract import Collector
 from belatwist.model import Series
 from belatwist.procfs.reader import Reader
 from belatwist.store import Outcome, Row, Settlement
@@ -37,24 +36,24 @@ def measure() -> str:
         model.write(where, everything=True)
         sources = board.collectors(Reader(str(where / "proc")), Reader(str(where / "sys")))
         parts.append(_collectors(sources, model, where))
-        parts.append(_profiled("collect", lambda: [s.collect(_START_MS) for s in sources]))
+        parts.append(_profiled("collect", lambda: [read(_START_MS) for read in sources.values()]))
         parts += _stored(where / "metrics.db")
     return "\n\n".join(parts)
 
 
-def _collectors(sources: list[Collector], model: board.Board, where: Path) -> str:
+def _collectors(sources: dict[str, Callable[[int], Any]], model: board.Board, where: Path) -> str:
     """Time each collector without a profiler."""
-    spent = dict.fromkeys((source.name for source in sources), 0)
+    spent = dict.fromkeys(sources, 0)
     counts = dict(spent)
     for number in range(_TICKS):
         model.advance(1.0)
         model.write(where, everything=False)
-        for source in sources:
+        for name, collect in sources.items():
             begun = time.process_time_ns()
-            found = len(source.collect(_START_MS))
+            found = len(collect(_START_MS))
             if number:
-                spent[source.name] += time.process_time_ns() - begun
-                counts[source.name] += found
+                spent[name] += time.process_time_ns() - begun
+                counts[name] += found
     lines = ["collectors on the board model, microseconds a tick and samples a tick"]
     lines += [
         f"  {name:18} {spent[name] / 1000 / (_TICKS - 1):7.1f} {counts[name] / (_TICKS - 1):5.0f}"

@@ -165,7 +165,7 @@ async def collect(reactor: Any, root: str, moving: str, ticks: int) -> dict[str,
             time.sleep(0.02)  # The kernel counts CPU time in hundredths of a second.
         now_ms = wall_ms()
         begun = time.process_time_ns()
-        found = sum(len(source.collect(now_ms)) for source in sources)
+        found = sum(len(collect(now_ms)) for collect in sources.values())
         if number:  # The first one knows no deltas and meets every series.
             spent += time.process_time_ns() - begun
             samples += found
@@ -186,7 +186,7 @@ async def schedule(reactor: Any, ticks: int) -> dict[str, float]:
         return succeed(len(samples))
 
     scheduler = CollectorScheduler(
-        [(collector, 0.02) for collector, _ in jobs],
+        [one._replace(every=0.02) for one in jobs],
         reactor=reactor,
         wall_ms=wall_ms,
         sink=sink,

@@ -25,7 +25,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, LoopingCall
 
 from belatwist.clock.sources import wall_ms
-from belatwist.collectors.selfmetrics import SelfMetrics
+from belatwist.collectors import selfmetrics
+from belatwist.collectors.contract import EnabledSource, Source
+from belatwist.collectors.registry import HOST
 from belatwist.config import Remote, Storage
 from belatwist.config.schema import Monitoring
 from belatwist.metrics.telemetry import Telemetry
@@ -131,13 +133,14 @@ class Simulated:
 class _Board:
     """All host collectors on the board model, as a single collector."""
 
-    name = "board"
-
     def __init__(self, start_ms: int) -> None:
         self._ticks = board.ticks(start_ms, INTERVAL)
 
     def collect(self, now_ms: int) -> Sequence[Sample]:
         return next(self._ticks)
+
+
+_SOURCE = Source("board.model", INTERVAL, lambda *_: _Board(0), tuple(HOST.values()))
 
 
 class _AcceptingClient:
@@ -243,8 +246,8 @@ async def live(
     buffer = WriteBuffer(store, seconds=time.seconds, telemetry=telemetry)
     scheduler = CollectorScheduler(
         [
-            (_Board(start_ms), INTERVAL),
-            (SelfMetrics("bench", telemetry), Monitoring().self_metrics_interval),
+            EnabledSource(_SOURCE, _Board(start_ms), INTERVAL),
+            selfmetrics.enabled("bench", telemetry, Monitoring().self_metrics_interval),
         ],
         reactor=time,
         wall_ms=now_ms,

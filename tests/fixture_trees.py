@@ -1,11 +1,14 @@
 """The fixture machines as readers."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from belatwist.collectors.contract import Machine
+from belatwist.collectors.contract import EnabledSource, Machine, Options
+from belatwist.collectors.registry import SOURCES, build
+from belatwist.config import CollectorEntry
 from belatwist.errors import ReadError
+from belatwist.model import Sample
 from belatwist.procfs.reader import MissingError, Reader
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -88,3 +91,35 @@ def machine(
         rng=rng or random.Random(1),
         seconds=seconds,
     )
+
+
+def enabled(on: Machine, **options: Options) -> list[EnabledSource]:
+    """Enable every source, at an interval of a second.
+
+    :param options: those of a source, by its name with an underscore for the dot.
+    """
+    entries = [
+        CollectorEntry(
+            name=name,
+            interval=1.0,
+            config=options.get(name.replace(".", "_"), source.options()),
+        )
+        for name, source in SOURCES.items()
+    ]
+    return build(entries, on)
+
+
+def collect(one: EnabledSource, now_ms: int) -> Sequence[Sample]:
+    """Run a collector that is a plain function."""
+    samples = one.collector.collect(now_ms)
+    assert isinstance(samples, Sequence)
+    return samples
+
+
+def collected(on: Machine, proc: Board) -> list[Sample]:
+    """Collect twice from every source, with ten seconds in between; return the second round."""
+    sources = enabled(on)
+    for one in sources:
+        collect(one, NOW_MS - 10_000)
+    proc.become("orangepi5plus-t10")
+    return [sample for one in sources for sample in collect(one, NOW_MS)]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from belatwist import config
 from belatwist.cli.output import CommandError, notify, table
+from belatwist.collectors.registry import SOURCES
 from belatwist.config import format_duration
 from belatwist.errors import ConfigError
 from belatwist.text import one_line
@@ -20,7 +21,7 @@ def check(path: str) -> list[str]:
     :raises CommandError: with the agent's own line when the agent would not start.
     """
     try:
-        loaded = config.load(path, lambda warning: notify(str(warning)))
+        loaded = config.load(path, SOURCES, lambda warning: notify(str(warning)))
     except ConfigError as error:
         raise CommandError(str(error)) from None
     logging, remote = loaded.logging, loaded.remote

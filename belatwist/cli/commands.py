@@ -64,7 +64,7 @@ def once(config: str | None, form: str) -> None:
 
     loaded = load_config.read(config, output.notify)
     with run.warnings_shown():
-        collected = run.collect(run.enabled_collectors(loaded), wall_ms, output.wait)
+        collected = run.collect(run.enabled_sources(loaded), wall_ms, output.wait)
     for name, why in collected.failures.items():
         output.notify(f"collector {name}: {why}")
     click.echo("\n".join(run.FORMATS[form](collected.samples)))

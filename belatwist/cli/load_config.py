@@ -6,6 +6,7 @@ from pathlib import Path
 
 from belatwist import config
 from belatwist.cli.output import reason
+from belatwist.collectors.registry import SOURCES
 from belatwist.errors import ConfigError
 
 _MAX_BYTES = 1024 * 1024
@@ -26,7 +27,7 @@ def read(path: str | None, say: Callable[[str], None]) -> config.Config:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise ConfigError(f"{name}: larger than {_MAX_BYTES} bytes")
-        return config.parse(data.decode(), name, lambda warning: say(str(warning)))
+        return config.parse(data.decode(), name, SOURCES, lambda warning: say(str(warning)))
     except FileNotFoundError:
         if path is not None:
             raise ConfigError(f"{name}: no such file; --config FILE names another") from None
@@ -35,4 +36,7 @@ def read(path: str | None, say: Callable[[str], None]) -> config.Config:
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: not UTF-8") from None
     say(f"{name}: no such file; using the defaults (--config FILE names another file)")
-    return config.Config(device=config.Device(id=socket.gethostname() or "localhost"))
+    return config.Config(
+        device=config.Device(id=socket.gethostname() or "localhost"),
+        metrics=config.default_entries(SOURCES),
+    )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -15,8 +16,8 @@ from belatwist import config
 from belatwist.cli import output
 from belatwist.clock.sources import WallClock
 from belatwist.collectors import registry
-from belatwist.collectors.contract import Collector, Machine
-from belatwist.metrics.catalogue import CATALOGUE
+from belatwist.collectors.contract import EnabledSource, Machine
+from belatwist.collectors.registry import CATALOGUE, HOST
 from belatwist.metrics.exposition import exposition
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
@@ -41,7 +42,7 @@ class Collected:
         self.failures: dict[str, str] = {}
 
 
-def enabled_collectors(loaded: config.Config) -> list[Collector]:
+def enabled_sources(loaded: config.Config) -> list[EnabledSource]:
     """Make the collectors that a configuration enables."""
     machine = Machine(
         device_id=loaded.device.id,
@@ -50,11 +51,11 @@ def enabled_collectors(loaded: config.Config) -> list[Collector]:
         rng=random.Random(),  # noqa: S311 - mock values
         seconds=time.monotonic,
     )
-    return [collector for collector, _ in registry.build(loaded.metrics, machine)]
+    return registry.build(loaded.metrics, machine)
 
 
 def collect(
-    collectors: Sequence[Collector],
+    sources: Sequence[EnabledSource],
     wall_ms: WallClock,
     wait: Callable[[float], object],
     deadline: float = DEADLINE,
@@ -64,8 +65,8 @@ def collect(
     :param wait: waits for so many seconds.
     :param deadline: seconds that all of them have together, each time.
     """
-    results = _run(collectors, wall_ms(), deadline)
-    silent = [collector for collector in collectors if results[collector.name] == []]
+    results = _run(sources, wall_ms(), deadline)
+    silent = [one for one in sources if results[one.source.name] == []]
     if silent:
         wait(PAUSE)
         results.update(_run(silent, wall_ms(), deadline))
@@ -79,14 +80,15 @@ def collect(
 
 
 def _run(
-    collectors: Sequence[Collector], now_ms: int, deadline: float
+    sources: Sequence[EnabledSource], now_ms: int, deadline: float
 ) -> dict[str, Sequence[Sample] | Exception]:
     """Run collectors side by side.
 
-    :return: the samples of each, or why there are none, by the collectors' names.
+    :return: the samples of each, or why there are none, by the sources' names.
     """
-    results = run_all([partial(one.collect, now_ms) for one in collectors], deadline)
-    return {one.name: result for one, result in zip(collectors, results, strict=True)}
+    collects: list[Callable[[], Any]] = [partial(one.collector.collect, now_ms) for one in sources]
+    results = run_all(collects, deadline)
+    return {one.source.name: result for one, result in zip(sources, results, strict=True)}
 
 
 @contextmanager
@@ -141,7 +143,7 @@ def _record(one: Sample) -> Mapping[str, object]:
 
 def as_prometheus(samples: Sequence[Sample]) -> list[str]:
     """Write samples in the format of the agent's ``/metrics``."""
-    return exposition(CollectorRegistry(), samples).decode().splitlines()
+    return exposition(CollectorRegistry(), samples, HOST).decode().splitlines()
 
 
 FORMATS: Mapping[str, Callable[[Sequence[Sample]], list[str]]] = {

@@ -16,7 +16,7 @@ from belatwist.cli.database import (
     Row,
 )
 from belatwist.clock.sources import WallClock
-from belatwist.metrics.catalogue import CATALOGUE
+from belatwist.collectors.registry import CATALOGUE
 from belatwist.model import Series
 from belatwist.store import MIN_KEY, Key
 from belatwist.text import escape

@@ -1,17 +1,94 @@
-"""The contract of a collector: its interface to the scheduler, and the machine that it may use."""
+"""What a source declares, what it may use, and what its collector says.
+
+A source is what a person would switch on, such as ``network.traffic``. Everything about it stands
+in one module of this package, which ends with ``SOURCE = Source(...)``; the registry lists it.
+"""
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import KW_ONLY, dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
 
-from belatwist.model import Sample
+from belatwist.config import NoOptions, Section
+from belatwist.errors import BelaError
+from belatwist.metrics.metric import COUNTER, GAUGE, Metric
+from belatwist.model import Sample, Series
 from belatwist.procfs.reader import Reader
+
+__all__ = [
+    "COUNTER",
+    "GAUGE",
+    "AbsentError",
+    "Collector",
+    "EnabledSource",
+    "HiddenError",
+    "Machine",
+    "Metric",
+    "Options",
+    "Source",
+    "State",
+]
+
+Options = Section
+"""The base class of a source's options. Their types say what is allowed, and their descriptions are
+those of the documentation."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", re.ASCII)
+
+
+class State(StrEnum):
+    """How a source is doing."""
+
+    OK = "ok"
+    ABSENT = "absent"
+    """This machine has no such thing. There are no samples, and nothing is wrong."""
+    HIDDEN = "hidden"
+    """The thing may be there, and the sandbox or permissions keep it from the agent."""
+    FAILING = "failing"
+
+
+class AbsentError(BelaError):
+    """The machine has no such thing. The text says what is not there."""
+
+
+class HiddenError(BelaError):
+    """The thing may be there, and the sandbox or permissions keep it from the agent.
+
+    :param what: what cannot be seen, and what hides it (``ProtectProc=``, a group, a mode).
+    :param cure: what the operator does about it.
+    """
+
+    def __init__(self, what: str, cure: str) -> None:
+        super().__init__(what)
+        self.cure = cure
+
+
+class Collector(Protocol):
+    """Reads one source. The scheduler never runs it twice at a time.
+
+    It may raise anything: only the scheduler catches, logs and counts it. It may have an attribute
+    ``left_out``: the names of items that it does not report, for health. A collector that is told
+    of events is a Twisted service as well, which the agent starts and stops.
+    """
+
+    def collect(self, now_ms: int) -> "Sequence[Sample] | Coroutine[Any, Any, Sequence[Sample]]":
+        """Yield what is known now.
+
+        A plain function runs on a worker thread, a coroutine function on the reactor. Both are
+        given up at the deadline.
+
+        :param now_ms: the tick's Unix time in milliseconds, which the samples carry.
+        :raises AbsentError: when this machine has no such thing.
+        :raises HiddenError: when the agent is not allowed to look.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Everything that a collector may use. A test makes a machine from fixture trees.
+    """Everything that a source may use. A test makes one from a fixture tree.
 
     :ivar device_id: names the device in every sample.
     :ivar procfs: the reader of ``/proc``.
@@ -26,24 +103,48 @@ class Machine:
     rng: random.Random
     seconds: Callable[[], float]
 
+    def series(self, metric: Metric, **tags: str) -> Series:
+        """Return the series of a metric on this device; see :meth:`Metric.series`."""
+        return metric.series(self.device_id, **tags)
 
-class Collector(Protocol):
-    """A source of samples.
 
-    The scheduler runs it off the reactor thread and never on two threads at once. A collector may
-    raise anything: only the scheduler catches, logs and counts it.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source: all that the rest of the agent needs to know of it.
+
+    :ivar name: the configuration's name of it.
+    :ivar every: seconds between two collections, where the configuration gives none.
+    :ivar make: makes its collector from a machine and its options.
+    :ivar metrics: everything that the collector may yield.
+    :ivar options: the type of its ``config``.
+    :ivar default: whether it runs where the configuration has no ``metrics``.
+    :ivar why_off: why it does not, for the documentation.
+    :raises ValueError: for a name that the configuration cannot spell.
     """
 
-    @property
-    def name(self) -> str:
-        """The configuration's name of the source (``cpu.usage``)."""
-        ...
+    name: str
+    every: float
+    make: Callable[[Machine, Any], Collector]
+    metrics: tuple[Metric, ...]
+    _: KW_ONLY
+    options: type[Options] = NoOptions
+    default: bool = True
+    why_off: str = ""
 
-    def collect(self, now_ms: int) -> Sequence[Sample]:
-        """Read the source once.
+    def __post_init__(self) -> None:
+        """Refuse a bad name."""
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"a source's name is like network.traffic, not {self.name!r}")
 
-        :param now_ms: Unix time in milliseconds; the timestamp of every sample returned.
-        :return: the samples; none where the machine has no such hardware, or where a delta needs a
-            second reading.
-        """
-        ...
+
+class EnabledSource(NamedTuple):
+    """A source that the configuration enables.
+
+    :ivar source: its declaration.
+    :ivar collector: what reads it.
+    :ivar every: seconds between two collections.
+    """
+
+    source: Source
+    collector: Collector
+    every: float

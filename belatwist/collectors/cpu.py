@@ -11,11 +11,19 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from belatwist.collectors.contract import Machine
+from belatwist.collectors.contract import GAUGE, Machine, Metric, Source
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.errors import ParseError
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
+
+USAGE = Metric(
+    "cpu.usage_percent",
+    GAUGE,
+    "percent",
+    "Part of the time since the last reading in which a core, or all of them, was busy.",
+    tags=("core",),
+)
 
 # Two more columns, guest and guest_nice, are already contained in user and nice.
 _CORE = re.compile(
@@ -74,11 +82,10 @@ class CpuUsage:
     :param machine: the machine to measure.
     """
 
-    name = "cpu.usage"
     _log = Logger()
 
     def __init__(self, machine: Machine) -> None:
-        self._device_id = machine.device_id
+        self._machine = machine
         self._procfs = machine.procfs
         self._last: Mapping[str, CoreTimes] = {}
         self._series: dict[str, Series] = {}
@@ -110,7 +117,7 @@ class CpuUsage:
     def _usage(self, core: str, busy: int, total: int, now_ms: int) -> Sample:
         series = self._series.get(core)
         if series is None:
-            series = Series.of("cpu.usage_percent", self._device_id, {"core": core})
+            series = self._machine.series(USAGE, core=core)
             self._series[core] = series
         # The kernel counts hundredths of a second: further digits would only make bodies longer.
         return sample(series, now_ms, round(100 * busy / total, 2))
@@ -130,3 +137,6 @@ def delta(before: CoreTimes, after: CoreTimes) -> tuple[int, int]:
     spent = CoreTimes._make(max(b - a, 0) for a, b in zip(before, after, strict=True))
     total = sum(spent)
     return total - spent.idle - spent.iowait, total
+
+
+SOURCE = Source("cpu.usage", 10.0, lambda machine, _: CpuUsage(machine), (USAGE,))

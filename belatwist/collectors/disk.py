@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from msgspec import Meta
 from twisted.logger import Logger, LogLevel
 
-from belatwist.collectors.contract import Machine
+from belatwist.collectors.contract import COUNTER, Machine, Metric, Options, Source
 from belatwist.collectors.skipped import SkippedLines
+from belatwist.config.values import Pattern
 from belatwist.errors import BelaError, ParseError
 from belatwist.log.events import Event
 from belatwist.log.throttle import ItemFailureLog, kind_of
@@ -37,14 +39,23 @@ DISK_REMOVED = Event("disk.removed", LogLevel.debug, "Disk {device} was removed"
 
 _NAMES = 256
 
-_METRICS = (
-    "disk.read_ops_total",
-    "disk.read_bytes_total",
-    "disk.write_ops_total",
-    "disk.write_bytes_total",
-    "disk.io_time_ms_total",
-    "disk.weighted_io_time_ms_total",
+METRICS = (
+    Metric("disk.read_ops_total", COUNTER, "operations", "Reads completed.", tags=("device",)),
+    Metric("disk.read_bytes_total", COUNTER, "bytes", "Bytes read.", tags=("device",)),
+    Metric("disk.write_ops_total", COUNTER, "operations", "Writes completed.", tags=("device",)),
+    Metric("disk.write_bytes_total", COUNTER, "bytes", "Bytes written.", tags=("device",)),
+    Metric(
+        "disk.io_time_ms_total", COUNTER, "milliseconds", "Time spent on I/O.", tags=("device",)
+    ),
+    Metric(
+        "disk.weighted_io_time_ms_total",
+        COUNTER,
+        "milliseconds",
+        "Time spent on I/O, times the number of requests in progress.",
+        tags=("device",),
+    ),
 )
+"""In the order in which :meth:`DiskIO.collect` yields them."""
 
 SECTOR_SIZE = 512
 """Bytes of one sector of ``/proc/diskstats``, independent of the device's block size
@@ -71,6 +82,23 @@ class DiskCounters(NamedTuple):
     sectors_written: int
     io_time_ms: int
     weighted_io_time_ms: int
+
+
+class DiskIOOptions(Options, frozen=True, kw_only=True):
+    """The options of ``disk.io``."""
+
+    allowed_devices: Annotated[
+        Pattern,
+        Meta(description="Disks to report. Empty: whole SATA, USB, NVMe, eMMC and SD disks."),
+    ] = ""
+    sector_size: Annotated[
+        Literal["kernel", "logical"],
+        Meta(
+            description="Bytes per sector in `/proc/diskstats`. `kernel`: 512, which the kernel "
+            "uses for every disk. `logical`: the disk's block size, which reports eight times too "
+            "much for a 4096-byte disk."
+        ),
+    ] = "kernel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,29 +161,19 @@ class DiskIO:
     """``disk.*_total`` of each device that is allowed.
 
     :param machine: the machine to measure.
-    :param allowed_devices: a regular expression that matches whole device names; empty means
-        :data:`DEFAULT_DEVICES`.
-    :param sector_size: ``kernel``, the 512 bytes that ``/proc/diskstats`` counts in, or
-        ``logical``, the device's logical block size, which over-reports any other than 512.
+    :param options: which devices to report, and how to count them.
     """
 
-    name = "disk.io"
     _log = Logger()
 
-    def __init__(
-        self,
-        machine: Machine,
-        *,
-        allowed_devices: str = "",
-        sector_size: str = "kernel",
-    ) -> None:
-        self._device_id = machine.device_id
+    def __init__(self, machine: Machine, options: DiskIOOptions) -> None:
+        self._machine = machine
         self._procfs = machine.procfs
         self._sysfs = machine.sysfs
-        allowed = re.compile(allowed_devices or DEFAULT_DEVICES)
+        allowed = re.compile(options.allowed_devices or DEFAULT_DEVICES)
         # The names are nearly always those of the last reading.
         self._wants = lru_cache(_NAMES)(lambda name: allowed.fullmatch(name) is not None)
-        self._logical = sector_size == "logical"
+        self._logical = options.sector_size == "logical"
         self._devices: dict[str, _Device] = {}
         self._skipped = SkippedLines("/proc/diskstats", self._log, machine.seconds)
         self._failures = ItemFailureLog(self._log, machine.seconds, "device")
@@ -193,8 +211,7 @@ class DiskIO:
         return samples
 
     def _register(self, name: str) -> _Device:
-        tags = {"device": name}
-        series = tuple(Series.of(metric, self._device_id, tags) for metric in _METRICS)
+        series = tuple(self._machine.series(metric, device=name) for metric in METRICS)
         size = self._logical_block_size(name) if self._logical else SECTOR_SIZE
         return _Device(series, size)
 
@@ -210,3 +227,6 @@ class DiskIO:
             return SECTOR_SIZE
         self._failures.recovered(name, BLOCK_SIZE_READ)
         return size
+
+
+SOURCE = Source("disk.io", 30.0, DiskIO, METRICS, options=DiskIOOptions)

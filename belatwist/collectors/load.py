@@ -6,10 +6,17 @@ Source: ``/proc/loadavg`` (Documentation/filesystems/proc.rst; fs/proc/loadavg.c
 import re
 from typing import NamedTuple
 
-from belatwist.collectors.contract import Machine
+from belatwist.collectors.contract import GAUGE, Machine, Metric, Source
 from belatwist.errors import ParseError
-from belatwist.model import Sample, Series, sample
+from belatwist.model import Sample, sample
 from belatwist.procfs import text
+
+METRICS = (
+    Metric("system.load_1m", GAUGE, "tasks", "Load average of 1 minute."),
+    Metric("system.load_5m", GAUGE, "tasks", "Load average of 5 minutes."),
+    Metric("system.load_15m", GAUGE, "tasks", "Load average of 15 minutes."),
+)
+"""In the order of :class:`LoadAverage`."""
 
 # The averages, then runnable/existing tasks and the newest process id.
 _LOAD = rb"([0-9]{1,20}\.[0-9]{2})"
@@ -41,11 +48,9 @@ class SystemLoad:
     :param machine: the machine to measure.
     """
 
-    name = "system.load"
-
     def __init__(self, machine: Machine) -> None:
         self._procfs = machine.procfs
-        self._series = [Series.of(f"system.load_{m}m", machine.device_id) for m in (1, 5, 15)]
+        self._series = [machine.series(metric) for metric in METRICS]
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Read ``/proc/loadavg``.
@@ -57,3 +62,6 @@ class SystemLoad:
             sample(series, now_ms, average)
             for series, average in zip(self._series, averages, strict=True)
         ]
+
+
+SOURCE = Source("system.load", 30.0, lambda machine, _: SystemLoad(machine), METRICS)

@@ -8,11 +8,19 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from belatwist.collectors.contract import Machine
+from belatwist.collectors.contract import GAUGE, Machine, Metric, Source
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.errors import ParseError
-from belatwist.model import Sample, Series, sample
+from belatwist.model import Sample, sample
 from belatwist.procfs import text
+
+USED = Metric("memory.used_bytes", GAUGE, "bytes", "Total less available memory.")
+AVAILABLE = Metric(
+    "memory.available_bytes", GAUGE, "bytes", "Memory that can be had without swapping."
+)
+TOTAL = Metric("memory.total_bytes", GAUGE, "bytes", "Memory that the kernel manages.")
+SWAP_USED = Metric("memory.swap_used_bytes", GAUGE, "bytes", "Swap in use.")
+SWAP_TOTAL = Metric("memory.swap_total_bytes", GAUGE, "bytes", "Swap there is.")
 
 _KIB = 1024
 
@@ -77,16 +85,15 @@ class MemoryUsage:
     :param machine: the machine to measure.
     """
 
-    name = "memory.usage"
     _log = Logger()
 
     def __init__(self, machine: Machine) -> None:
         self._procfs = machine.procfs
-        self._used = Series.of("memory.used_bytes", machine.device_id)
-        self._available = Series.of("memory.available_bytes", machine.device_id)
-        self._total = Series.of("memory.total_bytes", machine.device_id)
-        self._swap_used = Series.of("memory.swap_used_bytes", machine.device_id)
-        self._swap_total = Series.of("memory.swap_total_bytes", machine.device_id)
+        self._used = machine.series(USED)
+        self._available = machine.series(AVAILABLE)
+        self._total = machine.series(TOTAL)
+        self._swap_used = machine.series(SWAP_USED)
+        self._swap_total = machine.series(SWAP_TOTAL)
         self._skipped = SkippedLines("/proc/meminfo", self._log, machine.seconds)
 
     def collect(self, now_ms: int) -> list[Sample]:
@@ -110,3 +117,11 @@ def _difference(total: int | None, free: int | None) -> int | None:
     if total is None or free is None or free > total:
         return None
     return total - free
+
+
+SOURCE = Source(
+    "memory.usage",
+    30.0,
+    lambda machine, _: MemoryUsage(machine),
+    (USED, AVAILABLE, TOTAL, SWAP_USED, SWAP_TOTAL),
+)

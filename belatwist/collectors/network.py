@@ -4,15 +4,17 @@ Source: ``/proc/net/dev`` (net/core/net-procfs.c).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from msgspec import Meta
 from twisted.logger import Logger, LogLevel
 
-from belatwist.collectors.contract import Machine
+from belatwist.collectors.contract import COUNTER, Machine, Metric, Options, Source
 from belatwist.collectors.skipped import SkippedLines
+from belatwist.config.values import NamePattern
 from belatwist.errors import ParseError
 from belatwist.log.events import Event
 from belatwist.log.throttle import FailureLog, ItemFailureLog
@@ -33,8 +35,6 @@ DEFAULT_EXCLUSIONS = (
 )
 """Interfaces that do not lead outside the machine. Modems and tethered phones (``wwan*``, ``usb*``,
 ``enx*``) are not among them: on this device they are the uplinks."""
-
-DEFAULT_MAX_INTERFACES = 32
 
 COUNTERS_FELL = Event(
     "network.counters_fell",
@@ -60,15 +60,25 @@ LIMIT_KEPT = Event("network.limit_kept", LogLevel.info, "No interface is left ou
 
 _NAMES = 256
 
-_METRICS = (
-    "network.rx_bytes_total",
-    "network.rx_packets_total",
-    "network.rx_errors_total",
-    "network.tx_bytes_total",
-    "network.tx_packets_total",
-    "network.tx_errors_total",
+METRICS = tuple(
+    Metric(f"network.{name}_total", COUNTER, unit, meaning, tags=("interface",))
+    for name, unit, meaning in (
+        ("rx_bytes", "bytes", "Bytes received."),
+        ("rx_packets", "packets", "Packets received."),
+        ("rx_errors", "errors", "Errors on receiving."),
+        ("tx_bytes", "bytes", "Bytes sent."),
+        ("tx_packets", "packets", "Packets sent."),
+        ("tx_errors", "errors", "Errors on sending."),
+    )
 )
 """In the order of :class:`InterfaceCounters`."""
+
+DROPPED = Metric(
+    "network.interfaces_dropped_total",
+    COUNTER,
+    "interfaces",
+    "Interfaces left out because of max_interfaces, counted at each collection.",
+)
 
 _COLUMNS = (
     b"face |bytes packets errs drop fifo frame compressed multicast"
@@ -93,6 +103,29 @@ class InterfaceCounters(NamedTuple):
     tx_bytes: int
     tx_packets: int
     tx_errors: int
+
+
+class NetworkTrafficOptions(Options, frozen=True, kw_only=True):
+    """The options of ``network.traffic``."""
+
+    include_ifaces: Annotated[
+        tuple[NamePattern, ...],
+        Meta(
+            max_length=64, description="Interfaces to report. Empty: all except the excluded ones."
+        ),
+    ] = ()
+    exclude_ifaces: Annotated[
+        tuple[NamePattern, ...] | None,
+        Meta(
+            max_length=64,
+            description="Interfaces not to report. `null`: loopback, container, bridge, tunnel and "
+            "monitor interfaces. A list replaces these.",
+        ),
+    ] = None
+    max_interfaces: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Maximum number of interfaces; each has six series."),
+    ] = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,33 +180,24 @@ class NetworkTraffic:
     samples out once; ``rate()`` sees the reset at the next samples.
 
     :param machine: the machine to measure.
-    :param include: regular expressions of the names that are wanted; none means all.
-    :param exclude: regular expressions of names that are not; ``None`` means
-        :data:`DEFAULT_EXCLUSIONS`.
-    :param max_interfaces: the most interfaces to report.
+    :param options: which interfaces to report, and how many.
     """
 
-    name = "network.traffic"
     _log = Logger()
 
-    def __init__(
-        self,
-        machine: Machine,
-        *,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] | None = None,
-        max_interfaces: int = DEFAULT_MAX_INTERFACES,
-    ) -> None:
-        self._device_id = machine.device_id
+    def __init__(self, machine: Machine, options: NetworkTrafficOptions) -> None:
+        self._machine = machine
         self._procfs = machine.procfs
-        self._include = [re.compile(pattern) for pattern in include]
-        exclude = DEFAULT_EXCLUSIONS if exclude is None else exclude
+        self._include = [re.compile(pattern) for pattern in options.include_ifaces]
+        exclude = options.exclude_ifaces
+        if exclude is None:
+            exclude = DEFAULT_EXCLUSIONS
         self._exclude = [re.compile(pattern) for pattern in exclude]
         # The names are nearly always those of the last reading.
         self._wants = lru_cache(_NAMES)(self._matches)
-        self._max_interfaces = max_interfaces
+        self._max_interfaces = options.max_interfaces
         self._interfaces: dict[str, _Interface] = {}
-        self._dropped = Series.of("network.interfaces_dropped_total", machine.device_id)
+        self._dropped = machine.series(DROPPED)
         self._dropped_total = 0
         self._skipped = SkippedLines("/proc/net/dev", self._log, machine.seconds)
         self._falls = ItemFailureLog(self._log, machine.seconds, "interface")
@@ -217,8 +241,7 @@ class NetworkTraffic:
             if len(interfaces) >= self._max_interfaces:
                 left_out.append(name)
                 continue
-            tags = {"interface": name}
-            series = tuple(Series.of(metric, self._device_id, tags) for metric in _METRICS)
+            series = tuple(self._machine.series(metric, interface=name) for metric in METRICS)
             interfaces[name] = _Interface(series, counters)
         self._interfaces = interfaces
         self._dropped_total += len(left_out)
@@ -239,3 +262,8 @@ class NetworkTraffic:
             tx_bytes_delta=now.tx_bytes - last.tx_bytes,
         )
         return True
+
+
+SOURCE = Source(
+    "network.traffic", 10.0, NetworkTraffic, (*METRICS, DROPPED), options=NetworkTrafficOptions
+)

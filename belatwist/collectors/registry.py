@@ -1,64 +1,79 @@
-"""The registry of all collectors, and how a configuration picks from it."""
+"""The registry: every source, and what the rest of the agent derives from them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from belatwist.collectors.contract import Collector, Machine
-from belatwist.collectors.cpu import CpuUsage
-from belatwist.collectors.disk import DiskIO
-from belatwist.collectors.load import SystemLoad
-from belatwist.collectors.memory import MemoryUsage
-from belatwist.collectors.network import NetworkTraffic
-from belatwist.collectors.srt import SrtPacketLoss
-from belatwist.collectors.thermal import CpuTemperature
-from belatwist.collectors.uptime import SystemUptime
-from belatwist.config import CollectorEntry, DiskIOOptions, NetworkTrafficOptions
+from belatwist.collectors import cpu, disk, load, memory, network, srt, thermal, uptime
+from belatwist.collectors.contract import EnabledSource, Machine, Source
+from belatwist.config import CollectorEntry
+from belatwist.metrics.agent import SELF
+from belatwist.metrics.metric import Metric
 
 
-def _disk_io(metric: CollectorEntry, machine: Machine) -> Collector:
-    options = metric.config if isinstance(metric.config, DiskIOOptions) else DiskIOOptions()
-    return DiskIO(
-        machine,
-        allowed_devices=options.allowed_devices,
-        sector_size=options.sector_size,
+def by_name(sources: Iterable[Source]) -> Mapping[str, Source]:
+    """Return sources by their names.
+
+    :raises ValueError: when two of them claim one name, or one metric.
+    """
+    known = tuple(sources)
+    metrics = [(metric, source.name) for source in known for metric in source.metrics]
+    _refuse_twice("source", ((source.name, source.name) for source in known))
+    _refuse_twice("metric", ((metric.name, owner) for metric, owner in metrics))
+    _refuse_twice("uploaded name", ((metric.prometheus_name, owner) for metric, owner in metrics))
+    return MappingProxyType({source.name: source for source in known})
+
+
+def _refuse_twice(what: str, claims: Iterable[tuple[str, str]]) -> None:
+    owners: dict[str, list[str]] = {}
+    for name, owner in claims:
+        owners.setdefault(name, []).append(owner)
+    for name, found in owners.items():
+        if len(found) > 1:
+            raise ValueError(f"the {what} {name} is claimed by {' and by '.join(found)}")
+
+
+SOURCES = by_name(
+    (
+        thermal.SOURCE,
+        cpu.SOURCE,
+        memory.SOURCE,
+        disk.SOURCE,
+        network.SOURCE,
+        load.SOURCE,
+        uptime.SOURCE,
+        srt.SOURCE,
     )
-
-
-def _network_traffic(metric: CollectorEntry, machine: Machine) -> Collector:
-    options = metric.config
-    if not isinstance(options, NetworkTrafficOptions):
-        options = NetworkTrafficOptions()
-    return NetworkTraffic(
-        machine,
-        include=options.include_ifaces,
-        exclude=options.exclude_ifaces,
-        max_interfaces=options.max_interfaces,
-    )
-
-
-COLLECTORS: Mapping[str, Callable[[CollectorEntry, Machine], Collector]] = MappingProxyType(
-    {
-        "cpu.usage": lambda _, machine: CpuUsage(machine),
-        "cpu.temperature": lambda _, machine: CpuTemperature(machine),
-        "memory.usage": lambda _, machine: MemoryUsage(machine),
-        "disk.io": _disk_io,
-        "network.traffic": _network_traffic,
-        "system.load": lambda _, machine: SystemLoad(machine),
-        "system.uptime": lambda _, machine: SystemUptime(machine),
-        "srt.packet_loss": lambda _, machine: SrtPacketLoss(machine),
-    }
 )
-"""The configuration's name of each collector, and what makes it."""
+"""Every source that a configuration may name, by its name. A new one is a line here."""
+
+HOST: Mapping[str, Metric] = MappingProxyType(
+    {metric.name: metric for source in SOURCES.values() for metric in source.metrics}
+)
+"""What is measured of the machine, by its stored name."""
+
+SOURCE_OF: Mapping[str, str] = MappingProxyType(
+    {metric.name: source.name for source in SOURCES.values() for metric in source.metrics}
+)
+"""The name of the source that yields a metric, by its stored name."""
+
+CATALOGUE: Mapping[str, Metric] = MappingProxyType({**HOST, **SELF})
+"""Every metric, by its stored name."""
 
 
-def build(metrics: Sequence[CollectorEntry], machine: Machine) -> list[tuple[Collector, float]]:
+def build(
+    entries: Sequence[CollectorEntry],
+    machine: Machine,
+    sources: Mapping[str, Source] = SOURCES,
+) -> list[EnabledSource]:
     """Make the collectors that a configuration enables.
 
-    :param metrics: validated entries; each name is in :data:`COLLECTORS`.
-    :return: each collector with its interval in seconds.
+    :param entries: validated; each names one of the sources.
+    :return: in the order of the entries.
     """
     return [
-        (COLLECTORS[metric.name](metric, machine), metric.interval)
-        for metric in metrics
-        if metric.enabled
+        EnabledSource(
+            source := sources[entry.name], source.make(machine, entry.config), entry.interval
+        )
+        for entry in entries
+        if entry.enabled
     ]

@@ -5,19 +5,16 @@ import os
 import time
 from pathlib import Path
 
+from belatwist.collectors.contract import EnabledSource, Source
 from belatwist.metrics.agent import SELF
-from belatwist.metrics.entry import MetricType
+from belatwist.metrics.names import metric_name
 from belatwist.metrics.telemetry import Labels, Telemetry
 from belatwist.model import Sample, Series, sample
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-_HISTOGRAM = ("_bucket", "_sum", "_count")
-
 _STORED = {
-    f"{entry.prometheus_name}{suffix}": f"{stored}{suffix}"
-    for stored, entry in SELF.items()
-    for suffix in (_HISTOGRAM if entry.type is MetricType.HISTOGRAM else ("",))
+    metric_name(stored): stored for metric in SELF.values() for stored in metric.stored_names
 }
 
 
@@ -26,8 +23,6 @@ class SelfMetrics:
 
     :param device_id: the device that measures.
     """
-
-    name = "self.metrics"
 
     def __init__(self, device_id: str, telemetry: Telemetry) -> None:
         self._device_id = device_id
@@ -69,3 +64,13 @@ def resident_bytes(statm: Path = Path("/proc/self/statm")) -> float | None:
         return int(statm.read_bytes().split()[1]) * _PAGE_BYTES
     except (OSError, ValueError, IndexError):
         return None
+
+
+def enabled(device_id: str, telemetry: Telemetry, every: float) -> EnabledSource:
+    """Make the source of the agent's own metrics, which the configuration cannot switch off.
+
+    :param every: seconds between two collections.
+    """
+    collector = SelfMetrics(device_id, telemetry)
+    source = Source("self.metrics", every, lambda *_: collector, tuple(SELF.values()))
+    return EnabledSource(source, collector, every)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger, LogLevel
 
-from belatwist.collectors.contract import Machine
+from belatwist.collectors.contract import GAUGE, Machine, Metric, Source
 from belatwist.errors import BelaError, ParseError, ReadError
 from belatwist.log.events import Event
 from belatwist.log.throttle import ItemFailureLog, kind_of
@@ -26,6 +26,9 @@ ZONE_FAILED = Event(
 )
 ZONE_RECOVERED = Event("thermal.zone_recovered", LogLevel.info, "Thermal zone {zone} recovered")
 ZONE_REMOVED = Event("thermal.zone_removed", LogLevel.info, "Thermal zone {zone} was removed")
+
+HOTTEST = Metric("cpu.temperature", GAUGE, "celsius", "Heat of the hottest zone.")
+ZONE = Metric("thermal.zone_temp", GAUGE, "celsius", "Heat of a thermal zone.", tags=("zone",))
 
 _DIRECTORY = "class/thermal"
 _ZONE = re.compile(r"thermal_zone([0-9]+)", re.ASCII)
@@ -86,13 +89,12 @@ class CpuTemperature:
     :param machine: the machine to measure.
     """
 
-    name = "cpu.temperature"
     _log = Logger()
 
     def __init__(self, machine: Machine) -> None:
-        self._device_id = machine.device_id
+        self._machine = machine
         self._sysfs = machine.sysfs
-        self._hottest = Series.of("cpu.temperature", machine.device_id)
+        self._hottest = machine.series(HOTTEST)
         self._zones: dict[tuple[str, int], _Zone] = {}
         self._failures = ItemFailureLog(self._log, machine.seconds, "zone")
 
@@ -168,5 +170,10 @@ class CpuTemperature:
         taken = {zone.label for zone in self._zones.values()}
         while label in taken:
             label = f"{label}-{number}"
-        series = Series.of("thermal.zone_temp", self._device_id, {"zone": label})
+        series = self._machine.series(ZONE, zone=label)
         return _Zone(label, f"{_DIRECTORY}/{name}/temp", series)
+
+
+SOURCE = Source(
+    "cpu.temperature", 30.0, lambda machine, _: CpuTemperature(machine), (HOTTEST, ZONE)
+)

@@ -5,10 +5,12 @@ Source: ``/proc/uptime`` (Documentation/filesystems/proc.rst; fs/proc/uptime.c).
 
 import re
 
-from belatwist.collectors.contract import Machine
+from belatwist.collectors.contract import GAUGE, Machine, Metric, Source
 from belatwist.errors import ParseError
-from belatwist.model import Sample, Series, sample
+from belatwist.model import Sample, sample
 from belatwist.procfs import text
+
+UPTIME = Metric("system.uptime_seconds", GAUGE, "seconds", "Time since boot.")
 
 # The second number is the idle time summed over all cores.
 _FILE = re.compile(rb"([0-9]{1,20}\.[0-9]{2}) [0-9]{1,20}\.[0-9]{2}\n")
@@ -32,11 +34,9 @@ class SystemUptime:
     :param machine: the machine to measure.
     """
 
-    name = "system.uptime"
-
     def __init__(self, machine: Machine) -> None:
         self._procfs = machine.procfs
-        self._series = Series.of("system.uptime_seconds", machine.device_id)
+        self._series = machine.series(UPTIME)
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Read ``/proc/uptime``.
@@ -44,3 +44,6 @@ class SystemUptime:
         :raises BelaError: when it cannot be read.
         """
         return [sample(self._series, now_ms, parse(self._procfs.read("uptime")))]
+
+
+SOURCE = Source("system.uptime", 60.0, lambda machine, _: SystemUptime(machine), (UPTIME,))

@@ -5,12 +5,10 @@ the key, the value and the allowed values.
 """
 
 from belatwist.config.collectors import (
-    COLLECTORS,
     CollectorEntry,
-    DiskIOOptions,
-    KnownCollector,
-    NetworkTrafficOptions,
+    KnownSources,
     NoOptions,
+    default_entries,
 )
 from belatwist.config.convert import parse
 from belatwist.config.files import load, read_logins, read_token
@@ -34,19 +32,16 @@ from belatwist.config.values import Seconds, duration, format_duration
 DEFAULT_PATH = "/etc/belabox-metrics/config.yaml"
 
 __all__ = [
-    "COLLECTORS",
     "DEFAULT_PATH",
     "RENAMED_KEYS",
     "RENAMED_TEXT",
     "CollectorEntry",
     "Config",
     "Device",
-    "DiskIOOptions",
     "Health",
-    "KnownCollector",
+    "KnownSources",
     "Logging",
     "Monitoring",
-    "NetworkTrafficOptions",
     "NoOptions",
     "Paths",
     "Remote",
@@ -57,6 +52,7 @@ __all__ = [
     "Section",
     "Storage",
     "Threshold",
+    "default_entries",
     "duration",
     "format_duration",
     "load",

@@ -1,53 +1,15 @@
-"""The collectors that a configuration may name, with their intervals and options."""
+"""The entries of ``metrics``, whose options are those of the source that an entry names.
+
+The configuration imports no collector: its caller passes the sources that a file may name.
+"""
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Protocol
 
 from msgspec import Meta
 
 from belatwist.config.section import Section
-from belatwist.config.values import NamePattern, Pattern, Seconds
-
-
-class DiskIOOptions(Section, frozen=True, kw_only=True):
-    """The options of ``disk.io``."""
-
-    allowed_devices: Annotated[
-        Pattern,
-        Meta(description="Disks to report. Empty: whole SATA, USB, NVMe, eMMC and SD disks."),
-    ] = ""
-    sector_size: Annotated[
-        Literal["kernel", "logical"],
-        Meta(
-            description="Bytes per sector in `/proc/diskstats`. `kernel`: 512, which the kernel "
-            "uses for every disk. `logical`: the disk's block size, which reports eight times too "
-            "much for a 4096-byte disk."
-        ),
-    ] = "kernel"
-
-
-class NetworkTrafficOptions(Section, frozen=True, kw_only=True):
-    """The options of ``network.traffic``."""
-
-    include_ifaces: Annotated[
-        tuple[NamePattern, ...],
-        Meta(
-            max_length=64, description="Interfaces to report. Empty: all except the excluded ones."
-        ),
-    ] = ()
-    exclude_ifaces: Annotated[
-        tuple[NamePattern, ...] | None,
-        Meta(
-            max_length=64,
-            description="Interfaces not to report. `null`: loopback, container, bridge, tunnel and "
-            "monitor interfaces. A list replaces these.",
-        ),
-    ] = None
-    max_interfaces: Annotated[
-        int,
-        Meta(ge=1, le=1000, description="Maximum number of interfaces; each has six series."),
-    ] = 32
+from belatwist.config.values import Seconds
 
 
 class NoOptions(Section, frozen=True, kw_only=True):
@@ -64,38 +26,36 @@ class CollectorEntry(Section, frozen=True, kw_only=True):
         Seconds, Meta(description="How often to collect. By default the collector's own interval.")
     ]
     enabled: Annotated[bool, Meta(description="Whether to run the collector.")] = True
-    config: Annotated[
-        DiskIOOptions | NetworkTrafficOptions | NoOptions,
-        Meta(description="Options of the collector."),
-    ] = NoOptions()
+    config: Annotated[Section, Meta(description="Options of the collector.")] = NoOptions()
 
 
-class KnownCollector(NamedTuple):
-    """The defaults of a collector that a configuration may name."""
+class KnownSource(Protocol):
+    """What the configuration needs to know of a source that a file may name."""
 
-    interval: float
-    """Seconds between two collections, unless the file has others."""
-    options: type[DiskIOOptions | NetworkTrafficOptions | NoOptions] = NoOptions
-    default: bool = True
-    """Whether the collector runs when the file has no ``metrics``."""
+    @property
+    def every(self) -> float:
+        """Seconds between two collections, unless the file has others."""
+        ...
+
+    @property
+    def options(self) -> type[Section]:
+        """The type of its ``config``."""
+        ...
+
+    @property
+    def default(self) -> bool:
+        """Whether the source runs when the file has no ``metrics``."""
+        ...
 
 
-COLLECTORS: Mapping[str, KnownCollector] = MappingProxyType(
-    {
-        "cpu.temperature": KnownCollector(30.0),
-        "cpu.usage": KnownCollector(10.0),
-        "memory.usage": KnownCollector(30.0),
-        "disk.io": KnownCollector(30.0, DiskIOOptions),
-        "network.traffic": KnownCollector(10.0, NetworkTrafficOptions),
-        "system.load": KnownCollector(30.0),
-        "system.uptime": KnownCollector(60.0),
-        "srt.packet_loss": KnownCollector(5.0, default=False),  # made-up numbers, for development
-    }
-)
-"""Every collector that a configuration may name."""
+KnownSources = Mapping[str, KnownSource]
+"""The sources that a configuration may name, by their names."""
 
-DEFAULT_METRICS = tuple(
-    CollectorEntry(name=name, interval=known.interval, config=known.options())
-    for name, known in COLLECTORS.items()
-    if known.default
-)
+
+def default_entries(known: KnownSources) -> tuple[CollectorEntry, ...]:
+    """Return the entries of a file without ``metrics``."""
+    return tuple(
+        CollectorEntry(name=name, interval=source.every, config=source.options())
+        for name, source in known.items()
+        if source.default
+    )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from belatwist.config.collectors import COLLECTORS, CollectorEntry
+from belatwist.config.collectors import CollectorEntry, KnownSources, default_entries
 from belatwist.config.refusals import RefusalError, refuse, show
 from belatwist.config.renamed import RENAMED_KEYS, RenamedKey, Warn, ignore, rename
 from belatwist.config.schema import Config
@@ -26,12 +26,15 @@ from belatwist.text import escape
 
 S = TypeVar("S", bound=Section)
 
+_DEFAULT = object()
 
-def parse(text: str, source: str, warn: Warn = ignore) -> Config:
+
+def parse(text: str, source: str, known: KnownSources, warn: Warn = ignore) -> Config:
     """Read a configuration, but not the files that it names; :func:`load` reads those as well.
 
     :param text: the YAML text.
     :param source: the file's name, for messages.
+    :param known: the sources that the file may name. Without ``metrics`` the default ones run.
     :param warn: takes a warning for each key that has a new name.
     :raises ConfigError: one line with the file, the key's path, the value and the allowed values.
     """
@@ -43,7 +46,9 @@ def parse(text: str, source: str, warn: Warn = ignore) -> Config:
         if not isinstance(raw, dict):
             refuse("top level", show(raw), "a mapping with the keys " + _names(Config))
         written = rename(raw, RENAMED_KEYS)
+        entries = raw.pop("metrics", _DEFAULT)
         config = _with_upload_age(_with_skew_url(_section(Config, raw, ""), raw), raw)
+        config = msgspec.structs.replace(config, metrics=_entries(entries, known))
         for path, value, allowed in _conflicts(config):
             refuse(path, show(value), allowed)
     except RefusalError as refusal:
@@ -98,8 +103,6 @@ def _is_section(hint: object) -> bool:
 
 def _value(hint: Any, raw: object, path: str, default: object = None) -> object:
     base, marks = unwrap(hint)
-    if base is CollectorEntry:
-        return _collector_entry(raw, path)
     if _is_section(base):
         return _section(base, raw, path, default if isinstance(default, base) else None)
     if get_origin(base) in (Union, UnionType):
@@ -125,27 +128,42 @@ def _leaf(hint: Any, value: object, path: str, shown: str) -> object:
 
 
 def _tuple(hint: Any, raw: object, path: str) -> tuple[object, ...]:
-    base, marks = unwrap(hint)
+    item = get_args(unwrap(hint)[0])[0]
+    return tuple(_value(item, one, f"{path}[{i}]") for i, one in enumerate(_list(hint, raw, path)))
+
+
+def _list(hint: Any, raw: object, path: str) -> list[object]:
+    _, marks = unwrap(hint)
     most = next(mark.max_length for mark in marks if isinstance(mark, Meta) and mark.max_length)
     if not isinstance(raw, list) or len(raw) > most:
         refuse(path, show(raw), allowed(hint))
-    item = get_args(base)[0]
-    return tuple(_value(item, entry, f"{path}[{i}]") for i, entry in enumerate(raw))
+    return raw
 
 
-def _collector_entry(raw: object, path: str) -> CollectorEntry:
+def _entries(raw: object, known: KnownSources) -> tuple[CollectorEntry, ...]:
+    """Convert ``metrics``; without it every source that is on by default runs."""
+    if raw is _DEFAULT:
+        return default_entries(known)
+    field = next(f for f in msgspec.structs.fields(Config) if f.name == "metrics")
+    return tuple(
+        _entry(entry, f"metrics[{i}]", known)
+        for i, entry in enumerate(_list(field.type, raw, "metrics"))
+    )
+
+
+def _entry(raw: object, path: str, known: KnownSources) -> CollectorEntry:
     """Convert an entry of ``metrics``, whose ``config`` depends on its ``name``."""
     if not isinstance(raw, dict):
         refuse(path, show(raw), "a mapping with the keys " + _names(CollectorEntry))
     name = raw.get("name", "")
-    known = COLLECTORS.get(name) if isinstance(name, str) else None
-    if known is None:
+    source = known.get(name) if isinstance(name, str) else None
+    if source is None:
         shown = show(name) if "name" in raw else "missing"
-        refuse(f"{path}.name", shown, suggestion(str(name), list(COLLECTORS)))
-    unknown = "" if known.options.__struct_fields__ else f"{name} has no options"
-    options = _section(known.options, raw.get("config"), f"{path}.config", None, unknown)
+        refuse(f"{path}.name", shown, suggestion(str(name), list(known)))
+    unknown = "" if source.options.__struct_fields__ else f"{name} has no options"
+    options = _section(source.options, raw.get("config"), f"{path}.config", None, unknown)
     plain = {key: value for key, value in raw.items() if key != "config"}
-    plain.setdefault("interval", format_duration(known.interval))
+    plain.setdefault("interval", format_duration(source.every))
     return msgspec.structs.replace(_section(CollectorEntry, plain, path), config=options)
 
 

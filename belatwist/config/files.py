@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from belatwist.config.collectors import KnownSources
 from belatwist.config.convert import parse
 from belatwist.config.refusals import NOT_SHOWN, show
 from belatwist.config.renamed import Warn, ignore
@@ -25,9 +26,10 @@ class _File(NamedTuple):
     mode: int
 
 
-def load(path: str | Path, warn: Warn = ignore) -> Config:
+def load(path: str | Path, known: KnownSources, warn: Warn = ignore) -> Config:
     """Read the configuration file, and check the files that it names.
 
+    :param known: the sources that the file may name.
     :param warn: takes a warning for each key that has a new name.
     :raises ConfigError: one line with the file, the key's path, the value and the allowed values.
     """
@@ -44,7 +46,7 @@ def load(path: str | Path, warn: Warn = ignore) -> Config:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(escape(f"{source}:{line}: not UTF-8")) from None
-    config = parse(text, source, warn)
+    config = parse(text, source, known, warn)
     try:
         _check_database(config.storage.path)
         if config.remote.auth_token_file is not None:

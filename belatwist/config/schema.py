@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from belatwist.config.collectors import DEFAULT_METRICS, CollectorEntry
+from belatwist.config.collectors import CollectorEntry
 from belatwist.config.section import Section
 from belatwist.config.values import (
     Backoff,
@@ -303,4 +303,4 @@ class Config(Section, frozen=True, kw_only=True):
             description="The collectors to run. By default all that measure this machine, at their "
             "default intervals.",
         ),
-    ] = DEFAULT_METRICS
+    ] = ()

@@ -71,9 +71,9 @@ class AgentParts:
             pid=os.getpid(),
             session=self.session_id,
             collectors={
-                job.collector.name: _collector(job, now, totals)
+                job.name: _collector(job, now, totals)
                 for job in self.scheduler.jobs
-                if job.collector.name in self.collectors
+                if job.name in self.collectors
             },
             uploader=self._uploader(now, totals),
             storage=self._storage(now, totals),
@@ -83,7 +83,7 @@ class AgentParts:
     def samples(self) -> Iterator[Sample]:
         """Yield the last samples of each collector, without the agent's own metrics."""
         for job in self.scheduler.jobs:
-            if job.collector.name in self.collectors:
+            if job.name in self.collectors:
                 yield from job.samples
 
     def last_runs(self) -> Iterator[tuple[float | None, float]]:
@@ -93,7 +93,7 @@ class AgentParts:
         hang.
         """
         for job in self.scheduler.jobs:
-            if job.collector.name in self.collectors:
+            if job.name in self.collectors:
                 yield job.ended_at, job.interval
 
     def _uploader(self, now: float, totals: Totals) -> UploaderState:
@@ -150,9 +150,9 @@ class AgentParts:
 
 
 def _collector(job: Job, now: float, totals: Totals) -> CollectorState:
-    labels = (("collector", job.collector.name),)
+    labels = (("collector", job.name),)
     return CollectorState(
-        failing=job.error is not None if job.ran else None,
+        failing=None if job.state is None else job.error is not None,
         age=_since(job.collected_at, now),
         collected=_count(totals, "collector_metrics_collected_total", labels),
         failed=_count(totals, "collector_metrics_failed_total", labels),

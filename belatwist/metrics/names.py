@@ -10,8 +10,8 @@ from collections.abc import Iterable
 _NOT_METRIC = re.compile(r"[^a-zA-Z0-9_:]")
 _NOT_LABEL = re.compile(r"[^a-zA-Z0-9_]")
 
-# Labels that the uploader itself sets; a tag of that name must not replace them.
-_OWN_LABELS = ("__name__", "device_id")
+OWN_LABELS = ("__name__", "device_id")
+"""Labels that the uploader itself sets; a tag of that name must not replace them."""
 
 
 def metric_name(stored: str) -> str:
@@ -41,7 +41,7 @@ def labels(device_id: str, tags: Iterable[tuple[str, str]]) -> dict[str, str]:
         label = _NOT_LABEL.sub("_", key)
         if label[:1].isdigit() or not label:
             label = f"_{label}"
-        while label in result or label in _OWN_LABELS:
+        while label in result or label in OWN_LABELS:
             label = f"exported_{label}"
         result[label] = value
     return result

@@ -1,19 +1,25 @@
-"""The scheduler's jobs: the state of each collector, and a run of several on one thread."""
+"""The scheduler's jobs: the state of each source, and a run of several on one thread."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from belatwist.collectors.contract import Collector
+from belatwist.collectors.contract import AbsentError, EnabledSource, HiddenError, State
 from belatwist.errors import BelaError
 from belatwist.log.events import Event
 from belatwist.log.throttle import FailureLog, kind_of
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, plausible_ms
+from belatwist.runtime.threads import no_answer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
 
 COLLECTED = Event(
     "collector.collected",
@@ -31,6 +37,22 @@ COLLECTION_FAILED = Event(
 COLLECTION_RECOVERED = Event(
     "collector.recovered", LogLevel.info, "Collection of {collector} works again"
 )
+SOURCE_HIDDEN = Event(
+    "collector.hidden",
+    LogLevel.warn,
+    "Collector {collector} cannot look: {error}",
+    fields=("cure",),
+    cure="The field cure says what to do, and so does /health.",
+)
+SAMPLES_REFUSED = Event(
+    "collector.samples_refused",
+    LogLevel.error,
+    "The scheduler left out {count} samples of {collector}: {error}",
+    cure="This is a fault of the program: report it. The collector's other samples are stored.",
+)
+SAMPLES_ACCEPTED = Event(
+    "collector.samples_accepted", LogLevel.info, "All samples of {collector} can be stored again"
+)
 TIMES_CORRECTED = Event(
     "collector.times_corrected",
     LogLevel.warn,
@@ -42,32 +64,43 @@ TIMES_PLAUSIBLE = Event(
     "collector.times_plausible", LogLevel.info, "Samples of {collector} have plausible times again"
 )
 
-_NS = 1_000_000_000
+
+class Yielded(NamedTuple):
+    """The result of a collection.
+
+    :ivar samples: those that can be stored.
+    :ivar refused: the number of those that cannot.
+    :ivar reason: why the first of these cannot be stored.
+    """
+
+    samples: Sequence[Sample]
+    refused: int = 0
+    reason: str = ""
 
 
 class Job:
-    """A collector with its state; it logs and counts the collector's runs.
+    """An enabled source with its state; it logs and counts the source's collections.
 
-    :param interval: seconds between two runs.
     :param log: the scheduler's.
     :param seconds: the reactor's clock.
     :param session_id: names this run of the agent in the log.
     :param verbose: log every collection; otherwise only the first collection and failures, because
         an event that nobody reads costs time as well.
-    :ivar due_ns: when it is to run next, on the scheduler's clock.
-    :ivar busy: whether a thread is in it; then it is left out, however often it is due.
-    :ivar stuck: why its last run was abandoned, for as long as its thread does not return.
-    :ivar ran: whether it has run at all.
-    :ivar error: in words, why its last run failed; ``None`` when it did not.
-    :ivar samples: the samples of its last run; none when that failed.
+    :ivar name: the source's.
+    :ivar interval: seconds between two collections.
+    :ivar asynchronous: whether its collector runs on the reactor.
+    :ivar busy: whether it is collecting; then it is left out, however often it is due.
+    :ivar state: how the source is doing; ``None`` before its first collection has ended.
+    :ivar error: why the state is not ``ok``; ``None`` when it is.
+    :ivar cure: what to do about a source that is hidden.
+    :ivar samples: the samples of its last collection; none when that failed.
     :ivar collected_at: when it last yielded any, on the reactor's clock.
     :ivar ended_at: when it last ended, with samples or a failure, on the same clock.
     """
 
     def __init__(
         self,
-        collector: Collector,
-        interval: float,
+        enabled: EnabledSource,
         *,
         telemetry: Telemetry,
         log: Logger,
@@ -75,76 +108,158 @@ class Job:
         session_id: str,
         verbose: bool,
     ) -> None:
-        self.collector = collector
-        self.interval = interval
-        self.interval_ns = round(interval * _NS)
-        self.due_ns = 0
+        self.name = enabled.source.name
+        self.collector = enabled.collector
+        self.interval = enabled.every
+        self.asynchronous = iscoroutinefunction(enabled.collector.collect)
         self.busy = False
-        self.stuck: Failure | None = None
-        self.ran = False
+        self.state: State | None = None
         self.error: str | None = None
+        self.cure: str | None = None
         self.samples: Sequence[Sample] = ()
         self.collected_at: float | None = None
         self.ended_at: float | None = None
+        self._declared = frozenset(
+            name for metric in enabled.source.metrics for name in metric.stored_names
+        )
         self._log = log
         self._seconds = seconds
         self._session_id = session_id
         self._verbose = verbose
+        self._overdue: Failure | None = None
         self._failures = FailureLog(log, seconds)
+        self._refusals = FailureLog(log, seconds)
         self._time_failures = FailureLog(log, seconds)
-        name = collector.name
-        self._collected = telemetry.metrics_collected.labels(name)
-        self._failed = telemetry.metrics_failed.labels(name)
-        self._duration = telemetry.collection_duration.labels(name)
+        self._collected = telemetry.metrics_collected.labels(self.name)
+        self._failed = telemetry.metrics_failed.labels(self.name)
+        self._duration = telemetry.collection_duration.labels(self.name)
 
-    def advance(self, now_ns: int) -> None:
-        """Set the next run to the interval's first multiple after ``now_ns``; skip missed ones."""
-        self.due_ns += self.interval_ns
-        if self.due_ns <= now_ns:
-            behind = now_ns - self.due_ns
-            self.due_ns += (behind // self.interval_ns + 1) * self.interval_ns
+    @property
+    def left_out(self) -> Sequence[str]:
+        """The items that its collector does not report."""
+        found: Sequence[str] = getattr(self.collector, "left_out", ())
+        return found
 
-    def succeeded(self, samples: Sequence[Sample], took: float) -> None:
-        """Record the samples of a run.
+    def collect(self, now_ms: int) -> Any:
+        """Run its collector; an asynchronous collector returns a coroutine."""
+        return self.collector.collect(now_ms)
+
+    def examine(self, yielded: Any) -> Yielded:
+        """Part the samples that can be stored from those that cannot; safe on a worker thread.
+
+        :raises TypeError: when the collector has returned something else than samples.
+        """
+        samples: list[Sample] = []
+        refused, reason = 0, ""
+        for one in yielded:
+            objection = self._objection(one)
+            if objection is None:
+                samples.append(one)
+            else:
+                refused += 1
+                reason = reason or objection
+        return Yielded(samples, refused, reason)
+
+    def ended(self, result: Yielded | Failure, took: float, now_ms: int) -> Sequence[Sample]:
+        """Record the end of a collection.
 
         :param took: seconds.
+        :param now_ms: the tick's Unix time in milliseconds.
+        :return: the samples to store.
         """
-        name = self.collector.name
-        self.error = None
+        self.busy = False
+        if self._overdue is not None:
+            # Its failure was logged long ago, and what it has read since is stale.
+            self._overdue = None
+            return ()
+        self.ended_at = self._seconds()
+        if isinstance(result, Failure):
+            self.samples = ()
+            self._record_failure(result)
+            return ()
+        samples = self._with_plausible_times(result.samples, now_ms)
         self.samples = samples
         if samples:
-            self.collected_at = self._seconds()
+            self.collected_at = self.ended_at
         self._collected.inc(len(samples))
         self._duration.observe(took)
-        self._failures.recovered(COLLECTION_RECOVERED, collector=name)
-        if self._verbose or not self.ran:
+        first = self.state is None
+        self._record_success()
+        self._record_refusals(result)
+        if first or self._verbose:
             COLLECTED.emit(
                 self._log,
-                level=LogLevel.debug if self.ran else None,
-                collector=name,
+                level=None if first else LogLevel.debug,
+                collector=self.name,
                 count=len(samples),
                 duration_ms=round(took * 1000, 1),
                 session_id=self._session_id,
             )
-        self.ran = True
+        return samples
 
-    def failed(self, failure: Failure) -> None:
-        """Record that a run has failed, or was abandoned."""
-        self.error = failure.getErrorMessage() or type(failure.value).__name__
-        self.samples = ()
+    def passed_deadline(self, deadline: float) -> None:
+        """Record that there is no answer. The job stays busy until there is one.
+
+        :param deadline: seconds that it had.
+        """
+        if self._overdue is None:
+            self._overdue = Failure(no_answer(deadline))
+            self.samples = ()
+            self._record_failure(self._overdue)
+
+    def note_busy(self) -> None:
+        """Log again that it does not answer, if it does not; called when it is due again."""
+        if self._overdue is not None:
+            self._log_failure(self._overdue)
+
+    def _objection(self, one: object) -> str | None:
+        """Say why something cannot be stored."""
+        if type(one) is not Sample:
+            return f"{type(one).__name__} is no sample"
+        if one.series.name not in self._declared:
+            return f"{one.series.name} is not declared"
+        if type(one.value) is not float and type(one.value) is not int:
+            return f"{one.series.name} has a value of type {type(one.value).__name__}"
+        if not math.isfinite(one.value):
+            return f"{one.series.name} is {one.value}"
+        return None
+
+    def _record_success(self) -> None:
+        self.state, self.error, self.cure = State.OK, None, None
+        self._failures.recovered(COLLECTION_RECOVERED, collector=self.name)
+
+    def _record_refusals(self, yielded: Yielded) -> None:
+        if not yielded.refused:
+            self._refusals.recovered(SAMPLES_ACCEPTED, collector=self.name)
+            return
+        self.state = State.FAILING
+        self.error = f"{yielded.refused} samples are left out: {yielded.reason}"
         self._failed.inc()
-        self.ran = True
-        self._log_failure(failure)
+        self._refusals.failed(
+            SAMPLES_REFUSED, collector=self.name, count=yielded.refused, error=yielded.reason
+        )
 
-    def note_stuck(self) -> None:
-        """Log again that its thread does not return, if it does not."""
-        if self.stuck is not None:
-            self._log_failure(self.stuck)
+    def _record_failure(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, AbsentError):
+            self._record_success()
+            self.state, self.error = State.ABSENT, str(error)
+            return
+        self.error = failure.getErrorMessage() or type(error).__name__
+        if isinstance(error, HiddenError):
+            self.state, self.cure = State.HIDDEN, error.cure
+            self._failures.failed(
+                SOURCE_HIDDEN, "hidden", collector=self.name, error=self.error, cure=error.cure
+            )
+            return
+        self.state, self.cure = State.FAILING, None
+        self._failed.inc()
+        self._log_failure(failure)
 
     def _log_failure(self, failure: Failure) -> None:
         error: Any = failure.value
         fields: dict[str, Any] = {
-            "collector": self.collector.name,
+            "collector": self.name,
             "error": self.error,
             "error_type": type(error).__name__,
         }
@@ -152,11 +267,10 @@ class Job:
             fields["stack"] = failure.getTraceback()
         self._failures.failed(COLLECTION_FAILED, kind_of(error), **fields)
 
-    def with_plausible_times(self, samples: Sequence[Sample], now_ms: int) -> Sequence[Sample]:
+    def _with_plausible_times(self, samples: Sequence[Sample], now_ms: int) -> Sequence[Sample]:
         """Set to now each timestamp that the collector has given and that cannot be true."""
-        name = self.collector.name
         if all(plausible_ms(at, now_ms) == at for at in {one.timestamp_ms for one in samples}):
-            self._time_failures.recovered(TIMES_PLAUSIBLE, collector=name)
+            self._time_failures.recovered(TIMES_PLAUSIBLE, collector=self.name)
             return samples
         corrected = [
             one._replace(timestamp_ms=plausible_ms(one.timestamp_ms, now_ms)) for one in samples
@@ -169,7 +283,7 @@ class Job:
         self._time_failures.failed(
             TIMES_CORRECTED,
             count=len(wrong),
-            collector=name,
+            collector=self.name,
             original_ts=wrong[0],
             clamped_ts=now_ms,
             skew_ms=wrong[0] - now_ms,
@@ -177,23 +291,39 @@ class Job:
         return corrected
 
 
+class Tick:
+    """Samples that are submitted together.
+
+    :ivar now_ms: the tick's Unix time in milliseconds.
+    :ivar waiting: the jobs that have not answered.
+    :ivar samples: the samples of the others.
+    :ivar submitted: whether the tick is over for those that still wait.
+    :ivar timer: ends the tick; the scheduler sets it.
+    """
+
+    timer: "IDelayedCall"
+
+    def __init__(self, jobs: Sequence[Job], now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.waiting = set(jobs)
+        self.samples: list[Sample] = []
+        self.submitted = False
+
+
 class Run:
-    """A run of several jobs on one thread, in their order.
+    """A run of several jobs of a tick on one thread, in their order.
 
     :ivar todo: jobs that the thread has not begun. Taking a job is atomic, so that the reactor can
         take jobs back.
-    :ivar done: ``(job, samples or failure, seconds)`` of each job that has ended, until the
-        scheduler submits its samples.
-    :ivar unanswered: the jobs that were neither taken back nor submitted.
-    :ivar abandoned: whether the run's deadline has passed.
+    :ivar done: ``(job, result, seconds)`` of each job that has ended, until the scheduler takes it.
+    :ivar unanswered: the jobs that were neither taken back nor taken from ``done``.
     """
 
-    def __init__(self, jobs: Sequence[Job], now_ms: int) -> None:
+    def __init__(self, jobs: Sequence[Job], tick: Tick) -> None:
+        self.tick = tick
         self.todo = deque(jobs)
-        self.done: deque[tuple[Job, Sequence[Sample] | Failure, float]] = deque()
+        self.done: deque[tuple[Job, Yielded | Failure, float]] = deque()
         self.unanswered = set(jobs)
-        self.now_ms = now_ms
-        self.abandoned = False
 
     def work(self) -> None:
         """Run the jobs in their order; on a worker thread."""
@@ -203,9 +333,21 @@ class Run:
             except IndexError:
                 return
             begun = perf_counter()
-            result: Sequence[Sample] | Failure
+            result: Yielded | Failure
             try:
-                result = job.collector.collect(self.now_ms)
-            except Exception:  # noqa: BLE001 - a collector may raise anything; Job.failed logs it
+                result = job.examine(job.collect(self.tick.now_ms))
+            except Exception:  # noqa: BLE001 - a collector may raise anything; Job.ended logs it
                 result = Failure()
             self.done.append((job, result, perf_counter() - begun))
+
+    def take_back(self) -> list[Job]:
+        """Take the jobs that the thread has not begun; on the reactor's thread."""
+        jobs: list[Job] = []
+        while self.todo:
+            try:
+                jobs.append(self.todo.popleft())
+            except IndexError:
+                break
+        self.unanswered.difference_update(jobs)
+        self.tick.waiting.difference_update(jobs)
+        return jobs

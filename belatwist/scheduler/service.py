@@ -1,33 +1,37 @@
 """The scheduler runs collectors at their intervals, those that are due together on one tick."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from belatwist.clock.sources import WallClock
-from belatwist.collectors.contract import Collector
+from belatwist.collectors.contract import EnabledSource
 from belatwist.log.events import Event
 from belatwist.log.throttle import FailureLog, kind_of
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
-from belatwist.runtime.threads import Threads, no_answer
-from belatwist.scheduler.jobs import Job, Run
+from belatwist.runtime.threads import Threads
+from belatwist.scheduler.jobs import Job, Run, Tick, Yielded
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 
     class Reactor(IReactorTime, IReactorFromThreads):
         """The interfaces of the reactor that the scheduler uses."""
 
 
+GATHER = 0.005
+"""Seconds within which loops that fire make one tick: more than the rounding of their times."""
+
 SLOW_AFTER = 0.25
-"""Seconds that the collectors of a tick may share one thread. After that, those that it has not
-begun run on another thread, without the slow one."""
+"""Seconds after which a tick is submitted. Collectors that its thread has not begun then run on
+another thread, without the slow one. The samples of late answers go with a later tick."""
 
 DEADLINE = 5.0
 """Seconds after which a collector that has not answered counts as stuck."""
@@ -44,22 +48,17 @@ STORING_RECOVERED = Event(
 TICK_STORED = Event(
     "scheduler.tick_stored",
     LogLevel.debug,
-    "The scheduler collected {count} samples from {collectors} collectors in {duration_ms} ms,"
-    " the store took {stored}",
+    "The scheduler submitted {count} samples, the store took {stored}",
 )
-
-_NS = 1_000_000_000
-_SLACK_NS = 1_000_000  # A timer may fire early by the rounding of a float.
 
 
 class CollectorScheduler(Service):
     """Runs collectors at their intervals and submits the samples of each tick all at once.
 
-    The scheduler counts intervals in whole nanoseconds from its start. So they do not drift, and
-    collectors that are due at the same moment are due in the same tick. There is a single timer,
-    because a ``LoopingCall`` for each collector may part them by the rounding of floats.
+    A ``LoopingCall`` drives the sources of each interval. Loops that fire within :data:`GATHER`
+    seconds of each other make one tick, and so one transaction of the store.
 
-    :param jobs: ``(collector, interval in seconds)``.
+    :param sources: the enabled ones.
     :param sink: takes the samples of a tick; the scheduler logs its failures.
     :param session_id: names this run of the agent in the log.
     :param verbose: log every collection and every tick; otherwise only a collector's first
@@ -67,7 +66,7 @@ class CollectorScheduler(Service):
     :param in_thread: runs a function off the reactor's thread; by default a
         :class:`~belatwist.runtime.threads.Threads`.
     :param deadline: seconds after which the scheduler abandons a collector that has not answered.
-    :ivar jobs: the collectors and their states.
+    :ivar jobs: the sources and their states.
     """
 
     log = Logger()
@@ -75,7 +74,7 @@ class CollectorScheduler(Service):
 
     def __init__(
         self,
-        jobs: Sequence[tuple[Collector, float]],
+        sources: Sequence[EnabledSource],
         *,
         reactor: "Reactor",
         wall_ms: WallClock,
@@ -88,15 +87,14 @@ class CollectorScheduler(Service):
     ) -> None:
         self.jobs = [
             Job(
-                collector,
-                interval,
+                source,
                 telemetry=telemetry,
                 log=self.log,
                 seconds=reactor.seconds,
                 session_id=session_id,
                 verbose=verbose,
             )
-            for collector, interval in jobs
+            for source in sources
         ]
         self._reactor = reactor
         self._wall_ms = wall_ms
@@ -104,125 +102,170 @@ class CollectorScheduler(Service):
         self._in_thread = in_thread or Threads("collect")
         self._verbose = verbose
         self._deadline = deadline
-        self._timer: IDelayedCall | None = None
-        self._timers: dict[Run, IDelayedCall] = {}
+        self._loops: dict[float, LoopingCall] = {}
+        for interval in dict.fromkeys(job.interval for job in self.jobs):
+            due = [job for job in self.jobs if job.interval == interval]
+            self._loops[interval] = loop = LoopingCall(self._fire, due)
+            loop.clock = reactor
+        self._due: set[Job] = set()
+        self._late: list[Sample] = []
+        self._timers: set[IDelayedCall] = set()
+        self._asked: set[Deferred[Any]] = set()
         self._storing: set[Deferred[None]] = set()
         self._storing_failures = FailureLog(self.log, reactor.seconds)
 
     def startService(self) -> None:
         """Run every collector at once, and then each at its interval."""
         super().startService()
-        now_ns = self._now_ns()
-        for job in self.jobs:
-            job.due_ns = now_ns
-        if self.jobs:
-            self._tick()
+        for interval, loop in self._loops.items():
+            loop.start(interval)
 
     def stopService(self) -> "Deferred[None]":
-        """Stop; fires when the sink has taken all samples that were submitted.
+        """Stop; fires when the sink has taken all samples that were collected.
 
         The scheduler does not wait for collectors that still run: their samples would show the
         shutdown.
         """
         super().stopService()
-        for timer in (self._timer, *self._timers.values()):
-            if timer is not None and timer.active():
-                timer.cancel()
+        for loop in self._loops.values():
+            if loop.running:
+                loop.stop()
+        for timer in self._timers:
+            timer.cancel()
         self._timers.clear()
+        for asked in list(self._asked):
+            asked.cancel()
+        self._submit([])
         return Deferred.fromCoroutine(self._settled())
 
     async def _settled(self) -> None:
         for storing in list(self._storing):
             await storing
 
-    def _now_ns(self) -> int:
-        return round(self._reactor.seconds() * _NS)
+    def _after(self, seconds: float, function: Callable[[], None]) -> "IDelayedCall":
+        """Call a function later, unless the service has stopped by then."""
 
-    def _tick(self) -> None:
-        now_ns = self._now_ns()
-        due = [job for job in self.jobs if job.due_ns <= now_ns + _SLACK_NS]
+        def call() -> None:
+            self._timers.discard(timer)
+            function()
+
+        timer = self._reactor.callLater(seconds, call)
+        self._timers.add(timer)
+        return timer
+
+    def _cancel(self, timer: "IDelayedCall") -> None:
+        if timer in self._timers:
+            self._timers.discard(timer)
+            timer.cancel()
+
+    def _fire(self, jobs: Sequence[Job]) -> None:
+        """Let the jobs of an interval join the next tick; called by their loop."""
+        if not self._due:
+            self._after(GATHER, self._begin_due)
+        self._due.update(jobs)
+
+    def _begin_due(self) -> None:
+        due = [job for job in self.jobs if job in self._due]
+        self._due.clear()
         for job in due:
-            job.advance(now_ns)
-            job.note_stuck()
-        next_ns = min(job.due_ns for job in self.jobs)
-        self._timer = self._reactor.callLater(max(next_ns - now_ns, 0) / _NS, self._tick)
-        self._begin([job for job in due if not job.busy], self._wall_ms())
+            if job.busy:
+                job.note_busy()
+        self._begin([job for job in due if not job.busy])
 
-    def _begin(self, jobs: Sequence[Job], now_ms: int) -> None:
+    def _begin(self, jobs: Sequence[Job]) -> None:
+        """Begin a tick."""
         if not jobs:
             return
         for job in jobs:
             job.busy = True
-        run = Run(jobs, now_ms)
-        self._timers[run] = self._reactor.callLater(SLOW_AFTER, self._on_slow, run)
+        tick = Tick(jobs, self._wall_ms())
+        run = Run([job for job in jobs if not job.asynchronous], tick)
+        tick.timer = self._after(SLOW_AFTER, partial(self._on_slow, run))
+        for job in jobs:
+            if job.asynchronous:
+                self._ask(job, tick)
+        if run.todo:
 
-        def work() -> None:
-            run.work()
-            self._reactor.callFromThread(self._ended, run)
+            def work() -> None:
+                run.work()
+                self._reactor.callFromThread(self._take, run)
 
-        self._in_thread(work)
+            self._in_thread(work)
 
-    def _ended(self, run: Run) -> None:
-        if run.abandoned:
-            # Its failure was logged long ago, and what it has read since is stale.
-            for job in run.unanswered:
-                job.busy = False
-                job.stuck = None
-            return
-        timer = self._timers.pop(run, None)
-        if timer is not None:  # Otherwise the service has stopped.
-            timer.cancel()
-            self._submit(run)
+    def _ask(self, job: Job, tick: Tick) -> None:
+        """Run an asynchronous collector, and cancel it at its deadline."""
+        begun = self._reactor.seconds()
+        asked: Deferred[Any] = Deferred.fromCoroutine(job.collect(tick.now_ms))
+        self._asked.add(asked)
+
+        def silent() -> None:
+            job.passed_deadline(self._deadline)
+            asked.cancel()
+
+        timer = self._after(self._deadline, silent)
+
+        def ended(result: Any) -> None:
+            self._cancel(timer)
+            self._asked.discard(asked)
+            if not isinstance(result, Failure):
+                try:
+                    result = job.examine(result)
+                except Exception:  # noqa: BLE001 - a collector may return anything
+                    result = Failure()
+            self._answered(job, tick, result, self._reactor.seconds() - begun)
+
+        asked.addBoth(ended)
 
     def _on_slow(self, run: Run) -> None:
         """Submit the samples so far, and run the collectors behind the slow one elsewhere."""
-        others = []
-        while run.todo:
-            try:
-                others.append(run.todo.popleft())
-            except IndexError:
-                break
-        run.unanswered.difference_update(others)
-        self._timers[run] = self._reactor.callLater(
-            self._deadline - SLOW_AFTER, self._on_deadline, run
-        )
-        self._submit(run)
-        self._begin(others, self._wall_ms())
+        self._take(run)
+        others = run.take_back()
+        if run.unanswered:
+            self._after(self._deadline - SLOW_AFTER, partial(self._on_deadline, run))
+        self._end(run.tick)
+        self._begin(others)
 
     def _on_deadline(self, run: Run) -> None:
-        """Abandon the run; the collector that it hangs in stays busy until its thread returns."""
-        del self._timers[run]
-        self._submit(run)
-        run.abandoned = True
-        silent = Failure(no_answer(self._deadline))
+        """Report the collector that hangs; it stays busy until its thread returns."""
+        self._take(run)
         for job in run.unanswered:
-            job.stuck = silent
-            job.failed(silent)
+            job.passed_deadline(self._deadline)
 
-    def _submit(self, run: Run) -> None:
-        """Submit the samples of a run that are not submitted yet."""
-        samples: list[Sample] = []
-        collectors = 0
-        seconds = 0.0
+    def _take(self, run: Run) -> None:
+        """Take the results of a thread's collectors."""
         while run.done:
             job, result, took = run.done.popleft()
             run.unanswered.discard(job)
-            job.busy = False
-            collectors += 1
-            seconds += took
-            job.ended_at = self._reactor.seconds()
-            if isinstance(result, Failure):
-                job.failed(result)
-            else:
-                result = job.with_plausible_times(result, run.now_ms)
-                job.succeeded(result, took)
-                samples.extend(result)
-        if samples:
-            storing = Deferred.fromCoroutine(self._store(samples, collectors, seconds))
+            self._answered(job, run.tick, result, took)
+
+    def _answered(self, job: Job, tick: Tick, result: Yielded | Failure, took: float) -> None:
+        if not self.running:
+            return
+        samples = job.ended(result, took, tick.now_ms)
+        tick.waiting.discard(job)
+        if tick.submitted:
+            self._late += samples
+            return
+        tick.samples += samples
+        if not tick.waiting:
+            self._end(tick)
+
+    def _end(self, tick: Tick) -> None:
+        """Submit a tick, once."""
+        if not tick.submitted:
+            tick.submitted = True
+            self._cancel(tick.timer)
+            self._submit(tick.samples)
+
+    def _submit(self, samples: Sequence[Sample]) -> None:
+        """Submit samples, with those that came too late for an earlier tick."""
+        late, self._late = self._late, []
+        if samples or late:
+            storing = Deferred.fromCoroutine(self._store([*samples, *late]))
             self._storing.add(storing)
             storing.addBoth(lambda _: self._storing.discard(storing))
 
-    async def _store(self, samples: Sequence[Sample], collectors: int, seconds: float) -> None:
+    async def _store(self, samples: Sequence[Sample]) -> None:
         try:
             new = await self._sink(samples)
         except Exception as error:  # noqa: BLE001 - the next tick must come, whatever it raises
@@ -232,10 +275,4 @@ class CollectorScheduler(Service):
             return
         self._storing_failures.recovered(STORING_RECOVERED)
         if self._verbose:
-            TICK_STORED.emit(
-                self.log,
-                count=len(samples),
-                collectors=collectors,
-                duration_ms=round(seconds * 1000, 1),
-                stored=new,
-            )
+            TICK_STORED.emit(self.log, count=len(samples), stored=new)

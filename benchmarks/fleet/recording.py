@@ -7,7 +7,7 @@ from itertools import islice
 
 from twisted.internet.defer import Deferred, succeed
 
-from belatwist.metrics.catalogue import HOST
+from belatwist.collectors.registry import SOURCE_OF
 from belatwist.metrics.names import labels, metric_name
 from belatwist.model import DEFAULT_PRIORITY, Sample, Series
 from belatwist.store import Batch, Position, Row, Settlement
@@ -36,7 +36,7 @@ class Recording:
             self.rows += sorted(
                 (one.timestamp_ms, ids.setdefault(one.series, len(ids) + 1), _stored(one.value))
                 for one in tick
-                if number * STEP % intervals[HOST[one.series.name].collector] == 0
+                if number * STEP % intervals[SOURCE_OF[one.series.name]] == 0
             )
         self.series = {number: replace(one, device_id="") for one, number in ids.items()}
         self.times = [row[0] for row in self.rows]

@@ -187,7 +187,7 @@ def _belatwist(case: Case, where: Path, way: Way, board: Path) -> Iterator[int]:
     # No file may ask for less than a second.
     faster = (
         "from belatwist.collectors import registry; build = registry.build; registry.build ="
-        f" lambda *a, **k: [(one, {case.interval}) for one, _ in build(*a, **k)];"
+        f" lambda *a, **k: [one._replace(every={case.interval}) for one in build(*a, **k)];"
     )
     with agent(where, path, setup=faster if case.interval < 1 else "") as made:
         yield made.pid

@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 
-from belatwist import config
-from belatwist.collectors.registry import COLLECTORS, build
+from belatwist.collectors.registry import CATALOGUE, SOURCE_OF, SOURCES
 from belatwist.collectors.selfmetrics import SelfMetrics
-from belatwist.metrics.catalogue import CATALOGUE
-from belatwist.metrics.entry import MetricType
+from belatwist.metrics.metric import MetricType
 from belatwist.metrics.names import metric_name
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series
 from belatwist.upload.jsonl import Encoder
+from tests import fixture_trees
 from tests.fixture_trees import NOW_MS, machine, procfs, sysfs
 from tests.victoria.server import VictoriaMetrics
 
@@ -35,9 +34,9 @@ _SUFFIXES = ("", "_bucket", "_sum", "_count")
 
 SELF_EVERY = 120
 PACE = {
-    entry.prometheus_name + suffix: int(known.interval) if known else SELF_EVERY
+    entry.prometheus_name + suffix: int(source.every) if source else SELF_EVERY
     for entry in CATALOGUE.values()
-    for known in [config.COLLECTORS.get(entry.collector)]
+    for source in [SOURCES.get(SOURCE_OF.get(entry.name, ""))]
     for suffix in _SUFFIXES
 }
 """Seconds between two samples with the default configuration, by uploaded name."""
@@ -74,18 +73,13 @@ def board() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def _collected() -> list[Sample]:
     """Collect from every collector, twice, so that there are deltas."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
-    metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
-    pairs = build(metrics, replace(machine(proc, sys), device_id="board"))
-    for collector, _ in pairs:
-        collector.collect(NOW_MS - 10_000)
-    proc.become("orangepi5plus-t10")
-    return [one for collector, _ in pairs for one in collector.collect(NOW_MS)]
+    return fixture_trees.collected(replace(machine(proc, sys), device_id="board"), proc)
 
 
 def _told() -> list[Sample]:
     """Tell a telemetry what an hour and a half of an ordinary device would."""
     telemetry = Telemetry()
-    for name in COLLECTORS:
+    for name in SOURCES:
         telemetry.metrics_collected.labels(name).inc(6000)
         telemetry.metrics_failed.labels(name).inc(0)
         for seconds in (0.003, 0.004, 0.02):

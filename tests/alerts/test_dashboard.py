@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from belatwist.metrics.catalogue import CATALOGUE
+from belatwist.collectors.registry import CATALOGUE
 from belatwist.model import Series
 from tests.alerts.simulated_devices import PACE, samples, send
 from tests.process import TIMEOUT

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from belatwist.metrics.catalogue import CATALOGUE
+from belatwist.collectors.registry import CATALOGUE
 from tests.alerts.cases import CASES, HOUR, OVER, TROUBLE, Case
 from tests.alerts.simulated_devices import samples, send
 from tests.health.scraping import program

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from belatwist import config
 from belatwist.cli.once import PAUSE, collect
+from belatwist.collectors.contract import EnabledSource, Source
 from belatwist.model import Sample, Series, sample
 from tests.cli.running import bela, process
 from tests.process import write_config
@@ -21,12 +22,17 @@ LOAD = Series.of("system.load_1m", "box")
 class Fake:
     """A collector that does something else at each of its runs."""
 
-    def __init__(self, name: str, *runs: "Callable[[], Sequence[Sample]]") -> None:
-        self.name = name
+    def __init__(self, *runs: "Callable[[], Sequence[Sample]]") -> None:
         self.runs = list(runs)
 
     def collect(self, now_ms: int) -> Sequence[Sample]:
         return self.runs.pop(0)()
+
+
+def fake(name: str, *runs: "Callable[[], Sequence[Sample]]") -> EnabledSource:
+    """Make a source of a collector that is told what to do."""
+    collector = Fake(*runs)
+    return EnabledSource(Source(f"test.{name}", 1.0, lambda *_: collector, ()), collector, 1.0)
 
 
 def nothing() -> Sequence[Sample]:
@@ -47,26 +53,28 @@ def broken() -> Sequence[Sample]:
 def test_a_collector_without_samples_runs_again() -> None:
     """It runs a second time after a pause, and the other collectors do not."""
     waits: list[float] = []
-    first, second = Fake("first", nothing, something), Fake("second", something)
+    first, second = fake("first", nothing, something), fake("second", something)
     collected = collect([first, second], lambda: 1, waits.append)
     assert collected.samples == [*something(), *something()]
     assert collected.failures == {}
     assert waits == [PAUSE]
-    assert first.runs == second.runs == []
+    for one in (first, second):
+        assert isinstance(one.collector, Fake)
+        assert one.collector.runs == []
 
 
 def test_no_second_run_without_need() -> None:
     """Where all have answered there is no second time; failing is an answer."""
     waits: list[float] = []
-    collected = collect([Fake("a", something), Fake("b", broken)], lambda: 1, waits.append)
-    assert collected.failures == {"b": "the sensor is gone"}
+    collected = collect([fake("a", something), fake("b", broken)], lambda: 1, waits.append)
+    assert collected.failures == {"test.b": "the sensor is gone"}
     assert collected.samples == something()
     assert waits == []
 
 
 def test_no_samples_twice_is_no_failure() -> None:
     """There may be no such hardware."""
-    collected = collect([Fake("a", nothing, nothing)], lambda: 1, lambda _: None)
+    collected = collect([fake("a", nothing, nothing)], lambda: 1, lambda _: None)
     assert (collected.samples, collected.failures) == ([], {})
 
 
@@ -78,10 +86,10 @@ def test_a_stuck_collector_is_abandoned() -> None:
         never.wait()
         return []
 
-    both = [Fake("stuck", stuck), Fake("well", something)]
+    both = [fake("stuck", stuck), fake("well", something)]
     collected = collect(both, lambda: 1, lambda _: None, deadline=1.0)
     never.set()
-    assert collected.failures == {"stuck": "no answer within 1 s"}
+    assert collected.failures == {"test.stuck": "no answer within 1 s"}
     assert collected.samples == something()
 
 

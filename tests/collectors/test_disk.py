@@ -1,12 +1,14 @@
 """The disks."""
 
+from typing import Literal
+
 import pytest
 from hypothesis import given, settings
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.collectors.disk import DiskIO, Diskstats, parse, parse_block_size
+from belatwist.collectors.disk import DiskIO, DiskIOOptions, Diskstats, parse, parse_block_size
 from belatwist.errors import ParseError, ReadError
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
@@ -165,7 +167,7 @@ def devices(samples: list[Sample]) -> set[str]:
 def test_the_board() -> None:
     """Each column goes to its metric; the rates of ten seconds are those of the board."""
     board = procfs("orangepi5plus")
-    collector = DiskIO(machine(board, sysfs("orangepi5plus")))
+    collector = DiskIO(machine(board, sysfs("orangepi5plus")), DiskIOOptions())
     before = collector.collect(NOW_MS)
     assert devices(before) == {"mmcblk0", "mmcblk1", "nvme0n1"}
     first = values(before)
@@ -191,7 +193,7 @@ def test_the_board() -> None:
 def test_older_kernels_give_the_same(variant: str) -> None:
     """The columns that newer kernels add change nothing."""
     reports = [
-        DiskIO(machine(procfs(tree), sysfs("orangepi5plus"))).collect(NOW_MS)
+        DiskIO(machine(procfs(tree), sysfs("orangepi5plus")), DiskIOOptions()).collect(NOW_MS)
         for tree in ("orangepi5plus", f"variants/{variant}")
     ]
     assert reports[0] == reports[1]
@@ -199,7 +201,9 @@ def test_older_kernels_give_the_same(variant: str) -> None:
 
 def test_partitions_and_boot_areas_are_no_disks() -> None:
     """Neither mmcblk0boot0, nor the mmcblk0rpmb of old kernels, nor a partition is reported."""
-    found = DiskIO(machine(procfs("variants/diskstats-old-rpmb"), sysfs())).collect(NOW_MS)
+    found = DiskIO(
+        machine(procfs("variants/diskstats-old-rpmb"), sysfs()), DiskIOOptions()
+    ).collect(NOW_MS)
     assert devices(found) == {"mmcblk0", "mmcblk1", "nvme0n1"}
 
 
@@ -218,16 +222,20 @@ def test_a_pattern_matches_the_whole_name(pattern: str, expected: set[str]) -> N
     """A pattern that matches a part of a name does not allow it; an empty one is the default."""
     board = procfs("orangepi5plus")
     assert (
-        devices(DiskIO(machine(board, sysfs()), allowed_devices=pattern).collect(NOW_MS))
+        devices(
+            DiskIO(machine(board, sysfs()), DiskIOOptions(allowed_devices=pattern)).collect(NOW_MS)
+        )
         == expected
     )
 
 
 @pytest.mark.parametrize(("sector_size", "bytes_"), [("kernel", 512), ("logical", 4096)])
-def test_sectors(sector_size: str, bytes_: int) -> None:
+def test_sectors(sector_size: Literal["kernel", "logical"], bytes_: int) -> None:
     """The kernel counts in 512 bytes on every device; the logical size multiplies it."""
     trees = ("variants/nvme-4kn", "orangepi5plus")
-    collector = DiskIO(machine(procfs(*trees), sysfs(*trees)), sector_size=sector_size)
+    collector = DiskIO(
+        machine(procfs(*trees), sysfs(*trees)), DiskIOOptions(sector_size=sector_size)
+    )
     found = values(collector.collect(NOW_MS))
     assert found["nvme0n1", "read_bytes"] == 742106 * bytes_
     assert found["nvme0n1", "write_bytes"] == 1219472 * bytes_
@@ -237,10 +245,10 @@ def test_sectors(sector_size: str, bytes_: int) -> None:
 def test_the_block_size_is_read_once_and_only_if_wanted() -> None:
     """It is kept per device, for as long as the device is there."""
     board, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
-    kernel = DiskIO(machine(board, sys))
+    kernel = DiskIO(machine(board, sys), DiskIOOptions())
     kernel.collect(NOW_MS)
     assert sys.reads == {}
-    logical = DiskIO(machine(board, sys), sector_size="logical")
+    logical = DiskIO(machine(board, sys), DiskIOOptions(sector_size="logical"))
     for _ in range(3):
         logical.collect(NOW_MS)
     assert set(sys.reads.values()) == {1}
@@ -257,7 +265,9 @@ def test_a_slash_in_a_name_is_written_otherwise_in_sysfs() -> None:
     board, sys = procfs("vm"), sysfs("vm")
     board.texts["diskstats"] = b"104 0 cciss/c0d0 1 0 1 0 1 0 1 0 0 0 0\n"
     sys.texts["block/cciss!c0d0/queue/logical_block_size"] = b"4096\n"
-    collector = DiskIO(machine(board, sys), allowed_devices="cciss.*", sector_size="logical")
+    collector = DiskIO(
+        machine(board, sys), DiskIOOptions(allowed_devices="cciss.*", sector_size="logical")
+    )
     assert values(collector.collect(NOW_MS))["cciss/c0d0", "read_bytes"] == 4096
 
 
@@ -267,7 +277,7 @@ def test_a_slash_in_a_name_is_written_otherwise_in_sysfs() -> None:
 )
 def test_other_machines(tree: str, pattern: str, expected: set[str]) -> None:
     """No disk that is allowed, and no table of disks at all, are no errors."""
-    collector = DiskIO(machine(procfs(tree), sysfs(tree)), allowed_devices=pattern)
+    collector = DiskIO(machine(procfs(tree), sysfs(tree)), DiskIOOptions(allowed_devices=pattern))
     assert devices(collector.collect(NOW_MS)) == expected
 
 
@@ -276,11 +286,11 @@ def test_a_table_that_cannot_be_read_is_an_error() -> None:
     board = procfs("orangepi5plus")
     board.faults["diskstats"] = ReadError("diskstats: Permission denied (EACCES)")
     with pytest.raises(ReadError, match="EACCES"):
-        DiskIO(machine(board, sysfs())).collect(NOW_MS)
+        DiskIO(machine(board, sysfs()), DiskIOOptions()).collect(NOW_MS)
     board.faults.clear()
     board.texts["diskstats"] = b"garbage\n"
     with pytest.raises(ParseError):
-        DiskIO(machine(board, sysfs())).collect(NOW_MS)
+        DiskIO(machine(board, sysfs()), DiskIOOptions()).collect(NOW_MS)
 
 
 class Log(SynchronousTestCase):
@@ -289,7 +299,9 @@ class Log(SynchronousTestCase):
         sys = sysfs("vm")
         path = "block/vda/queue/logical_block_size"
         sys.faults[path] = ReadError(f"{path}: Input/output error (EIO)")
-        collector = DiskIO(machine(procfs("vm"), sys), allowed_devices="vda", sector_size="logical")
+        collector = DiskIO(
+            machine(procfs("vm"), sys), DiskIOOptions(allowed_devices="vda", sector_size="logical")
+        )
         with capturedLogs() as events:
             first = values(collector.collect(NOW_MS))
             sys.faults.clear()
@@ -307,7 +319,7 @@ class Log(SynchronousTestCase):
         path = "block/vda/queue/logical_block_size"
         sys.faults[path] = ReadError(f"{path}: Input/output error (EIO)", "EIO")
         one = machine(board, sys, seconds=clock.seconds)
-        collector = DiskIO(one, allowed_devices="vda", sector_size="logical")
+        collector = DiskIO(one, DiskIOOptions(allowed_devices="vda", sector_size="logical"))
         with capturedLogs() as events:
             for tick in range(121):
                 board.texts = {"diskstats": b""} if tick % 2 else {}

@@ -1,14 +1,18 @@
 """The network interfaces."""
 
-from collections.abc import Sequence
-
 import pytest
 from hypothesis import given, settings
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.collectors.network import DEFAULT_EXCLUSIONS, NetDev, NetworkTraffic, parse
+from belatwist.collectors.network import (
+    DEFAULT_EXCLUSIONS,
+    NetDev,
+    NetworkTraffic,
+    NetworkTrafficOptions,
+    parse,
+)
 from belatwist.errors import ParseError, ReadError
 from belatwist.log.throttle import REPEAT_AFTER
 from belatwist.model import Sample
@@ -169,7 +173,7 @@ def table(board: Board, **counters: int) -> None:
 def test_the_board() -> None:
     """Each column goes to its metric; the bond's bitrate is the board's."""
     board = procfs("orangepi5plus")
-    collector = NetworkTraffic(machine(board))
+    collector = NetworkTraffic(machine(board), NetworkTrafficOptions())
     before = collector.collect(NOW_MS)
     assert interfaces(before) == UPLINKS
     assert dropped(before) is None
@@ -221,8 +225,11 @@ def test_the_board() -> None:
     ],
 )
 def test_machines(tree: str, expected: set[str]) -> None:
-    """Every uplink is reported by default under any name; loopback and bridges are not."""
-    assert interfaces(NetworkTraffic(machine(procfs(tree))).collect(NOW_MS)) == expected
+    """Every uplink is reported by default, whatever its name; loopback and bridges are not."""
+    assert (
+        interfaces(NetworkTraffic(machine(procfs(tree)), NetworkTrafficOptions()).collect(NOW_MS))
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -254,7 +261,7 @@ def test_the_default_exclusions(name: str, excluded: bool) -> None:
     """They match whole names, and no uplink of the bond is among them."""
     board = procfs("vm")
     table(board, **{name: 1})
-    found = interfaces(NetworkTraffic(machine(board)).collect(NOW_MS))
+    found = interfaces(NetworkTraffic(machine(board), NetworkTrafficOptions()).collect(NOW_MS))
     assert found == (set() if excluded else {name})
     assert len(set(DEFAULT_EXCLUSIONS)) == 10
 
@@ -273,18 +280,20 @@ def test_the_default_exclusions(name: str, excluded: bool) -> None:
     ],
 )
 def test_patterns(
-    include: Sequence[str], exclude: Sequence[str] | None, expected: set[str]
+    include: tuple[str, ...], exclude: tuple[str, ...] | None, expected: set[str]
 ) -> None:
     """Exclusions win, inclusions narrow, a given list replaces the default one."""
     board = procfs("orangepi5plus")
-    collector = NetworkTraffic(machine(board), include=include, exclude=exclude)
+    collector = NetworkTraffic(
+        machine(board), NetworkTrafficOptions(include_ifaces=include, exclude_ifaces=exclude)
+    )
     assert interfaces(collector.collect(NOW_MS)) == expected
 
 
 def test_an_interface_that_is_reported_stays_so() -> None:
     """At the limit newcomers wait, wherever the kernel lists them, until a place is free."""
     board = procfs("vm")
-    collector = NetworkTraffic(machine(board), max_interfaces=2)
+    collector = NetworkTraffic(machine(board), NetworkTrafficOptions(max_interfaces=2))
     table(board, b=1, c=1)
     samples = collector.collect(NOW_MS)
     assert (interfaces(samples), dropped(samples)) == ({"b", "c"}, None)
@@ -302,16 +311,20 @@ def test_an_interface_that_is_reported_stays_so() -> None:
 def test_excluded_interfaces_take_no_place() -> None:
     """The limit counts what is wanted."""
     board = procfs("orangepi5plus")
-    samples = NetworkTraffic(machine(board), max_interfaces=6).collect(NOW_MS)
+    samples = NetworkTraffic(machine(board), NetworkTrafficOptions(max_interfaces=6)).collect(
+        NOW_MS
+    )
     assert (interfaces(samples), dropped(samples)) == (UPLINKS, None)
-    samples = NetworkTraffic(machine(board), max_interfaces=5).collect(NOW_MS)
+    samples = NetworkTraffic(machine(board), NetworkTrafficOptions(max_interfaces=5)).collect(
+        NOW_MS
+    )
     assert (interfaces(samples), dropped(samples)) == (UPLINKS - {"wwan0"}, 1)
 
 
 def test_counters_that_went_backwards_are_left_out_once() -> None:
     """A replugged modem starts at nothing: one sample is missing, the others are not touched."""
     board = procfs("vm")
-    collector = NetworkTraffic(machine(board))
+    collector = NetworkTraffic(machine(board), NetworkTrafficOptions())
     table(board, eth0=100, usb0=1000)
     collector.collect(NOW_MS)
     table(board, eth0=101, usb0=5)
@@ -325,7 +338,7 @@ def test_counters_that_went_backwards_are_left_out_once() -> None:
 def test_an_interface_that_comes_back_starts_anew() -> None:
     """Seen to be away, it has nothing to be compared with."""
     board = procfs("vm")
-    collector = NetworkTraffic(machine(board))
+    collector = NetworkTraffic(machine(board), NetworkTrafficOptions())
     for counters in ({"usb0": 1000}, {"eth0": 1}, {"usb0": 5}):
         table(board, **counters)
         assert interfaces(collector.collect(NOW_MS)) == counters.keys()
@@ -336,18 +349,18 @@ def test_a_table_that_cannot_be_read_is_an_error() -> None:
     board = procfs("vm")
     board.faults["net/dev"] = ReadError("net/dev: Input/output error (EIO)")
     with pytest.raises(ReadError, match="EIO"):
-        NetworkTraffic(machine(board)).collect(NOW_MS)
+        NetworkTraffic(machine(board), NetworkTrafficOptions()).collect(NOW_MS)
     board.faults.clear()
     board.texts["net/dev"] = b"garbage\n"
     with pytest.raises(ParseError):
-        NetworkTraffic(machine(board)).collect(NOW_MS)
+        NetworkTraffic(machine(board), NetworkTrafficOptions()).collect(NOW_MS)
 
 
 class Log(SynchronousTestCase):
     def test_a_reset_is_logged(self) -> None:
         """The warning names the interface and by how much it fell; a repetition is not news."""
         board, clock = procfs("vm"), Clock()
-        collector = NetworkTraffic(machine(board, seconds=clock.seconds))
+        collector = NetworkTraffic(machine(board, seconds=clock.seconds), NetworkTrafficOptions())
         texts = []
         for count in (100, 40, 30, 31, 7):
             table(board, usb0=count)
@@ -364,7 +377,7 @@ class Log(SynchronousTestCase):
     def test_counters_that_fall_again_and_again(self) -> None:
         """A day of it has one line in ten minutes, and not 4,320; another interface its own."""
         board, clock = procfs("vm"), Clock()
-        collector = NetworkTraffic(machine(board, seconds=clock.seconds))
+        collector = NetworkTraffic(machine(board, seconds=clock.seconds), NetworkTrafficOptions())
         with capturedLogs() as events:
             for tick in range(8640):
                 table(board, usb0=tick % 2, eth0=tick if tick < 8639 else 0)
@@ -378,7 +391,7 @@ class Log(SynchronousTestCase):
     def test_the_limit_is_logged_when_it_begins_and_ends(self) -> None:
         """Not at every tick."""
         board = procfs("vm")
-        collector = NetworkTraffic(machine(board), max_interfaces=1)
+        collector = NetworkTraffic(machine(board), NetworkTrafficOptions(max_interfaces=1))
         texts = []
         for names in ("a", "ab", "ab", "abc", "a", "a"):
             table(board, **dict.fromkeys(names, 1))

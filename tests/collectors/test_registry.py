@@ -1,40 +1,42 @@
-"""The registry of collectors and the catalogue of their metrics."""
+"""The table of collectors and the catalogue of what they yield."""
 
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 
 from belatwist import config
-from belatwist.collectors.registry import COLLECTORS, build
+from belatwist.collectors.contract import COUNTER, GAUGE, Metric, Source
+from belatwist.collectors.disk import DiskIOOptions
+from belatwist.collectors.network import NetworkTrafficOptions
+from belatwist.collectors.registry import HOST, SOURCE_OF, build, by_name
 from belatwist.errors import BelaError
-from belatwist.metrics.catalogue import HOST
 from belatwist.model import REAL, Sample
 from belatwist.upload.jsonl import Encoder
 from tests.collectors import kernel_texts
-from tests.fixture_trees import FIXTURES, NOW_MS, Board, machine, procfs, sysfs
-
-NO_OPTIONS = config.NoOptions()
+from tests.fixture_trees import (
+    FIXTURES,
+    NOW_MS,
+    Board,
+    collect,
+    enabled,
+    machine,
+    procfs,
+    sysfs,
+)
 
 
 def everything(proc: Board, sys: Board, *, limit: int = 32) -> dict[str, list[Sample]]:
     """Collect twice from every collector, so that deltas appear; give the second round."""
-    options = {"network.traffic": config.NetworkTrafficOptions(max_interfaces=limit)}
-    metrics = [
-        config.CollectorEntry(name=name, interval=1.0, config=options.get(name, NO_OPTIONS))
-        for name in COLLECTORS
-    ]
-    pairs = build(metrics, machine(proc, sys))
-    for collector, _ in pairs:
-        collector.collect(NOW_MS - 10_000)
+    sources = enabled(
+        machine(proc, sys), network_traffic=NetworkTrafficOptions(max_interfaces=limit)
+    )
+    for one in sources:
+        collect(one, NOW_MS - 10_000)
     proc.become("orangepi5plus-t10")
-    return {collector.name: list(collector.collect(NOW_MS)) for collector, _ in pairs}
-
-
-def test_the_registry_is_what_the_configuration_knows() -> None:
-    """A collector that can be named can be made, and the other way round."""
-    assert COLLECTORS.keys() == config.COLLECTORS.keys()
+    return {one.source.name: list(collect(one, NOW_MS)) for one in sources}
 
 
 def test_only_enabled_entries_are_made_in_their_order() -> None:
@@ -44,8 +46,8 @@ def test_only_enabled_entries_are_made_in_their_order() -> None:
         config.CollectorEntry(name="cpu.usage", interval=10.0, enabled=False),
         config.CollectorEntry(name="memory.usage", interval=30.0),
     ]
-    pairs = build(metrics, machine(procfs("vm"), sysfs("vm")))
-    found = [(collector.name, interval) for collector, interval in pairs]
+    sources = build(metrics, machine(procfs("vm"), sysfs("vm")))
+    found = [(one.source.name, one.every) for one in sources]
     assert found == [("system.uptime", 60.0), ("memory.usage", 30.0)]
 
 
@@ -55,19 +57,19 @@ def test_options_reach_their_collectors() -> None:
         config.CollectorEntry(
             name="disk.io",
             interval=1.0,
-            config=config.DiskIOOptions(allowed_devices="nvme0n1", sector_size="logical"),
+            config=DiskIOOptions(allowed_devices="nvme0n1", sector_size="logical"),
         ),
         config.CollectorEntry(
             name="network.traffic",
             interval=1.0,
-            config=config.NetworkTrafficOptions(
+            config=NetworkTrafficOptions(
                 include_ifaces=("lo|eth.",), exclude_ifaces=("eth1",), max_interfaces=2
             ),
         ),
     ]
     trees = ("variants/nvme-4kn", "orangepi5plus")
-    pairs = build(metrics, machine(procfs(*trees), sysfs(*trees)))
-    disk, network = (collector.collect(NOW_MS) for collector, _ in pairs)
+    sources = build(metrics, machine(procfs(*trees), sysfs(*trees)))
+    disk, network = (collect(one, NOW_MS) for one in sources)
     assert {s.series.tags for s in disk} == {(("device", "nvme0n1"),)}
     assert [s.value for s in disk if "read_bytes" in s.series.name] == [742106 * 4096]
     assert {tag for s in network for tag in s.series.tags} == {
@@ -83,7 +85,7 @@ def test_the_board_yields_the_catalogue() -> None:
     for collector, samples in reports.items():
         for s in samples:
             entry = HOST[s.series.name]
-            assert entry.collector == collector
+            assert SOURCE_OF[entry.name] == collector
             assert tuple(key for key, _ in s.series.tags) == entry.tags
             assert s.series.value_type == REAL
             assert s.series.device_id == "box"
@@ -136,17 +138,13 @@ def test_the_names_of_the_catalogue() -> None:
         assert all(re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", tag) for tag in entry.tags)
         assert not {"device_id", "__name__"} & set(entry.tags)
         assert entry.prometheus_name.endswith("_total") == (entry.type == "counter")
-        assert entry.help.endswith(".")
-        assert entry.collector in COLLECTORS
 
 
 @pytest.mark.parametrize("tree", ["vm", "container"])
 def test_a_poor_machine_is_no_error(tree: str) -> None:
-    """Missing hardware yields no samples, and every collector works on such a machine."""
-    proc, sys = procfs(tree), sysfs(tree)
-    metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
-    pairs = build(metrics, machine(proc, sys))
-    names = {s.series.name for collector, _ in pairs for s in collector.collect(NOW_MS)}
+    """What a machine does not have is absent, and every collector works on it."""
+    sources = enabled(machine(procfs(tree), sysfs(tree)))
+    names = {s.series.name for one in sources for s in collect(one, NOW_MS)}
     assert names <= HOST.keys()
     assert not any(name.startswith(("thermal.", "cpu.", "disk.")) for name in names)
     assert "memory.used_bytes" in names
@@ -157,12 +155,11 @@ def test_a_poor_machine_is_no_error(tree: str) -> None:
 def test_damage_never_breaks_a_collector(text: bytes) -> None:
     """On any text a collector raises what it announces, or yields catalogued, storable samples."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
-    metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
-    pairs = build(metrics, machine(proc, sys))
+    sources = enabled(machine(proc, sys))
     for _ in range(2):
-        for collector, _interval in pairs:
+        for one in sources:
             try:
-                samples = collector.collect(NOW_MS)
+                samples = collect(one, NOW_MS)
             except BelaError:
                 continue
             assert {s.series.name for s in samples} <= HOST.keys()
@@ -171,3 +168,70 @@ def test_damage_never_breaks_a_collector(text: bytes) -> None:
                 s.series.tags_json.encode()
         proc.texts = dict.fromkeys(("stat", "meminfo", "diskstats", "net/dev"), text)
         sys.texts = {"class/thermal/thermal_zone0/temp": text}
+
+
+def source(name: str, *metrics: Metric) -> Source:
+    """Declare a source that makes nothing."""
+    return Source(name, 1.0, lambda *_: pytest.fail("made"), metrics)
+
+
+ONE = Metric("one.bytes", GAUGE, "bytes", "One.")
+
+
+@pytest.mark.parametrize(
+    ("sources", "error"),
+    [
+        ([source("a.one"), source("a.one")], "the source a.one is claimed by a.one and by a.one"),
+        (
+            [source("a.one", ONE), source("a.two", ONE)],
+            "the metric one.bytes is claimed by a.one and by a.two",
+        ),
+        (
+            [
+                source("a.one", Metric("a.b_c", GAUGE, "bytes", "A.")),
+                source("a.two", Metric("a_b.c", GAUGE, "bytes", "B.")),
+            ],
+            "the uploaded name a_b_c is claimed by a.one and by a.two",
+        ),
+    ],
+)
+def test_two_sources_that_claim_one_name(sources: list[Source], error: str) -> None:
+    """It is one clear error, at start, that names both."""
+    with pytest.raises(ValueError, match=f"^{error}$"):
+        by_name(sources)
+
+
+@pytest.mark.parametrize("name", ["", "cpu", "Cpu.usage", "cpu.usage.all", "cpu usage", "cpu.\n"])
+def test_a_source_needs_a_name_that_a_configuration_can_spell(name: str) -> None:
+    """Anything else is refused where it is declared."""
+    with pytest.raises(ValueError, match=r"a source's name is like network\.traffic"):
+        source(name)
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: Metric("bytes", GAUGE, "bytes", "A."), "a name that is not like"),
+        (lambda: Metric("a.b_total", GAUGE, "bytes", "A."), "a counter ends in _total"),
+        (lambda: Metric("a.b", COUNTER, "bytes", "A."), "a counter ends in _total"),
+        (lambda: Metric("a.b", GAUGE, "bytes", "A"), "a help that is no sentence"),
+        (lambda: Metric("a.b", GAUGE, "bytes", "A.", tags=("device_id",)), "the tag 'device_id'"),
+        (lambda: Metric("a.b", GAUGE, "bytes", "A.", tags=("A b",)), "the tag 'A b'"),
+        (lambda: Metric("a.b", GAUGE, "bytes", "A.", priority=4), "the priority 4"),
+    ],
+)
+def test_a_metric_that_would_surprise(make: Callable[[], Metric], error: str) -> None:
+    """It is refused where it is declared."""
+    with pytest.raises(ValueError, match=error):
+        make()
+
+
+def test_a_series_has_the_tags_that_its_metric_declares() -> None:
+    """A source cannot invent others, and cannot forget one."""
+    metric = Metric("a.b", GAUGE, "bytes", "A.", tags=("zone",), priority=1)
+    on = machine()
+    assert on.series(metric, zone="x").tags == (("zone", "x"),)
+    assert on.series(metric, zone="x").priority == 1
+    for tags in ({}, {"zone": "x", "more": "y"}, {"other": "x"}):
+        with pytest.raises(ValueError, match=r"a\.b has the tags"):
+            on.series(metric, **tags)

@@ -6,7 +6,7 @@ import pytest
 
 from belatwist.collectors.selfmetrics import SelfMetrics, resident_bytes
 from belatwist.metrics.agent import SELF
-from belatwist.metrics.entry import MetricType
+from belatwist.metrics.metric import MetricType
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import REAL, Sample
 

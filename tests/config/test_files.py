@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from belatwist.collectors.registry import SOURCES
 from belatwist.config import load, read_token
 from belatwist.errors import ConfigError
 
@@ -39,7 +40,7 @@ def folder(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _refusal(path: Path | str) -> str:
     with pytest.raises(ConfigError) as refusal:
-        load(path)
+        load(path, SOURCES)
     line = str(refusal.value)
     assert line.isprintable()
     return line
@@ -100,14 +101,14 @@ def test_a_byte_order_mark_is_no_matter(folder: Path) -> None:
     """A file saved with a byte order mark loads."""
     path = folder / "config.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + ID.encode())
-    assert load(path).device.id == "x"
+    assert load(path, SOURCES).device.id == "x"
 
 
 def test_a_good_token_and_certificate(folder: Path) -> None:
     """Both files are accepted, also through a symbolic link, and the token is the file's line."""
     (folder / "link").symlink_to("token")
     path = _configured(folder, f"auth_token_file: {folder}/link, tls_ca_file: {folder}/ca.pem")
-    config = load(str(path))
+    config = load(str(path), SOURCES)
     assert config.remote.auth_token_file == f"{folder}/link"
     assert read_token(f"{folder}/link") == SECRET
 

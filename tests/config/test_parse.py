@@ -9,12 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from belatwist.collectors.disk import DiskIOOptions
+from belatwist.collectors.network import NetworkTrafficOptions
+from belatwist.collectors.registry import SOURCES
 from belatwist.config import (
-    COLLECTORS,
     Config,
-    DiskIOOptions,
-    NetworkTrafficOptions,
     NoOptions,
+    default_entries,
     parse,
 )
 from belatwist.errors import ConfigError
@@ -205,7 +206,7 @@ REFUSALS = [
     # Collectors.
     (ID + "metrics: [{name: cpu.usge}]", ': metrics[0].name: "cpu.usge": did you mean cpu.usage?'),
     (ID + "metrics: [{interval: 5s}]",
-     ": metrics[0].name: missing: known: " + ", ".join(COLLECTORS)),
+     ": metrics[0].name: missing: known: " + ", ".join(SOURCES)),
     (ID + "metrics: [{name: [cpu.usage]}]", ": metrics[0].name: a list: did you mean cpu.usage?"),
     (ID + "metrics: [{name: cpu.usage}, {name: disk.io}, {name: cpu.usage}]",
      ': metrics[2].name: "cpu.usage": metrics[0] has this collector already'),
@@ -252,14 +253,16 @@ REFUSALS = [
 def test_a_refusal_names_file_key_value_and_what_is_allowed(text: str, line: str) -> None:
     """Each unusable configuration is refused with exactly this line."""
     with pytest.raises(ConfigError) as refusal:
-        parse(text, "f.yaml")
+        parse(text, "f.yaml", SOURCES)
     assert str(refusal.value) == f"f.yaml{line}"
 
 
 def test_a_device_is_enough() -> None:
     """With only an id, each key has its default, and all collectors of the host run."""
-    config = parse("device: {id: x}", "f")
-    assert config == Config(device=config.device)
+    config = parse("device: {id: x}", "f", SOURCES)
+    assert config == Config(device=config.device, metrics=default_entries(SOURCES))
+    running = [name for name, source in SOURCES.items() if source.default]
+    assert [entry.name for entry in config.metrics] == running
     assert [(m.name, m.interval, m.enabled) for m in config.metrics] == [
         ("cpu.temperature", 30.0, True),
         ("cpu.usage", 10.0, True),
@@ -274,7 +277,7 @@ def test_a_device_is_enough() -> None:
 def test_the_original_sample_loads_as_it_stands() -> None:
     """The sample from the specification has the meaning that its comments give."""
     text = (Path(__file__).parent / "sample.yaml").read_text("utf-8")
-    config = parse(text, "sample.yaml")
+    config = parse(text, "sample.yaml", SOURCES)
     assert config.device.id == "belabox-001"
     assert config.storage.wal_checkpoint_interval == 3600.0
     assert (config.remote.batch_size, config.remote.chunk_size) == (2500, 50)
@@ -297,8 +300,8 @@ def test_an_empty_section_has_its_defaults() -> None:
         "device: {id: x}\nremote:\nhealth: {error_threshold: {pending_metrics: 20000}}\n"
         "metrics: [{name: disk.io, config: }]"
     )
-    config = parse(text, "f")
-    assert config.remote == parse(ID, "f").remote
+    config = parse(text, "f", SOURCES)
+    assert config.remote == parse(ID, "f", SOURCES).remote
     assert config.health.error_threshold.pending_metrics == 20000
     assert config.health.error_threshold.upload_age_seconds == 600
     assert config.metrics[0].config == DiskIOOptions()
@@ -308,14 +311,14 @@ def test_an_empty_section_has_its_defaults() -> None:
 def test_no_exclusions_differ_from_the_default_exclusions() -> None:
     """An empty exclude_ifaces excludes nothing; an absent one leaves it to the collector."""
     text = ID + "metrics: [{name: network.traffic, config: {exclude_ifaces: %s}}]"
-    given = [parse(text % value, "f").metrics[0].config for value in ("[]", "null", "[a]")]
+    given = [parse(text % value, "f", SOURCES).metrics[0].config for value in ("[]", "null", "[a]")]
     excluded = [c.exclude_ifaces for c in given if isinstance(c, NetworkTrafficOptions)]
     assert excluded == [(), None, ("a",)]
 
 
 def test_no_metrics_at_all() -> None:
     """An empty list runs no collector; it is not the same as no list."""
-    assert parse(ID + "metrics: []", "f").metrics == ()
+    assert parse(ID + "metrics: []", "f", SOURCES).metrics == ()
 
 
 @pytest.mark.parametrize(
@@ -332,7 +335,7 @@ def test_the_clock_is_compared_with_the_server_that_gets_the_samples(
     section: str, url: str
 ) -> None:
     """Without an address of its own, the skew check asks the server of remote.url."""
-    assert parse(ID + section, "f").monitoring.clock_skew_url == url
+    assert parse(ID + section, "f", SOURCES).monitoring.clock_skew_url == url
 
 
 @pytest.mark.parametrize(
@@ -352,7 +355,7 @@ def test_the_clock_is_compared_with_the_server_that_gets_the_samples(
 )  # fmt: skip
 def test_health_waits_for_two_uploads(sections: str, ages: tuple[int, int]) -> None:
     """The default limits of the upload age follow the upload interval."""
-    health = parse(ID + sections, "f").health
+    health = parse(ID + sections, "f", SOURCES).health
     assert ages == (
         health.degraded_threshold.upload_age_seconds,
         health.error_threshold.upload_age_seconds,
@@ -368,13 +371,14 @@ def test_relative_paths_start_where_the_agent_starts(
         ID + "storage: {path: var/m.db}\nlogging: {output: log}\npaths: {procfs: p, sysfs: /s}\n"
         "remote: {auth_token_file: t, tls_ca_file: ca.pem}",
         "f",
+        SOURCES,
     )
     assert config.storage.path == str(tmp_path / "var/m.db")
     assert config.logging.output == str(tmp_path / "log")
     assert (config.paths.procfs, config.paths.sysfs) == (str(tmp_path / "p"), "/s")
     assert config.remote.auth_token_file == str(tmp_path / "t")
     assert config.remote.tls_ca_file == str(tmp_path / "ca.pem")
-    assert parse(ID + "logging: {output: stderr}", "f").logging.output == "stderr"
+    assert parse(ID + "logging: {output: stderr}", "f", SOURCES).logging.output == "stderr"
 
 
 def test_a_directory_that_is_gone_is_no_crash(
@@ -386,13 +390,13 @@ def test_a_directory_that_is_gone_is_no_crash(
     monkeypatch.chdir(gone)
     gone.rmdir()
     with pytest.raises(ConfigError, match=r'storage\.path: "m\.db": an absolute path'):
-        parse(ID + "storage: {path: m.db}", "f")
+        parse(ID + "storage: {path: m.db}", "f", SOURCES)
     os.chdir(tmp_path)
 
 
 def test_a_configuration_is_a_value() -> None:
     """Equal files give equal, hashable configurations that nothing can change."""
-    one, other = parse(ID, "f"), parse(ID, "g")
+    one, other = parse(ID, "f", SOURCES), parse(ID, "g", SOURCES)
     assert one == other
     assert hash(one) == hash(other)
     for name in one.__struct_fields__:
@@ -403,8 +407,8 @@ def test_a_configuration_is_a_value() -> None:
 def test_a_device_may_have_a_name_in_any_script() -> None:
     """An id is a label's value: any printable text, and a number's text when quoted."""
     ids = ["Rucksack-№1", "007", "2026-01-01", "a b"]
-    assert [parse(f"device: {{id: {i!r}}}", "f").device.id for i in ids] == ids
-    assert parse("device: {id: 2026-01-01}", "f").device.id == "2026-01-01"
+    assert [parse(f"device: {{id: {i!r}}}", "f", SOURCES).device.id for i in ids] == ids
+    assert parse("device: {id: 2026-01-01}", "f", SOURCES).device.id == "2026-01-01"
 
 
 KEYS = st.sampled_from(
@@ -431,7 +435,7 @@ OBJECTS: st.SearchStrategy[Any] = st.recursive(
 
 def _used_or_refused_in_one_line(text: str) -> None:
     try:
-        config = parse(text, "f.yaml")
+        config = parse(text, "f.yaml", SOURCES)
     except ConfigError as refusal:
         line = str(refusal)
         assert line.startswith("f.yaml:")
@@ -464,5 +468,5 @@ def test_any_text_is_used_or_refused(text: str) -> None:
 def test_a_strange_file_name_stays_on_the_line(source: str) -> None:
     """The file's own name cannot break the line either."""
     with pytest.raises(ConfigError) as refusal:
-        parse("a: [", source)
+        parse("a: [", source, SOURCES)
     assert str(refusal.value).isprintable()

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from belatwist.collectors.registry import SOURCES
 from belatwist.config import RENAMED_KEYS, Config, RenamedKey, parse
 from belatwist.config.refusals import RefusalError
 from belatwist.config.renamed import rename
@@ -44,8 +45,8 @@ def test_the_table_fits_the_schema(old: str, new: str) -> None:
 def test_the_old_name_sets_the_same_value() -> None:
     """A file with the old name is the same configuration, and has one warning."""
     warnings: list[RenamedKey] = []
-    config = parse(ID + "remote: {lookout_interval: 7s}", "f.yaml", warnings.append)
-    assert config == parse(ID + "remote: {reconnect_interval: 7s}", "f.yaml", unexpected)
+    config = parse(ID + "remote: {lookout_interval: 7s}", "f.yaml", SOURCES, warnings.append)
+    assert config == parse(ID + "remote: {reconnect_interval: 7s}", "f.yaml", SOURCES, unexpected)
     assert config.remote.reconnect_interval == 7.0
     assert [str(one) for one in warnings] == [WARNING]
 
@@ -72,7 +73,7 @@ def test_the_old_name_sets_the_same_value() -> None:
 def test_a_refusal_uses_the_name_in_the_file(remote: str, line: str) -> None:
     """Both names at once, and a bad value under the old name, are refused without a warning."""
     with pytest.raises(ConfigError) as refusal:
-        parse(f"{ID}remote: {remote}", "f.yaml", unexpected)
+        parse(f"{ID}remote: {remote}", "f.yaml", SOURCES, unexpected)
     assert str(refusal.value).startswith(f"f.yaml: {line}")
 
 

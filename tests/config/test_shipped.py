@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from belatwist.collectors import registry
-from belatwist.config import COLLECTORS, Config, DiskIOOptions, load
+from belatwist.collectors.disk import DiskIOOptions
+from belatwist.collectors.registry import SOURCES
+from belatwist.config import Config, default_entries, load
 
 ROOT = Path(__file__).parents[2]
 FILES = ("config.yaml", "config.dev.yaml", "belabox.yaml")
 
 
 def _load(name: str) -> Config:
-    return load(ROOT / "configs" / name)
+    return load(ROOT / "configs" / name, SOURCES)
 
 
 def test_every_file_is_named_here() -> None:
@@ -31,7 +32,7 @@ def test_a_shipped_file_loads_from_any_directory(
 ) -> None:
     """Each file loads in any current directory, because it needs no other file."""
     monkeypatch.chdir(tmp_path)
-    assert {metric.name for metric in _load(name).metrics} <= set(COLLECTORS)
+    assert {metric.name for metric in _load(name).metrics} <= set(SOURCES)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "belabox.yaml"])
@@ -39,7 +40,7 @@ def test_production_makes_nothing_up_and_hides_no_uplink(name: str) -> None:
     """The mock is off, the exclusions are built in, and the endpoint is local."""
     config = _load(name)
     running = [metric.name for metric in config.metrics if metric.enabled]
-    assert running == [name for name, known in COLLECTORS.items() if known.default]
+    assert running == [name for name, known in SOURCES.items() if known.default]
     assert all(getattr(metric.config, "exclude_ifaces", None) is None for metric in config.metrics)
     assert config.health.host == "127.0.0.1"
     assert config.storage.synchronous == "full"
@@ -49,14 +50,14 @@ def test_the_general_file_shows_the_defaults() -> None:
     """The commented file has the defaults, except for the mock's entry."""
     config = _load("config.yaml")
     metrics = tuple(metric for metric in config.metrics if metric.enabled)
-    assert Config(device=config.device) == Config(
+    assert Config(device=config.device, metrics=default_entries(SOURCES)) == Config(
         device=config.device,
         storage=config.storage,
         remote=config.remote,
         health=config.health,
         logging=config.logging,
         monitoring=config.monitoring,
-        metrics=tuple(sorted(metrics, key=lambda metric: list(COLLECTORS).index(metric.name))),
+        metrics=tuple(sorted(metrics, key=lambda metric: list(SOURCES).index(metric.name))),
     )
 
 
@@ -69,14 +70,9 @@ def test_the_development_file_stays_in_the_checkout(
     assert config.storage.path == str(tmp_path / "var/metrics.db")
     assert config.remote.url == "http://127.0.0.1:9090/api/v1/import"
     assert all(metric.enabled and metric.interval <= 5 for metric in config.metrics)
-    assert {metric.name for metric in config.metrics} == set(COLLECTORS)
+    assert {metric.name for metric in config.metrics} == set(SOURCES)
     disks = next(m.config for m in config.metrics if isinstance(m.config, DiskIOOptions))
     assert "vd[a-z]+" in disks.allowed_devices
-
-
-def test_every_collector_can_be_configured() -> None:
-    """The configuration knows exactly the collectors that there are."""
-    assert set(COLLECTORS) == set(registry.COLLECTORS)
 
 
 def test_every_added_key_is_listed() -> None:
@@ -94,7 +90,7 @@ def test_every_added_key_is_listed() -> None:
     known = set(re.findall(r"^\| `([a-z_]+\.[a-z_.]+)`", tables, re.MULTILINE))
     page = (ROOT / "docs" / "corrections.md").read_text("utf-8")
     listed = set(re.findall("`([a-z_.]+)`", page.partition("## Added keys")[2]))
-    collectors = set(COLLECTORS)
+    collectors = set(SOURCES)
     assert listed == known - given - collectors
 
 

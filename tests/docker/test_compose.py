@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from belatwist import config
+from belatwist.collectors.registry import SOURCES
 
 DOCKER = Path(__file__).parents[2] / "docker"
 COMPOSE = DOCKER / "docker-compose.yml"
@@ -110,7 +111,7 @@ def test_flags_are_known(name: str) -> None:
 
 def test_the_collectors_configuration_is_one() -> None:
     """``collector.yaml`` is accepted, and fits what is mounted."""
-    loaded = config.load(DOCKER / "collector.yaml")
+    loaded = config.load(DOCKER / "collector.yaml", SOURCES)
     targets = {volume.split(":")[1] for volume in SERVICES["metrics-collector"]["volumes"]}
     assert {str(loaded.paths.procfs), str(loaded.paths.sysfs)} <= targets
     assert str(Path(loaded.storage.path).parent) in targets

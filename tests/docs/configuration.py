@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from belatwist.config.collectors import COLLECTORS, CollectorEntry, NoOptions
+from belatwist.config.collectors import CollectorEntry, KnownSources, NoOptions
 from belatwist.config.convert import allowed, unwrap
 from belatwist.config.renamed import RENAMED_KEYS
 from belatwist.config.schema import Config
@@ -20,12 +20,14 @@ EARLIER = {
 """The old names of a key, by its path."""
 
 
-def render() -> str:
+def render(known: KnownSources) -> str:
     """Return the tables: every key of the file, the collectors, and the options of each."""
-    parts = [_keys(Config, ""), _collectors()]
-    for name, known in COLLECTORS.items():
-        if known.options is not NoOptions:
-            parts.append(f"Options of `{name}` (below its `config`):\n\n{_keys(known.options, '')}")
+    parts = [_keys(Config, ""), _collectors(known)]
+    for name, source in known.items():
+        if source.options is not NoOptions:
+            parts.append(
+                f"Options of `{name}` (below its `config`):\n\n{_keys(source.options, '')}"
+            )
     return "\n\n".join(parts)
 
 
@@ -40,7 +42,7 @@ def _rows(cls: type[Section], path: str, base: object) -> Iterator[str]:
         name = f"{path}{field.name}"
         kind, marks = unwrap(field.type)
         default = getattr(base, field.name, field.default)
-        if isinstance(kind, type) and issubclass(kind, Section):
+        if isinstance(kind, type) and issubclass(kind, Section) and kind is not Section:
             yield from _rows(kind, f"{name}.", default)
             continue
         meaning = "".join(m.description for m in marks if isinstance(m, Meta) and m.description)
@@ -53,6 +55,8 @@ def _rows(cls: type[Section], path: str, base: object) -> Iterator[str]:
         if cls is CollectorEntry and field.name == "name":
             what = "the name of a collector"
         shown = "" if cls is CollectorEntry and what else _default(default, marks)
+        if name == "metrics":
+            shown = "all"
         what = (what or allowed(field.type)).replace("|", "\\|")
         yield f"| `{name}` | {what} | {shown} | {meaning} |"
         if get_origin(kind) is tuple and get_args(kind)[0] is CollectorEntry:
@@ -62,8 +66,6 @@ def _rows(cls: type[Section], path: str, base: object) -> Iterator[str]:
 def _default(value: Any, marks: tuple[object, ...]) -> str:
     if value is msgspec.NODEFAULT:
         return "by collector" if DURATION in marks else "required"
-    if isinstance(value, tuple) and value:
-        return "all"
     if DURATION in marks:
         return f"`{format_duration(value)}`"
     if isinstance(value, float):
@@ -77,9 +79,9 @@ def _text(value: str) -> str:
     return f"`{value}`" if value else '`""`'
 
 
-def _collectors() -> str:
+def _collectors(known: KnownSources) -> str:
     rows = ["| collector | default interval | runs without `metrics` |", "| --- | --- | --- |"]
-    for name, known in COLLECTORS.items():
-        runs = "yes" if known.default else "no: made-up numbers, for development"
-        rows.append(f"| `{name}` | `{format_duration(known.interval)}` | {runs} |")
+    for name, source in known.items():
+        runs = "yes" if source.default else "no: made-up numbers, for development"
+        rows.append(f"| `{name}` | `{format_duration(source.every)}` | {runs} |")
     return "\n".join(rows)

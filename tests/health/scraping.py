@@ -5,30 +5,25 @@ import shutil
 
 import pytest
 
-from belatwist import config
-from belatwist.collectors.registry import COLLECTORS, build
+from belatwist.collectors.registry import SOURCES
 from belatwist.metrics.agent import SELF
-from belatwist.metrics.entry import MetricType
+from belatwist.metrics.metric import MetricType
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
-from tests.fixture_trees import NOW_MS, machine, procfs, sysfs
+from tests import fixture_trees
+from tests.fixture_trees import machine, procfs, sysfs
 
 
 def collected() -> list[Sample]:
     """Collect from every collector, twice, so that there are deltas."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
-    metrics = [config.CollectorEntry(name=name, interval=1.0) for name in COLLECTORS]
-    pairs = build(metrics, machine(proc, sys))
-    for collector, _ in pairs:
-        collector.collect(NOW_MS - 10_000)
-    proc.become("orangepi5plus-t10")
-    return [one for collector, _ in pairs for one in collector.collect(NOW_MS)]
+    return fixture_trees.collected(machine(proc, sys), proc)
 
 
 def filled_telemetry() -> Telemetry:
     """Make a telemetry in which every metric has a value."""
     telemetry = Telemetry()
-    for name in COLLECTORS:
+    for name in SOURCES:
         telemetry.metrics_collected.labels(name).inc(40)
         telemetry.metrics_failed.labels(name).inc()
         telemetry.collection_duration.labels(name).observe(0.004)

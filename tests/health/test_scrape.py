@@ -11,6 +11,7 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from belatwist.collectors.registry import HOST
 from belatwist.metrics.exposition import exposition
 from belatwist.web.endpoints import Endpoint, site
 from tests.health.scraping import collected, filled_telemetry, program
@@ -89,7 +90,7 @@ def named(text: str) -> dict[FamilyKey, float]:
 @pytest_twisted.ensureDeferred
 async def test_what_is_scraped_is_what_is_served(tmp_path: Path) -> None:
     """Every series of the endpoint is on the server, with its labels and value, and no other."""
-    text = exposition(filled_telemetry().registry, collected())
+    text = exposition(filled_telemetry().registry, collected(), HOST)
     endpoint = Endpoint(lambda: HEALTHY, HEALTH, lambda: text)
     expected = named(text.decode())
     port = reactor.listenTCP(0, site(endpoint, reactor), interface="127.0.0.1")

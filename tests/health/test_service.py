@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from belatwist import __version__
+from belatwist.collectors.registry import HOST, SOURCE_OF
 from belatwist.metrics.agent import SELF
-from belatwist.metrics.catalogue import HOST
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 from tests.twistd_with_hooks import HANGS
 
@@ -106,7 +106,11 @@ def test_metrics(tmp_path: Path) -> None:
             text = answer.read().decode()
         assert service.stop() == 0
     names = set(re.findall(r"^([a-z]\w*?)(?:_bucket|_sum|_count)?[{ ]", text, re.MULTILINE))
-    host = {entry.prometheus_name for entry in HOST.values() if entry.collector in device_metrics()}
+    host = {
+        entry.prometheus_name
+        for entry in HOST.values()
+        if SOURCE_OF[entry.name] in device_metrics()
+    }
     own = {
         entry.prometheus_name
         for stored, entry in SELF.items()

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from belatwist.collectors.registry import HOST
 from belatwist.metrics.agent import SELF
-from belatwist.metrics.catalogue import HOST
 from belatwist.metrics.exposition import exposition
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series, sample
@@ -25,7 +25,7 @@ Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def text(samples: Sequence[Sample]) -> str:
     """Write samples, and a registry without a value."""
-    return exposition(Telemetry().registry, samples).decode()
+    return exposition(Telemetry().registry, samples, HOST).decode()
 
 
 def values(written: str) -> Values:
@@ -84,7 +84,7 @@ def test_the_self_metrics_follow() -> None:
     telemetry.metrics_uploaded.inc(80)
     telemetry.collection_duration.labels("cpu.usage").observe(0.05)
     telemetry.watch("time.skew_ms", lambda: -40)
-    written = exposition(telemetry.registry, []).decode()
+    written = exposition(telemetry.registry, [], HOST).decode()
     assert "\nuploader_metrics_uploaded_total 80.0\n" in written
     assert (
         '\ncollector_collection_duration_seconds_bucket{collector="cpu.usage",le="0.1"} 1.0\n'
@@ -151,7 +151,7 @@ def test_promtool_takes_it() -> None:
     """Prometheus' own tool reads it, and objects to nothing but milliseconds in four names."""
     check = subprocess.run(
         [program("promtool", "prometheus"), "check", "metrics"],
-        input=exposition(filled_telemetry().registry, collected()),
+        input=exposition(filled_telemetry().registry, collected(), HOST),
         capture_output=True,
         check=False,
     )

@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import example, given
 
-from belatwist.metrics.catalogue import CATALOGUE
+from belatwist.collectors.registry import CATALOGUE
 from belatwist.metrics.names import labels, metric_name
 from belatwist.model import Series
 from tests import strategies

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from belatwist.metrics.catalogue import CATALOGUE, HOST
+from belatwist.collectors.registry import CATALOGUE, HOST, SOURCES
 from tests.process import Twistd, write_config
 from tests.victoria.compare import assert_same, expected, rows
 from tests.victoria.server import VictoriaMetrics
@@ -55,9 +55,7 @@ def run_service(
     """Run the service for some uploads at intervals of 1 s; returns its database."""
     folder.mkdir()
     metrics: list[dict[str, Any]] = [
-        {"name": name, "interval": "1s"}
-        for name in sorted({metric.collector for metric in HOST.values()})
-        if name != "disk.io"
+        {"name": name, "interval": "1s"} for name in sorted(SOURCES) if name != "disk.io"
     ]
     metrics.append({"name": "disk.io", "interval": "1s", "config": {"allowed_devices": DISKS}})
     config = write_config(

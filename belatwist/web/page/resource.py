@@ -17,8 +17,8 @@ from twisted.internet.task import deferLater
 from twisted.web import http
 from twisted.web.iweb import IRequest
 
-from belatwist.metrics.catalogue import CATALOGUE
-from belatwist.metrics.entry import MetricType
+from belatwist.collectors.registry import CATALOGUE
+from belatwist.metrics.metric import MetricType
 from belatwist.model import REAL, Sample
 from belatwist.store.sql.ranges import (
     SERIES,

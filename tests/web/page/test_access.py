@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from belatwist.collectors.registry import SOURCES
 from belatwist.config import load, read_logins
 from belatwist.errors import ConfigError
 from belatwist.web.access import Access
@@ -154,7 +155,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, mode: int, says: 
     path = secret(tmp_path / "logins", text, mode)
     config = write_config(tmp_path, health={"enabled": True, "basic_auth_file": str(path)})
     with pytest.raises(ConfigError) as refusal:
-        load(config)
+        load(config, SOURCES)
     assert "health.basic_auth_file: " in str(refusal.value)
     assert says in str(refusal.value)
     assert "me:" not in str(refusal.value)
@@ -168,7 +169,7 @@ class GuardTests(SynchronousTestCase):
         self.folder = Path(self.enterContext(TemporaryDirectory()))
         self.logins = secret(self.folder / "logins", "me:secret-1\n")
         health = {"enabled": True, "host": "127.0.0.1", "basic_auth_file": str(self.logins)}
-        config = load(write_config(self.folder, health=health)).health
+        config = load(write_config(self.folder, health=health), SOURCES).health
         self.clock = Clock()
         self.site: Any = site(Endpoint(lambda: HEALTHY, config, lambda: b""), self.clock)
 
@@ -214,7 +215,7 @@ class GuardTests(SynchronousTestCase):
     def test_a_name_that_is_allowed(self) -> None:
         """A scraper may ask by the name that it has of the device; by no other of its domain."""
         health = {"enabled": True, "allowed_hosts": ["Bela-1.Example.org."]}
-        config = load(write_config(self.folder, health=health)).health
+        config = load(write_config(self.folder, health=health), SOURCES).health
         self.site = site(Endpoint(lambda: HEALTHY, config, lambda: b""), self.clock)
         for name in ("bela-1.example.org:9100", "BELA-1.example.org", "127.0.0.1", "localhost"):
             assert self.ask("/metrics", f"Host: {name}")[0] == 200

@@ -88,7 +88,7 @@ BAD_LINES = {
     "not UTF-8 in a label's name": (line().replace(b'"a"', b'"a","\xff":"b"'), "UTF-8"),
     "lone surrogate": (line(r'{"__name__":"a","b":"\ud800"}'), "malformed"),
     "array": (b"[]", "Expected `object`"),
-    "nested too deeply": (b'{"metric":' + b"[" * 100_000, "nested too deeply"),
+    "nested too deeply": (b'{"metric":' + b"[" * 1_000_000, "nested too deeply"),
     "unknown key": (line()[:-1] + b',"x":1}', "unknown field"),
     "no metric": (b'{"values":[1],"timestamps":[%d]}' % NOW, "missing required field `metric`"),
     "no values": (b'{"metric":{"__name__":"a"},"timestamps":[%d]}' % NOW, "`values`"),

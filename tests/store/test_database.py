@@ -239,10 +239,10 @@ class LeavingTests(InFolder):
         self.path.write_bytes(overwritten(1))
         read = Path.open
 
-        def opened(path: Path, mode: str = "r", *args: Any) -> Any:
+        def opened(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
             if (path, mode) == (self.path, "rb"):
                 store.database.interrupt()
-            return read(path, mode, *args)
+            return read(path, mode, *args, **options)
 
         store = inline_store(self.path)
         with mock.patch.object(Path, "open", opened):

@@ -8,7 +8,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.store import Batch, Row, SampleStore
 from belatwist.upload.chunks import ChunkSize, cut
 from belatwist.upload.cycle import Cycle
-from belatwist.upload.jsonl import MAX_AHEAD_MS, Encoder, compress
+from belatwist.upload.jsonl import Encoder, compress
 from belatwist.upload.policy import Accepted, OnHold, Rejected, SendResult
 from belatwist.upload.progress import Progress
 from belatwist.upload.quarantine import Quarantine
@@ -70,7 +70,6 @@ class Delivery:
         self._store = store
         self._wakeup = wakeup
         self._reactor = reactor
-        self._clock = clock
         self._fresh_every = fresh_every
         self._batch_size = batch_size
         self._compression_level = compression_level
@@ -113,7 +112,7 @@ class Delivery:
         """Send all pending samples in order, and then those that the quarantine diverted."""
         after = None
         while not self._wakeup.stopped:
-            until_ms = self._until_ms(cycle)
+            until_ms = self._sender.until_ms(cycle)
             batch = await self._store.fetch(self._batch_size, until_ms, after)
             end = await self._send(batch, cycle)
             if end is _End.INCONCLUSIVE:
@@ -141,7 +140,7 @@ class Delivery:
         if now - cycle.newest_at < self._fresh_every:
             return True
         cycle.newest_at = now
-        batch = await self._store.fetch_newest(self._batch_size, self._until_ms(cycle))
+        batch = await self._store.fetch_newest(self._batch_size, self._sender.until_ms(cycle))
         return await self._send(batch, cycle, in_order=False) is _End.DONE
 
     async def _send(self, batch: Batch, cycle: Cycle, *, in_order: bool = True) -> _End:
@@ -193,12 +192,12 @@ class Delivery:
 
         :return: whether the server has accepted it.
         """
-        batch = await self._store.fetch_newest(CANARY_CANDIDATES, self._until_ms(cycle))
+        batch = await self._store.fetch_newest(CANARY_CANDIDATES, self._sender.until_ms(cycle))
         rows, _ = self._encoder.partition(batch.rows, batch.series)
-        unsuspected = [row for row in rows if not self._quarantine.contains(row[1])]
-        if not unsuspected or self._wakeup.stopped:
+        candidates = [row for row in rows if not self._quarantine.contains(row[1])]
+        if not candidates or self._wakeup.stopped:
             return False
-        one = [unsuspected[int(self._random() * len(unsuspected)) % len(unsuspected)]]
+        one = [candidates[int(self._random() * len(candidates)) % len(candidates)]]
         result = await self._post(one, self._build(one, batch), cycle)
         self._canary_first = isinstance(result, Rejected)
         if isinstance(result, Rejected):
@@ -247,13 +246,3 @@ class Delivery:
         body = self._encoder.encode(rows, batch.series)
         level = self._compression_level
         return body if level is None else compress(body, level)
-
-    def _until_ms(self, cycle: Cycle) -> int:
-        """Return the latest timestamp to read, and note the clock's steps in the cycle.
-
-        The server would drop later samples as too far ahead: they wait until the clock reaches
-        them.
-        """
-        now_ms = self._clock.now_ms()
-        cycle.steps = self._clock.steps
-        return now_ms + MAX_AHEAD_MS

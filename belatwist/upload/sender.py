@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from belatwist.store import Batch, Outcome, Row, SampleStore, Settlement
 from belatwist.upload.chunks import ChunkSize
 from belatwist.upload.cycle import Cycle
+from belatwist.upload.jsonl import MAX_AHEAD_MS
 from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Rejected, Retry, SendResult
 from belatwist.upload.progress import Progress
 from belatwist.upload.retry import RetryChain
@@ -115,6 +116,16 @@ class Sender:
         if self._unrecorded:
             await self._store.settle(self._unrecorded, self._clock.now_ms())
             self._unrecorded = []
+
+    def until_ms(self, cycle: Cycle) -> int:
+        """Return the latest timestamp to read, and note the clock's steps in the cycle.
+
+        The server would drop later samples as too far ahead: they wait until the clock reaches
+        them.
+        """
+        now_ms = self._clock.now_ms()
+        cycle.steps = self._clock.steps
+        return now_ms + MAX_AHEAD_MS
 
     async def hold_reason(self) -> str | None:
         """Return why nothing should be sent now; ``None`` when samples may be sent."""

@@ -1,4 +1,4 @@
-"""What is logged of comparisons with the server's clock, and when they are made."""
+"""Comparisons with the server's clock: their events, and their moments."""
 
 from email.utils import formatdate
 
@@ -72,15 +72,15 @@ class ComparisonTests(WrongClockCase):
         self.assertEqual(levels(log, LARGE), ["warn", "debug", "warn"])
         self.assertEqual(levels(log, "Clock skew is within"), ["info"])
 
-    def test_after_a_step_the_comparison_is_told(self) -> None:
-        """It is the first of a clock that is another one."""
+    def test_after_a_step_the_comparison_is_logged(self) -> None:
+        """After the step the clock is another one, and this is its first comparison."""
         self.run_keeper()
         with Captured() as log:
             self.wrong_ms = 600
             self.reactor.advance(300)
         self.assertEqual(levels(log, MEASURED), ["info"])
 
-    def test_a_query_is_not_told(self) -> None:
+    def test_a_query_is_not_logged(self) -> None:
         """It may hold a secret."""
         self.start(url="http://server/health?key=s3cret")
         with Captured() as log:
@@ -208,10 +208,10 @@ class ComparisonTests(WrongClockCase):
         """The first upload may come right after the start: the server is asked once, for both."""
         self.server = Deferred()
         self.run_keeper()
-        doubt = Deferred.fromCoroutine(self.keeper.hold_reason())
-        self.assertNoResult(doubt)
+        held = Deferred.fromCoroutine(self.keeper.hold_reason())
+        self.assertNoResult(held)
         self.server.callback(formatdate(self.wall() // 1000, usegmt=True))
-        self.assertIsNone(self.successResultOf(doubt))
+        self.assertIsNone(self.successResultOf(held))
         self.assertEqual(self.asked, 1)
 
     def test_also_where_all_is_well(self) -> None:
@@ -224,8 +224,8 @@ class ComparisonTests(WrongClockCase):
             self.reactor.advance(300)
         self.assertEqual(self.asked, 6)
 
-    def test_a_doubtful_clock_is_not_compared_before_each_request(self) -> None:
-        """Asked about again at once, what is known is good enough; after a step it is not."""
+    def test_an_untrusted_clock_is_not_compared_before_each_request(self) -> None:
+        """A comparison of the same second is recent enough, but not after a step."""
         self.wrong_ms = 10_000
         self.run_keeper()
         self.reactor.advance(10)

@@ -24,8 +24,8 @@ class SkewTests(SynchronousTestCase):
         self.assertEqual(skew_ms(date, TRUE_MS - 10_000, 0.0), -10_500)
         self.assertEqual(skew_ms(date, TRUE_MS + 400, 200.0), 0)
 
-    def test_what_says_nothing(self) -> None:
-        """No header, or an unreadable one."""
+    def test_headers_without_a_date(self) -> None:
+        """No header, or an unreadable one, has no skew."""
         for header in (None, "yesterday", ""):
             self.assertIsNone(skew_ms(header, TRUE_MS, 0.0))
 
@@ -38,5 +38,5 @@ class SkewTests(SynchronousTestCase):
 
     @given(st.text(), st.integers(0, 10**15), st.floats(0, 5000))
     def test_any_header(self, header: str, sent: int, trip: float) -> None:
-        """Whatever a server says, there is a number or nothing."""
+        """For any header, the result is a number or ``None``."""
         self.assertIsInstance(skew_ms(header, sent, trip), int | None)

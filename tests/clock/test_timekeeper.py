@@ -1,4 +1,4 @@
-"""What is stamped, moved, held and sent when the clock is wrong, and when it is put right."""
+"""Samples are stamped, moved, held and sent while the clock is wrong, and when it is corrected."""
 
 import sqlite3
 from email.utils import formatdate
@@ -19,7 +19,7 @@ class TimekeeperTests(WrongClockCase):
     """Steps, trust and eras."""
 
     def test_a_clock_that_was_good_and_is_not(self) -> None:
-        """What vouched for it was wrong: what is stored from then on waits, and moves."""
+        """The reason for the trust was wrong: samples stored from then on wait, and move."""
         self.run_keeper()
         self.assertIsNone(self.hold_reason())
         first = self.collect()
@@ -34,7 +34,7 @@ class TimekeeperTests(WrongClockCase):
         self.assertEqual(self.stamps()[:2], [first, second + 3 * 86_400_000])
 
     def test_the_kernel_does_not_vouch_for_days(self) -> None:
-        """Two days from the server's, whoever is right: it would drop the samples."""
+        """At two days from its own time the server would drop the samples, and acknowledge them."""
         self.kernel = True
         self.server = succeed(formatdate(self.wall() // 1000 + 3 * 86400, usegmt=True))
         self.run_keeper()
@@ -61,7 +61,7 @@ class TimekeeperTests(WrongClockCase):
         self.assertLess(abs(self.keeper.skew or 0), 1000)
 
     def test_put_right_by_a_step(self) -> None:
-        """What was stamped before is moved to when it happened, and only then sent."""
+        """Samples that were stamped before move to their true time, and only then are sent."""
         for wrong in (-2 * HOUR_MS, 2 * HOUR_MS, 50 * 365 * 24 * HOUR_MS, -TRUE_MS, -15_000):
             with self.subTest(wrong=wrong):
                 self.stop()
@@ -78,7 +78,7 @@ class TimekeeperTests(WrongClockCase):
                 self.assertEqual(self.keeper.steps, 1)
 
     def test_stepped_away_and_back(self) -> None:
-        """A good clock that jumps: what was stamped before stays, what came after comes back."""
+        """A trusted clock jumps: samples stamped before stay, samples stamped after move back."""
         self.run_keeper()
         self.assertIsNone(self.hold_reason())
         happened = [self.collect() for _ in range(5)]
@@ -102,7 +102,7 @@ class TimekeeperTests(WrongClockCase):
         self.assertEqual(log.texts(LogLevel.warn), [])
 
     def test_put_right_while_the_agent_was_down(self) -> None:
-        """A restart within the boot finds out by how much, and moves what the last run stored."""
+        """A restart within the boot measures the step, and moves the last run's samples."""
         self.server = fail(BelaError("no route"))
         self.wrong_ms = -2 * HOUR_MS
         self.run_keeper()
@@ -157,7 +157,7 @@ class TimekeeperTests(WrongClockCase):
         self.assertEqual(levels(log, "Samples are sent with an untrusted clock"), ["warn", "debug"])
 
     def test_a_hopeless_clock_is_waited_for(self) -> None:
-        """What the server would drop while it says that it has it is not sent, however long."""
+        """Samples that the server would acknowledge and drop are held without end."""
         self.wrong_ms = 50 * 365 * 24 * HOUR_MS
         self.run_keeper()
         self.reactor.advance(10_000)
@@ -205,7 +205,7 @@ class TimekeeperTests(WrongClockCase):
         self.assertEqual(levels(log, "Clock trusted").count("info"), 1)
 
     def test_the_store_cannot_take_note(self) -> None:
-        """The clock then stays doubtful; the service goes on."""
+        """The service goes on, and learns from the server whether to trust the clock."""
         self.buffer.enter_era = lambda *_: fail(sqlite3.OperationalError("disk"))  # type: ignore[method-assign]
         self.run_keeper()
         self.assertEqual(len(self.flushLoggedErrors(sqlite3.OperationalError)), 1)

@@ -46,7 +46,7 @@ class WrongClockCase(SynchronousTestCase):
         self.stop()
 
     def start(self, url: str = "http://server/health") -> None:
-        """Start as the agent does, on what an earlier run has left."""
+        """Start as the agent does, on the database of an earlier run."""
         self.store = inline_store(self.folder / "metrics.db")
         self.successResultOf(Deferred.fromCoroutine(self.store.open(str(id(self.store)), 0)))
         self.telemetry = Telemetry()
@@ -99,9 +99,9 @@ class WrongClockCase(SynchronousTestCase):
         return self.wall() - self.wrong_ms
 
     def stamps(self) -> list[int]:
-        """Return the times of what is pending."""
+        """Return the times of the pending samples."""
         return [row[0] for row in self.successResultOf(self.store.fetch(1000, 2**60)).rows]
 
     def hold_reason(self) -> str | None:
-        """Ask whether to send."""
+        """Return why samples should not be sent."""
         return self.successResultOf(Deferred.fromCoroutine(self.keeper.hold_reason()))

@@ -1,4 +1,4 @@
-"""A model of a server: what it has, what it refuses for ever, and what may go wrong on the way."""
+"""A model of a server: samples that it has, samples that it refuses for ever, and faults."""
 
 from collections.abc import Callable, Collection
 from enum import Enum
@@ -13,11 +13,11 @@ ASKED = 7.0
 """Seconds that a server asks for."""
 
 Point = tuple[str, int]
-"""Name and time of a sample: what a sample is known by here."""
+"""Name and time of a sample, which identify it here."""
 
 
 class Fault(Enum):
-    """What can happen to one request."""
+    """A fault, which can happen to a request."""
 
     NONE = "it is answered as it deserves"
     LOST = "it never arrives"

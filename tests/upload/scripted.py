@@ -1,4 +1,4 @@
-"""A client that answers as it is told, and a reader of what it was given."""
+"""A client with prepared answers, and a reader of the bodies that it was given."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ class ScriptedClient:
         self.cancelled += 1
 
     def points(self) -> list[list[tuple[str, int, float]]]:
-        """Return what each body says: name, time, value of each point."""
+        """Return the points of each body: name, time, value."""
         return [list(points(body)) for body in self.bodies]
 
 
@@ -73,5 +73,5 @@ class DeviceClock:
         return self._now_ms
 
     async def hold_reason(self) -> str | None:
-        """Say what the test says."""
+        """Return the test's reason."""
         return self.wrong

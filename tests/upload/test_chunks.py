@@ -1,4 +1,4 @@
-"""How many samples go into one request."""
+"""The number of samples in a request."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def test_size_grows_and_falls() -> None:
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.lists(st.booleans(), max_size=30))
 def test_size_stays_in_bounds(start: int, limit: int, history: list[bool]) -> None:
-    """Whatever happens the size is at least one and at most the limit, a larger start included."""
+    """The size is at least one and at most the limit, also after a start that is larger."""
     size = ChunkSize(start, limit)
     assert 1 <= size.samples <= limit
     for good in history:
@@ -75,7 +75,7 @@ def test_cut_halves(max_bytes: int, taken: int) -> None:
 
 
 def test_cut_builds_no_more_than_needed() -> None:
-    """A body that fits is built once: compressing is what a chunk costs."""
+    """A body that fits is built once, because compression is expensive."""
     built: list[int] = []
 
     def build(chunk: object) -> bytes:

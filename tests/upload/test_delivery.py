@@ -1,4 +1,4 @@
-"""Upload cycles against a model of a server: whatever it does, every good sample arrives."""
+"""Upload cycles against a model of a server: every good sample arrives, for any faults."""
 
 import random
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ NAMES = ("a", "b", "c", "d", "e")
 
 
 class World:
-    """A store, a server's model, and what delivers from one to the other."""
+    """A store, a server's model, and a delivery from the one to the other."""
 
     def __init__(self, *, batch_size: int = 40, chunk_size: int = 5, attempts: int = 2) -> None:
         self.clock = Clock()
@@ -88,11 +88,11 @@ class World:
             self.cycle()
 
     def rejected(self) -> set[Point]:
-        """What was marked rejected."""
+        """Return the samples that were marked as rejected."""
         return self._points(Outcome.REJECTED)
 
     def accepted(self) -> set[Point]:
-        """What was marked accepted."""
+        """Return the samples that were marked as accepted."""
         return self._points(Outcome.ACCEPTED)
 
     def _points(self, outcome: Outcome) -> set[Point]:
@@ -170,7 +170,7 @@ class DeliveryProperties(SynchronousTestCase):
 
 
 class DeliveryTests(SynchronousTestCase):
-    """What refusals cost, and what they do not do."""
+    """The requests that refusals cost, and the samples that they must not reject."""
 
     def test_one_bad_sample_costs_a_bisection(self) -> None:
         """Everything else arrives in the same cycle."""
@@ -187,7 +187,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(world.rejected(), {bad})
 
     def test_a_bad_series_costs_no_bisection_each_time(self) -> None:
-        """Once it is known, a cycle takes one request for the others and one for it."""
+        """Once the series is known, a cycle takes one request for it and one for the others."""
         world = World(batch_size=100, chunk_size=100)
         world.server.bad = lambda point: point[0] == "b"
         for tick in range(2 * WHOLE_SERIES_AFTER + 2):
@@ -202,7 +202,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertLessEqual(world.store.pending, 1)
 
     def test_questions_are_bounded(self) -> None:
-        """Many pending samples of a suspected series do not make as many requests in a cycle."""
+        """Many pending samples of a quarantined series do not make as many requests in a cycle."""
         world = World(batch_size=400, chunk_size=400)
         world.collect([0])
         world.server.bad = lambda point: point[0] == "b"
@@ -214,7 +214,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual({name for name, _ in world.accepted()}, set(NAMES) - {"b"})
 
     def test_a_server_that_refuses_everything_costs_no_sample(self) -> None:
-        """A wrong path answers 400 to all: nothing is rejected, the log says what to look at."""
+        """A wrong path answers 400 to everything: nothing is rejected, the log names the key."""
         world = World()
         world.collect(range(10))
         world.server.refuses_everything = True
@@ -243,7 +243,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(len(world.accepted()), 10)
 
     def test_a_server_that_asks_for_time_is_left_alone(self) -> None:
-        """Also where its wish came with the last try of a chain: the next cycle waits for it."""
+        """Also when the request for time came with a chain's last attempt: the next cycle waits."""
         world = World(attempts=2)
         world.collect([1])
         world.server.faults = [Fault.ASKS, Fault.ASKS]
@@ -258,7 +258,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(world.store.pending, 0)
 
     def test_a_clock_that_goes_wrong_stops_the_cycle(self) -> None:
-        """In the middle of a drain, or of a chain's waits: not one more sample is sent."""
+        """In the middle of a drain, or of a chain's waits: no further sample is sent."""
         for fault in (Fault.NONE, Fault.BUSY):
             with self.subTest(fault=fault):
                 world = World(batch_size=10, chunk_size=10, attempts=3)
@@ -324,7 +324,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(set(world.server.taken.values()), {1})
 
     def test_a_settlement_that_cannot_be_recorded(self) -> None:
-        """The cycle ends; nothing is sent until what the server has taken is recorded.
+        """The cycle ends; nothing is sent until the samples that the server has are recorded.
 
         With a full disk the same samples would be sent again at each interval.
         """

@@ -30,7 +30,7 @@ Batch = tuple[list[Row], dict[int, Series]]
 
 
 def parsed(body: bytes) -> list[Line]:
-    """Read lines back: labels, timestamps, and the values as ``repr`` tells them apart."""
+    """Read lines back: labels, timestamps, and values as texts of ``repr``."""
     *lines, rest = body.decode("utf-8").split("\n")
     assert rest == ""
     found = []
@@ -41,12 +41,12 @@ def parsed(body: bytes) -> list[Line]:
 
 
 def by_labels(lines: list[Line]) -> list[Line]:
-    """Sort lines by what they say, so that their order does not count."""
+    """Sort lines by their labels, so that their order does not count."""
     return sorted(lines, key=lambda line: (sorted(line[0].items()), *line[1:]))
 
 
 def test_golden() -> None:
-    """One line a series, sorted; points by time; the shape that VictoriaMetrics documents."""
+    """A line for each series, sorted; points by time; in VictoriaMetrics' documented shape."""
     rows: list[Row] = [
         (1697040010000, 3, 12.5),
         (1697040000000, 3, 100),
@@ -96,7 +96,7 @@ def test_values(value: float, text: bytes) -> None:
 
 @given(strategies.batches())
 def test_reading_back_gives_the_rows(batch: Batch) -> None:
-    """The lines say exactly what the rows say: every series, timestamp and value, bit for bit."""
+    """The lines have every series, timestamp and value of the rows, bit for bit."""
     rows, series = batch
     expected = []
     for number in {row[1] for row in rows}:
@@ -109,7 +109,7 @@ def test_reading_back_gives_the_rows(batch: Batch) -> None:
 
 @given(strategies.batches())
 def test_lines_are_well_formed(batch: Batch) -> None:
-    """One line a series; timestamps ascend; as many as values; a name without dots, and safe."""
+    """A line for each series, with as many values as ascending timestamps, and a safe name."""
     rows, series = batch
     lines = parsed(Encoder().encode(rows, series))
     assert len(lines) == len({row[1] for row in rows})
@@ -137,7 +137,7 @@ def test_the_same_rows_give_the_same_bytes(batch: Batch, rng: random.Random) -> 
 
 @given(strategies.batches(strategies.series(strategies.anything)))
 def test_any_text_gives_valid_lines(batch: Batch) -> None:
-    """What UTF-8 cannot hold does not raise: the body is UTF-8 and JSON all the same."""
+    """A text that UTF-8 cannot hold does not raise: the body is still UTF-8 and JSON."""
     rows, series = batch
     good, bad = Encoder().partition(rows, series)
     assert (good, bad) == (rows, {})
@@ -187,7 +187,7 @@ def tagged(count: int) -> Series:
     ],
 )
 def test_sendable(series: Series) -> None:
-    """What is within the server's limits, to the last byte, is sent."""
+    """A series within the server's limits, to the last byte, is sent."""
     assert unsendable(series) is None
 
 
@@ -220,14 +220,14 @@ def test_sendable(series: Series) -> None:
     ],
 )
 def test_unsendable(series: Series, reason: str) -> None:
-    """What the server would acknowledge and drop or alter is not sent, and the reason says why."""
+    """A series that the server would acknowledge and drop or alter is not sent, for a reason."""
     assert unsendable(series) == reason
     assert Encoder().partition([(1, 1, 1.0)], {1: series}) == ([], {reason: [(1, 1, 1.0)]})
 
 
 @pytest.mark.parametrize("timestamp_ms", [0, -1])
 def test_times_before_1970_are_not_sent(timestamp_ms: int) -> None:
-    """The server drops what is not after 1970: only that sample is kept back."""
+    """The server drops samples that are not after 1970: only such a sample is kept back."""
     rows: list[Row] = [(timestamp_ms, 1, 1.0), (1, 1, 1.0)]
     assert Encoder().partition(rows, {1: LOAD}) == (
         rows[1:],

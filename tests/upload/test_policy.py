@@ -1,4 +1,4 @@
-"""What an answer means, and how long to wait."""
+"""The meaning of an answer, and the length of a wait."""
 
 import time
 
@@ -52,13 +52,13 @@ def test_retry(status: int) -> None:
     "status",
     [*range(300, 309), *range(401, 408), 409, 410, 411, 415, 417, 421, 426, 431, 451, 499],
 )
-def test_halted(status: int) -> None:
+def test_misconfigured(status: int) -> None:
     """A redirect or another 4xx says that the configuration is wrong, never a sample."""
     assert classified(status, "9") == Misconfigured(status, f"HTTP {status}")
 
 
 def test_the_reason_quotes_the_answer() -> None:
-    """What the server wrote is part of the reason."""
+    """The server's words are part of the reason."""
     assert classified(422, excerpt="bad line") == Rejected(422, "HTTP 422: bad line")
     assert classified(404, excerpt="nothing here") == Misconfigured(404, "HTTP 404: nothing here")
     assert classified(503, excerpt="read-only") == Retry("HTTP 503: read-only", 503, 0.0)
@@ -82,13 +82,13 @@ def test_advice(failure: NotAccepted, words: str) -> None:
 
 @pytest.mark.parametrize("failure", [Retry("reset"), Retry("HTTP 503", 503), OnHold("the clock")])
 def test_no_advice(failure: NotAccepted) -> None:
-    """The configuration is not to blame for what passes."""
+    """The configuration is not the cause of a failure that passes."""
     assert advice(failure) is None
 
 
 @given(st.integers(100, 999), st.none() | st.text(max_size=20), st.text(max_size=20))
 def test_every_status_has_an_outcome(status: int, retry_after: str | None, excerpt: str) -> None:
-    """Any answer means one of four things, and keeps its status."""
+    """Any answer has one of four meanings, and keeps its status."""
     outcome = classified(status, retry_after, excerpt)
     assert outcome.status == status
     assert isinstance(outcome, Accepted) == (200 <= status < 300)
@@ -185,5 +185,5 @@ _words = st.sampled_from(
 @example("1 Jan 0001 00:00:00 +2359", 0.0)
 @example("31 Dec 9999 23:59:59 -2359", 0.0)
 def test_retry_after_never_raises(header: str, now: float) -> None:
-    """Whatever a server sends, the wait is between nothing and an hour."""
+    """For any header, the wait is between nothing and an hour."""
     assert 0.0 <= parse_retry_after(header, now) <= MAX_RETRY_AFTER

@@ -1,4 +1,4 @@
-"""What is told of uploads: every event with its fields, the counters, and what health asks."""
+"""Every event of an upload with its fields, the counters, and the state for health."""
 
 from dataclasses import replace
 from typing import Any
@@ -75,7 +75,7 @@ class EventTests(SynchronousTestCase):
         return self.world.store.settlements[-1].batch_id
 
     def test_a_chunk_that_is_accepted(self) -> None:
-        """The first of a run is told at INFO, the others at DEBUG."""
+        """The first of a run is logged at INFO, the others at DEBUG."""
         self.world.collect([2, 3])
         slow(self.world, 0.23456)
         with Captured() as log:
@@ -127,8 +127,8 @@ class EventTests(SynchronousTestCase):
             }
             self.assertEqual(fields, expected)
 
-    def test_a_try_that_fails(self) -> None:
-        """It says which one it was, why, and how long until the next, which has the next number."""
+    def test_an_attempt_that_fails(self) -> None:
+        """The event has the number of the attempt, the reason, and the wait before the next one."""
         log = self.outage(Fault.BUSY)
         self.assertEqual(
             logged(log, RETRYING),
@@ -155,7 +155,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(logged(log, RECOVERED), [("info", recovery(1.0, 1))])
 
     def test_a_cycle_that_fails(self) -> None:
-        """After the last try: how much waits, and why; the status is null where there was none."""
+        """The event has the number of pending samples and the reason; the status may be null."""
         log = self.outage(Fault.LOST, Fault.LOST)
         ((level, fields),) = logged(log, FAILED)
         self.assertEqual(level, "warn")
@@ -180,8 +180,8 @@ class EventTests(SynchronousTestCase):
             "Upload failed, 5 samples pending: connection refused; 2 failures in 1 s",
         )
 
-    def test_an_outage_is_told_once(self) -> None:
-        """What goes on is for those who debug, until one summary; so is the next outage."""
+    def test_an_outage_is_logged_once(self) -> None:
+        """Repetitions are logged at DEBUG until the recovery; the next outage is like the first."""
         for tick in (2, 3):
             with Captured() as log:
                 for _ in range(3):
@@ -207,7 +207,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(levels(log, RETRYING).count("warn"), 144)
 
     def test_a_link_that_comes_and_goes_does_not_flood(self) -> None:
-        """A try that fails now and then is told of once in a while."""
+        """A failure now and then is logged once in ten minutes."""
         with Captured() as log:
             for tick in range(2, 30):
                 self.world.collect([tick])
@@ -218,7 +218,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(levels(log, RECOVERED).count("info"), 1)
 
     def test_a_wrong_configuration(self) -> None:
-        """It is an error, which says what to check; also when it comes in the midst of another."""
+        """The error names the key to check, also when it begins within another failure."""
         self.outage(Fault.LOST, Fault.LOST)
         log = self.outage(Fault.DENIED)
         ((level, fields),) = logged(log, FAILED)
@@ -270,8 +270,8 @@ class EventTests(SynchronousTestCase):
         self.assertIn("the server refuses whatever is sent there", str(fields["check"]))
         self.assertTrue(self.progress.misconfigured)
 
-    def test_a_doubtful_clock(self) -> None:
-        """Nothing is sent, which is no failure of the link, but told and known like one."""
+    def test_an_untrusted_clock(self) -> None:
+        """Nothing is sent; this counts as no failure, but the log and health have the reason."""
         self.world.device_clock.wrong = "it differs from the server's by 7200.0 s"
         log = self.outage()
         ((level, fields),) = logged(log, ON_HOLD)
@@ -289,8 +289,8 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(levels(log, "Uploads resumed"), ["info"])
         self.assertIsNone(self.progress.error)
 
-    def test_a_wait_that_was_told_has_its_end_told(self) -> None:
-        """Also when the link fails between the two, which soon after an outage is quiet."""
+    def test_a_hold_that_was_logged_has_its_end_logged(self) -> None:
+        """Also when the link fails in between, which is logged at DEBUG soon after an outage."""
         self.outage(Fault.BUSY)
         self.world.collect([2])
         self.world.device_clock.wrong = "it differs from the server's by 7200.0 s"
@@ -301,7 +301,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(levels(log, "Uploads resumed"), ["info"])
 
     def test_rejected_samples(self) -> None:
-        """Each series is told of once, with its name and tags; what follows is for debugging."""
+        """Each series is logged once at WARN, with its name and tags, and then at DEBUG."""
         self.world.server.bad = lambda point: point[0] == "b"
         with Captured() as log:
             for tick in range(2, 5 + WHOLE_SERIES_AFTER):
@@ -376,7 +376,7 @@ class EventTests(SynchronousTestCase):
         self.flushLoggedErrors()
 
     def test_stopping_is_no_failure(self) -> None:
-        """A wait that is ended by the agent's own end is neither told nor counted again."""
+        """A wait that ends because the agent stops is neither logged nor counted again."""
         self.world.server.faults = [Fault.LOST]
         done = Deferred.fromCoroutine(self.world.delivery.run())
         with Captured() as log:
@@ -387,7 +387,7 @@ class EventTests(SynchronousTestCase):
 
 
 class StateTests(SynchronousTestCase):
-    """What is counted, and what health asks for."""
+    """The counters, and the state for health."""
 
     def setUp(self) -> None:
         self.world = World(batch_size=40, chunk_size=5, attempts=2)
@@ -484,7 +484,7 @@ class StateTests(SynchronousTestCase):
         self.assertEqual(self.progress.caught_up_at, 1090)
 
     def test_retrying(self) -> None:
-        """How many samples wait for the next try; none when the chain has ended, however."""
+        """The number of samples that wait for the next attempt; 0 at the end of any chain."""
         self.world.collect([1])
         self.world.server.faults = [Fault.LOST]
         done = Deferred.fromCoroutine(self.world.delivery.run())
@@ -496,7 +496,7 @@ class StateTests(SynchronousTestCase):
         self.assertIsNone(self.progress.error)
 
     def test_retrying_ends_with_an_error(self) -> None:
-        """Also with one of our own."""
+        """Also with an error of the agent's own."""
         self.world.collect([1])
         self.world.server.faults = [Fault.LOST]
         done = Deferred.fromCoroutine(self.world.delivery.run())

@@ -1,4 +1,4 @@
-"""The book of what was refused."""
+"""Series with refused samples, and when their samples are rejected."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +39,7 @@ def test_what_is_taken_is_trusted_again() -> None:
 
 
 def test_a_series_refused_again_and_again() -> None:
-    """After enough of its samples in a row it is asked about as a whole, until one is taken."""
+    """After enough rejected samples in a row it is sent as a whole, until one is accepted."""
     quarantine = Quarantine()
     for i in range(WHOLE_SERIES_AFTER):
         row = (i, 1, 0.0)
@@ -61,7 +61,7 @@ def test_together_only_the_known_are_condemned() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 2), st.booleans()), max_size=60))
 def test_never_condemned_in_the_first_cycle(steps: list[tuple[int, int, bool]]) -> None:
-    """Whatever the order of answers, nobody is rejected who was not refused in two cycles."""
+    """For any order of answers, no sample is rejected that was not refused in two cycles."""
     quarantine = Quarantine()
     refused: dict[tuple[int, int], set[int]] = {}
     for cycle, (timestamp, series, taken) in enumerate(steps):

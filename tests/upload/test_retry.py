@@ -37,7 +37,7 @@ class BackoffTests(SynchronousTestCase):
         self.assertAlmostEqual(BACKOFF.wait(1, asked=0.0, random=1.0), 6.0)
 
     def test_the_server_may_ask_for_more(self) -> None:
-        """``Retry-After`` is the least, also beyond the maximum; a shorter one changes nothing."""
+        """``Retry-After`` is the least, also beyond the maximum; a shorter time changes nothing."""
         self.assertEqual(BACKOFF.wait(1, asked=300.0, random=0.5), 300.0)
         self.assertEqual(BACKOFF.wait(2, asked=1.0, random=0.5), 15.0)
 
@@ -51,7 +51,7 @@ class BackoffTests(SynchronousTestCase):
     def test_bounds(
         self, attempt: int, asked: float, random: float, multiplier: float, jitter: float
     ) -> None:
-        """Whatever the numbers, a wait is at least what was asked, and at most an hour or so."""
+        """For any numbers, a wait is at least ``Retry-After``, and at most an hour or so."""
         backoff = Backoff(20, 5.0, 60.0, multiplier, jitter)
         wait = backoff.wait(attempt, asked=asked, random=random)
         self.assertGreaterEqual(wait, asked)
@@ -59,7 +59,7 @@ class BackoffTests(SynchronousTestCase):
 
 
 class ChainTests(SynchronousTestCase):
-    """What is tried again, when, and when no more."""
+    """Which results lead to another attempt, and when."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -89,14 +89,14 @@ class ChainTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.chain.send(b"body", retrying, check))
 
     def test_final_answers_are_final(self) -> None:
-        """Accepted, rejected and halted are not tried again."""
+        """Accepted, rejected and misconfigured bodies are not sent again."""
         for outcome in (Accepted(204), Rejected(400, "bad"), Misconfigured(401, "token")):
             self.client.outcomes = [outcome]
             self.assertEqual(self.successResultOf(self.send()), Sent(outcome, 1))
         self.assertEqual(len(self.client.bodies), 3)
 
-    def test_tries_and_waits(self) -> None:
-        """The same bytes three times, 5 s and 15 s apart; each wait is told; then the end."""
+    def test_attempts_and_waits(self) -> None:
+        """The same bytes three times, 5 s and 15 s apart; each wait is reported; then the end."""
         self.client.outcomes = [Retry("reset")]
         done = self.send()
         self.clock.advance(4.9)
@@ -110,14 +110,14 @@ class ChainTests(SynchronousTestCase):
         self.assertEqual(self.told, [("reset", 1, 5.0), ("reset", 2, 15.0)])
 
     def test_success_after_a_failure(self) -> None:
-        """The outcome is the last try's, and it is said which one that was."""
+        """The result is the last attempt's, and comes with its number."""
         self.client.outcomes = [Retry("reset"), Accepted(204)]
         done = self.send()
         self.clock.advance(5.0)
         self.assertEqual(self.successResultOf(done), Sent(Accepted(204), 2))
 
     def test_each_request_is_timed(self) -> None:
-        """By itself, without the wait before it; also one that fails; none that is not made."""
+        """Without the wait before it, also when it fails; a request that is not made has none."""
         self.client.outcomes = [None]
         done = self.send()
         self.clock.advance(3.0)
@@ -132,8 +132,8 @@ class ChainTests(SynchronousTestCase):
         self.assertEqual(value("uploader_upload_duration_seconds_count"), 2)
         self.assertEqual(value("uploader_upload_duration_seconds_sum"), 3.25)
 
-    def test_asked_before_each_try(self) -> None:
-        """What speaks against sending ends the chain, at once and after a wait alike."""
+    def test_checked_before_each_attempt(self) -> None:
+        """A reason against sending ends the chain, at once and after a wait alike."""
         self.wrong = "the clock"
         self.assertEqual(self.successResultOf(self.send()), Sent(OnHold("the clock"), 1))
         self.assertEqual(self.client.bodies, [])
@@ -155,7 +155,7 @@ class ChainTests(SynchronousTestCase):
         self.successResultOf(done)
 
     def test_a_wakeup_ends_a_wait(self) -> None:
-        """The next try comes at once, and is the second; without a wait nothing happens."""
+        """The next attempt comes at once, and is the second; without a wait nothing happens."""
         self.client.outcomes = [Retry("refused"), None]
         self.wakeup.ring()
         done = self.send()
@@ -167,7 +167,7 @@ class ChainTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_wakeup_leaves_a_wait_that_the_server_has_asked_for(self) -> None:
-        """Whoever was reached then, and said so, is reached now as well."""
+        """A server that asked for time can be reached already."""
         self.client.outcomes = [Retry("busy", 429, 100.0), Accepted(204)]
         done = self.send()
         self.wakeup.ring()
@@ -177,7 +177,7 @@ class ChainTests(SynchronousTestCase):
         self.successResultOf(done)
 
     def test_stop_ends_a_wait_at_once(self) -> None:
-        """No timer is left, no further try is made."""
+        """No timer is left, no further attempt is made."""
         self.client.outcomes = [Retry("reset")]
         done = self.send()
         self.wakeup.stop()

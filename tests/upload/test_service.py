@@ -1,4 +1,4 @@
-"""The uploader under a clock, with a client that answers as it is told."""
+"""The uploader under a clock, with a client that has prepared answers."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def samples(count: int, first: int = 0) -> list[Sample]:
 
 
 class UploaderTests(SynchronousTestCase):
-    """What is sent, what is marked, and what happens when the server does not take it."""
+    """Samples that are sent and marked, and the failures of a server."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -138,7 +138,7 @@ class UploaderTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_wakeup_within_a_cycle(self) -> None:
-        """It ends the wait for the next try, and begins no second cycle."""
+        """It ends the wait for the next attempt, and begins no second cycle."""
         self.store.add(samples(1))
         self.uploader(attempts=2)
         self.client.outcomes = [Retry("refused"), None]
@@ -205,8 +205,8 @@ class UploaderTests(SynchronousTestCase):
         self.assertEqual(first.batch_id, second.batch_id)
         self.assertNotEqual(first.batch_id, third.batch_id)
 
-    def test_the_store_is_told_when_samples_were_read(self) -> None:
-        """A chunk is as of the batch that it is from, whatever was written since."""
+    def test_the_store_learns_when_samples_were_read(self) -> None:
+        """A chunk is as of its batch, also when the store was written to since."""
         self.store.add(samples(30))
         self.uploader(chunk_size=10)
         self.clock.advance(INTERVAL)
@@ -215,7 +215,7 @@ class UploaderTests(SynchronousTestCase):
         self.assertEqual([v.as_of for v in self.store.settlements], [1, 1, 4])
 
     def test_refusals_mark_nothing(self) -> None:
-        """When the server is not able or not willing, nothing is marked, the next cycle tries."""
+        """A server that is busy or refuses marks nothing, and the next cycle sends again."""
         for outcome in (Retry("HTTP 503", 503), Misconfigured(401, "HTTP 401")):
             with self.subTest(outcome=outcome):
                 self.setUp()
@@ -229,7 +229,7 @@ class UploaderTests(SynchronousTestCase):
                 self.assertEqual(self.accepted(), 50)
 
     def test_a_resent_chunk_is_the_same_bytes(self) -> None:
-        """What is sent again after a lost answer can be recognised as the same."""
+        """A body that is sent again after a lost answer can be recognised."""
         self.store.add(samples(5))
         self.client.outcomes = [Retry("reset"), Accepted(204)]
         self.uploader()
@@ -271,7 +271,7 @@ class UploaderTests(SynchronousTestCase):
         self.assertEqual(len(log.texts(LogLevel.warn)), 1)
 
     def test_too_far_ahead_waits(self) -> None:
-        """What the server would drop as too far in the future stays, and holds nothing up."""
+        """A sample that is too far in the future stays here, and delays no other."""
         ahead = Series.of("a.b", "device", priority=0)
         self.store.add([sample(ahead, NOW_MS + MAX_AHEAD_MS + 1, 1.0), *samples(3)])
         self.uploader()
@@ -279,7 +279,7 @@ class UploaderTests(SynchronousTestCase):
         self.assertEqual(self.accepted(), 3)
         self.assertEqual(self.store.pending, 1)
 
-    def test_a_doubtful_clock_holds_everything(self) -> None:
+    def test_an_untrusted_clock_holds_everything(self) -> None:
         """Nothing is sent while the clock is not trusted; the log says why."""
         self.store.add(samples(3))
         self.device_clock.wrong = "it differs from the server's by 7200.0 s"
@@ -308,7 +308,7 @@ class UploaderTests(SynchronousTestCase):
         self.assertTrue(self.client.bodies[0].startswith(b'{"metric":'))
 
     def test_a_dead_uplink_does_not_flood_the_log(self) -> None:
-        """The first failure is a warning, repetitions are not; recovery is told."""
+        """The first failure is a warning, repetitions are not; the recovery is logged."""
         self.store.add(samples(1))
         self.client.outcomes = [Retry("refused")] * 5 + [Accepted(204)]
         self.uploader()

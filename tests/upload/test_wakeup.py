@@ -8,7 +8,7 @@ from belatwist.upload.wakeup import Wakeup
 
 
 class WakeupTests(SynchronousTestCase):
-    """When a sleep ends, and what it says then."""
+    """The moment at which a sleep ends, and its result."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -49,7 +49,7 @@ class WakeupTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(slept), False)
 
     def test_stopping_ends_every_sleep(self) -> None:
-        """The present one, whatever it is, and those to come."""
+        """The present sleep, of either kind, and those to come."""
         slept = self.sleep(can_ring=False)
         self.wakeup.stop()
         self.assertIs(self.successResultOf(slept), False)

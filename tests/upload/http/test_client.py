@@ -35,7 +35,7 @@ from tests.process import free_port
 
 
 class Import(Resource):
-    """Answers as it is told, and keeps what it got.
+    """Has prepared answers, and keeps the requests.
 
     :ivar answers: called with each request, in turn; the last one stays.
     """
@@ -164,7 +164,7 @@ def posting(
 def test_answers(
     answer: Callable[[Request], Any], expected: SendResult
 ) -> "Generator[Deferred[Any], Any, None]":
-    """Each answer of a server becomes the outcome that says what to do; no redirect is followed."""
+    """Each answer of a server becomes a result; no redirect is followed."""
     outcome, _ = yield posting(answer)
     assert outcome == expected
 
@@ -241,7 +241,7 @@ def test_a_knock_is_a_connection_and_no_request() -> "Generator[Deferred[Any], A
 
 @pytest_twisted.inlineCallbacks
 def test_a_knock_looks_no_name_up_again() -> "Generator[Deferred[Any], Any, None]":
-    """Whom the name has meant is known from the last connection."""
+    """The address of a name is known from the last connection."""
     with (
         listening(Site(Import())) as url,
         mock.patch.object(endpoints, "HostnameEndpoint", wraps=HostnameEndpoint) as made,
@@ -358,7 +358,7 @@ class Counting(Site):
 def test_an_abandoned_answer_leaves_no_connection(
     answer: Callable[[Request], Any], words: str
 ) -> "Generator[Deferred[Any], Any, None]":
-    """An answer that stalls or does not end is given up, and so is what it comes over."""
+    """An answer that stalls or does not end is cut off, with its connection."""
     resource = Import()
     resource.answer = answer
     site = Counting(resource)
@@ -375,7 +375,7 @@ def test_an_abandoned_answer_leaves_no_connection(
 
 @pytest_twisted.inlineCallbacks
 def test_a_packed_answer_is_not_unpacked() -> "Generator[Deferred[Any], Any, None]":
-    """Two megabytes of gzip that would be two thousand stay what they are; none is asked for."""
+    """Two megabytes of gzip that would be two thousand are not unpacked, nor asked for."""
     bomb = gzip.compress(b"0" * 40_000_000)
     outcome, resource = yield posting(status(400, bomb, Content_Encoding="gzip"))
     assert outcome.status == 400
@@ -396,7 +396,7 @@ def test_headers_of_any_bytes() -> "Generator[Deferred[Any], Any, None]":
 
 @pytest_twisted.inlineCallbacks
 def test_a_token_that_is_repeated_is_not_told() -> "Generator[Deferred[Any], Any, None]":
-    """A server that answers with what it was sent does not bring the token into the log."""
+    """A server that repeats the request does not bring the token into the log."""
     page = status(401, b"no such token: s3cret-token; really: s3cret-token")
     outcome, resource = yield posting(page, token=lambda: "s3cret-token")
     assert resource.headers[0]["authorization"] == "Bearer s3cret-token"
@@ -424,7 +424,7 @@ def test_nothing_secret_is_told_of_an_answer(secret: str) -> "Generator[Deferred
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest_twisted.inlineCallbacks
 def test_nothing_secret_is_told_of_an_error(secret: str) -> "Generator[Deferred[Any], Any, None]":
-    """Also when what repeats them is no HTTP, and is quoted by the error."""
+    """Also when an answer that is not HTTP repeats them, and the error quotes it."""
 
     class Repeats(Protocol):
         def dataReceived(self, data: bytes) -> None:
@@ -506,7 +506,7 @@ def test_a_server_by_its_ipv6_address() -> "Generator[Deferred[Any], Any, None]"
 
 @pytest_twisted.inlineCallbacks
 def test_the_address_behind_tls(tmp_path: Path) -> "Generator[Deferred[Any], Any, None]":
-    """It is told of an encrypted connection, and of a name, as well."""
+    """It is known of an encrypted connection, and of a name, as well."""
     authority = Authority(tmp_path / "ca")
     authority.server("localhost")
     pem = str(tmp_path / "ca" / "server.pem")
@@ -520,7 +520,7 @@ def test_the_address_behind_tls(tmp_path: Path) -> "Generator[Deferred[Any], Any
 
 @pytest_twisted.inlineCallbacks
 def test_no_time() -> "Generator[Deferred[Any], Any, None]":
-    """Nobody who listens, or nobody who answers: the error says so in words."""
+    """Nothing listens, or nothing answers: the error says so in words."""
     with listening(Site(Health())) as url:
         pass
     with pytest.raises(BelaError, match=r"^ConnectionRefusedError: "):
@@ -576,7 +576,7 @@ def test_tls_needs_a_known_certificate() -> "Generator[Deferred[Any], Any, None]
 
 
 def test_describe_looks_into_wrappers() -> None:
-    """Twisted's lists of failures are told by what is in them, each once."""
+    """Twisted's lists of failures are described by their members, each once."""
     inner = Failure(ConnectionRefusedError("connection\nrefused"))
     wrapper = Exception([inner, inner])
     assert describe(wrapper) == "ConnectionRefusedError: connection refused"
@@ -584,7 +584,7 @@ def test_describe_looks_into_wrappers() -> None:
 
 
 def test_describe_says_tls_failures_in_words() -> None:
-    """Of OpenSSL's triples of library, function and reason the reason is what is told."""
+    """Of OpenSSL's triples of library, function and reason, the reason is described."""
     failed = SSL.Error([("SSL routines", "", "certificate verify failed")])
     assert describe(failed).startswith("the server's certificate is not trusted: ")
     other = SSL.Error([("SSL routines", "", "wrong version number")])

@@ -1,4 +1,4 @@
-"""The reconnect probe under a clock, with connections that stand or not as they are told."""
+"""The reconnect probe under a clock, with connections that the test lets succeed or fail."""
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
@@ -12,19 +12,19 @@ INTERVAL = 4.5
 
 
 class ReconnectProbeTests(SynchronousTestCase):
-    """When it tries to connect, and when it tells."""
+    """The moments at which it tries to connect, and at which it reports."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.random = 0.0
         self.attempts: list[Deferred[None]] = []
-        self.returned = 0
+        self.reports = 0
         self.probe = ReconnectProbe(
             self.connect,
             reactor=self.clock,
             interval=INTERVAL,
             random=lambda: self.random,
-            reached=self.tell,
+            reached=self.report,
         )
         self.probe.startService()
 
@@ -32,8 +32,8 @@ class ReconnectProbeTests(SynchronousTestCase):
         self.attempts.append(Deferred())
         return self.attempts[-1]
 
-    def tell(self) -> None:
-        self.returned += 1
+    def report(self) -> None:
+        self.reports += 1
 
     def refuse(self) -> None:
         """Let the last attempt fail."""
@@ -44,8 +44,8 @@ class ReconnectProbeTests(SynchronousTestCase):
         self.probe.connection_attempted(True)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_it_tries_until_a_connection_stands(self) -> None:
-        """And then tells once, and rests."""
+    def test_it_probes_until_a_connection_succeeds(self) -> None:
+        """Then it reports once, and rests."""
         self.probe.connection_attempted(False)
         for count in range(1, 4):
             self.clock.advance(INTERVAL - 0.1)
@@ -54,9 +54,9 @@ class ReconnectProbeTests(SynchronousTestCase):
             self.assertEqual(len(self.attempts), count)
             if count < 3:
                 self.refuse()
-        self.assertEqual(self.returned, 0)
+        self.assertEqual(self.reports, 0)
         self.attempts[-1].callback(None)
-        self.assertEqual(self.returned, 1)
+        self.assertEqual(self.reports, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_attempts_are_spread(self) -> None:
@@ -75,7 +75,7 @@ class ReconnectProbeTests(SynchronousTestCase):
         self.assertEqual(len(self.attempts), 2)
 
     def test_others_attempts_count(self) -> None:
-        """One that fails changes nothing, one that stands ends the looking out, untold."""
+        """A failed attempt changes nothing; a successful one ends the probing, without a report."""
         self.probe.connection_attempted(False)
         self.clock.advance(INTERVAL - 0.1)
         self.probe.connection_attempted(False)
@@ -85,11 +85,11 @@ class ReconnectProbeTests(SynchronousTestCase):
         self.refuse()
         self.probe.connection_attempted(True)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(self.returned, 0)
+        self.assertEqual(self.reports, 0)
 
-    def test_a_failure_after_the_return_is_a_new_one(self) -> None:
-        """Whoever is told may try at once, and miss: then it is looked out for again, and each
-        time half as often, until a connection has stood.
+    def test_a_failure_after_the_return(self) -> None:
+        """The upload after a report may fail: then probes come again, each time half as often,
+        until a connection has succeeded.
         """
         probe = ReconnectProbe(
             self.connect,
@@ -125,4 +125,4 @@ class ReconnectProbeTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.probe.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(self.returned, 0)
+        self.assertEqual(self.reports, 0)

@@ -217,6 +217,7 @@ def _machine(config: Config, reactor: Any) -> Machine:
         sysfs=Reader(config.paths.sysfs),
         rng=random.Random(),  # noqa: S311 - mock values
         seconds=reactor.seconds,
+        load_reactor=lambda: reactor,
     )
 
 

@@ -1,4 +1,7 @@
-"""``twistd bela``: from options to a service. Only the two ``tap`` modules import the reactor."""
+"""``twistd bela``: from options to a service.
+
+Only the two ``tap`` modules and ``cli/reactor.py`` import the reactor.
+"""
 
 import errno
 import os

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from belatwist.cli.reactor import load_reactor
 from belatwist.collectors import registry
 from belatwist.collectors.contract import Machine
 from belatwist.collectors.disk import DiskIOOptions
@@ -153,7 +154,7 @@ class _BoardReader(Reader):
 
 def collectors(procfs: Reader, sysfs: Reader) -> dict[str, Callable[[int], Any]]:
     """Make all host collectors, as the service does: by their names, what runs each."""
-    machine = Machine("bench", procfs, sysfs, random.Random(1), time.monotonic)
+    machine = Machine("bench", procfs, sysfs, random.Random(1), time.monotonic, load_reactor)
     return {one.source.name: one.collector.collect for one in registry.build(METRICS, machine)}
 
 

@@ -174,7 +174,14 @@ async def collect(reactor: Any, root: str, moving: str, ticks: int) -> dict[str,
 
 async def schedule(reactor: Any, ticks: int) -> dict[str, float]:
     """Run every host collector through the scheduler, 50 ticks a second; discard the samples."""
-    machine = Machine("bench", Reader("/proc"), Reader("/sys"), random.Random(1), time.monotonic)
+    machine = Machine(
+        "bench",
+        Reader("/proc"),
+        Reader("/sys"),
+        random.Random(1),
+        time.monotonic,
+        load_reactor=lambda: reactor,
+    )
     jobs = registry.build(board.METRICS, machine)
     finished: Deferred[None] = Deferred()
     counts: list[int] = []

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from belatwist.collectors.contract import EnabledSource, Machine, Options
 from belatwist.collectors.registry import SOURCES, build
@@ -78,10 +79,12 @@ def machine(
     *,
     rng: random.Random | None = None,
     seconds: Callable[[], float] = lambda: 0.0,
+    reactor: Any = None,
 ) -> Machine:
     """Make a machine of fixture trees; a tree that the test does not give is empty.
 
     :param seconds: stands still unless a test gives a clock.
+    :param reactor: such as a ``MemoryReactorClock``; none unless a test gives one.
     """
     nowhere = Reader(str(FIXTURES / "nowhere"))
     return Machine(
@@ -90,6 +93,7 @@ def machine(
         sysfs=sys or nowhere,
         rng=rng or random.Random(1),
         seconds=seconds,
+        load_reactor=lambda: reactor,
     )
 
 

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from belatwist import config
 from belatwist.cli import output
+from belatwist.cli.reactor import load_reactor
 from belatwist.clock.sources import WallClock
 from belatwist.collectors import registry
 from belatwist.collectors.contract import EnabledSource, Machine
@@ -50,6 +51,7 @@ def enabled_sources(loaded: config.Config) -> list[EnabledSource]:
         sysfs=Reader(loaded.paths.sysfs),
         rng=random.Random(),  # noqa: S311 - mock values
         seconds=time.monotonic,
+        load_reactor=load_reactor,
     )
     return registry.build(loaded.metrics, machine)
 

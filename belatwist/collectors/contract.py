@@ -9,13 +9,25 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from belatwist.config import NoOptions, Section
 from belatwist.errors import BelaError
 from belatwist.metrics.metric import COUNTER, GAUGE, Metric
 from belatwist.model import Sample, Series
 from belatwist.procfs.reader import Reader
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import (
+        IReactorFDSet,
+        IReactorPluggableNameResolver,
+        IReactorTCP,
+        IReactorTime,
+    )
+
+    class Reactor(IReactorTime, IReactorTCP, IReactorFDSet, IReactorPluggableNameResolver):
+        """The interfaces of the reactor that sources use."""
+
 
 __all__ = [
     "COUNTER",
@@ -95,6 +107,8 @@ class Machine:
     :ivar sysfs: the reader of ``/sys``.
     :ivar rng: makes numbers up, for sources that only pretend to measure.
     :ivar seconds: a monotonic clock; safe to use from any thread.
+    :ivar load_reactor: returns the reactor, which is loaded as late as possible: most sources
+        do without, and so does ``bela once`` with them.
     """
 
     device_id: str
@@ -102,6 +116,12 @@ class Machine:
     sysfs: Reader
     rng: random.Random
     seconds: Callable[[], float]
+    load_reactor: "Callable[[], Reactor]"
+
+    @property
+    def reactor(self) -> "Reactor":
+        """The reactor, for sources that wait: its time is :attr:`seconds`."""
+        return self.load_reactor()
 
     def series(self, metric: Metric, **tags: str) -> Series:
         """Return the series of a metric on this device; see :meth:`Metric.series`."""

@@ -1,4 +1,4 @@
-"""What the fault tests share: a service behind the proxy, and the account of every sample."""
+"""A service behind the proxy, and the account of every sample."""
 
 import json
 import sqlite3
@@ -22,13 +22,13 @@ COLLECTORS = ("cpu.usage", "memory.usage", "network.traffic", "system.load", "sy
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What became of the samples.
+    """The samples at the end of a test.
 
     :ivar collected: rows in the database.
     :ivar delivered: rows that are uploaded there, and points that the server has: the same ones.
     :ivar twice: points that the server shows more than once.
-    :ivar sent_again: samples that the server was given more than once, because nobody had said
-        that it has them.
+    :ivar sent_again: samples that the server was given more than once, because an answer was
+        missing.
     :ivar rejected: rows that are marked so.
     :ivar requests: uploads that reached the proxy.
     :ivar seconds: from the beginning of the test.
@@ -86,7 +86,7 @@ class World:
                 "retry": retry,
                 **(remote or {}),
             },
-            # The machine's clock is not what is tested, whether or not somebody synchronises it.
+            # The machine's clock is not tested here, whether or not it is synchronised.
             "monitoring": {"clock_hold": "100ms", "clock_skew_url": f"{server.url}/health"},
             "metrics": [{"name": name, "interval": collect} for name in collectors],
             **sections,

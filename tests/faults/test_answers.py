@@ -1,4 +1,4 @@
-"""What servers and proxies answer: nobody's samples are lost by it but those that are bad."""
+"""Answers of servers and proxies: no sample is lost but those that are bad."""
 
 from collections import Counter
 from email.utils import formatdate
@@ -47,7 +47,7 @@ def test_one_series_is_refused(server: VictoriaMetrics, proxy: Proxy, tmp_path: 
 
 
 def test_one_body_is_refused_once(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
-    """A 400 that says nothing about the samples: each half is taken."""
+    """A 400 that says nothing about the samples: each half is accepted."""
     world = World(tmp_path / "device", server, proxy)
     proxy.script(Forward(), REFUSAL)
     with world.run() as service:
@@ -62,7 +62,7 @@ def test_one_body_is_refused_once(server: VictoriaMetrics, proxy: Proxy, tmp_pat
 def test_a_lone_sample_is_refused_once(
     server: VictoriaMetrics, proxy: Proxy, tmp_path: Path, name: str
 ) -> None:
-    """Refused all by itself, and taken in a later cycle: it was not the sample's fault.
+    """Refused by itself, and accepted in a later cycle: it was not the sample's fault.
 
     The one is the first of its tick, refused before the server has taken anything; the other the
     last, when it has taken all others.
@@ -130,7 +130,7 @@ def test_unauthorized_for_a_while(server: VictoriaMetrics, proxy: Proxy, tmp_pat
 def test_retry_after_is_kept(
     server: VictoriaMetrics, proxy: Proxy, tmp_path: Path, attempts: int
 ) -> None:
-    """Seconds or a date: nothing comes before that, within a chunk's tries and between cycles."""
+    """Seconds or a date: no request comes earlier, neither an attempt nor a new cycle."""
     retry = {"max_attempts": attempts, "initial_backoff": "50ms", "max_backoff": "200ms"}
     world = World(tmp_path / "device", server, proxy, remote={"retry": retry})
     until: list[float] = []
@@ -180,7 +180,7 @@ def test_waits_grow_and_vary(server: VictoriaMetrics, proxy: Proxy, tmp_path: Pa
 
 
 def test_a_read_only_server(tmp_path: Path) -> None:
-    """A real one whose disk is full: 503, though its ``/health`` is well. It is waited for."""
+    """A real server whose disk is full answers 503, while its ``/health`` is ok: samples wait."""
     data = tmp_path / "data"
     full = "-storage.minFreeDiskSpaceBytes=100000GB"
     with VictoriaMetrics(data, DEDUPLICATING, full) as server, Proxy(server.port) as proxy:
@@ -203,7 +203,7 @@ def test_a_read_only_server(tmp_path: Path) -> None:
 
 
 def test_what_the_server_would_drop(tmp_path: Path) -> None:
-    """It would say 204 and forget them: they are rejected here, and both counts are the same."""
+    """It would answer 204 and drop them: they are rejected here, and both counts are the same."""
     with (
         VictoriaMetrics(tmp_path / "data", DEDUPLICATING) as server,
         Proxy(server.port) as proxy,

@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.process, pytest.mark.victoria]
 def test_the_clock_jumps_and_is_put_right(
     server: VictoriaMetrics, proxy: Proxy, tmp_path: Path, jump: str
 ) -> None:
-    """Collection goes on, on both sides of the jump and of the one back.
+    """Collection goes on after the jump, and after the jump back.
 
-    A timer that noticed would not fire for two hours, or for fifty years' worth at once.
+    A timer on the wall clock would not fire for two hours.
     """
     said = tmp_path / "clock"
     said.write_text("+0\n")
@@ -39,7 +39,7 @@ def test_the_clock_jumps_and_is_put_right(
         assert service.stop() == 0
     account = world.finish()
     ended_ms = time.time() * 1000
-    # The server said that the clock was wrong; what was stamped meanwhile waited, and was moved.
+    # The clock differed from the server's: samples that were stamped meanwhile waited, and moved.
     assert account.delivered == account.collected
     times = [at for (at,) in world.query("SELECT timestamp_ms FROM metrics")]
     assert began_ms <= min(times)

@@ -1,4 +1,4 @@
-"""What the network does to uploads, against a real server: nothing is lost, and nothing twice."""
+"""Faults of the network, with a real server: no sample is lost, and none is there twice."""
 
 import threading
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_the_server_is_stopped_and_started(tmp_path: Path) -> None:
 def test_the_return_is_noticed(
     server: VictoriaMetrics, proxy: Proxy, tmp_path: Path, attempts: int
 ) -> None:
-    """A server that could not be reached need not wait for what the uploader would."""
+    """A server that is back need not wait for the uploader's next cycle or attempt."""
     retry = {"max_attempts": attempts, "initial_backoff": "10m", "max_backoff": "10m"}
     world = World(tmp_path / "device", server, proxy, upload="8s", remote={"retry": retry})
     proxy.refuse()
@@ -71,7 +71,7 @@ def test_the_return_is_noticed(
 def test_the_answer_is_cut(
     server: VictoriaMetrics, proxy: Proxy, tmp_path: Path, after: int
 ) -> None:
-    """The server took the body, nobody heard it say so: the same bytes are sent again."""
+    """The server took the body, but the agent does not know: the same bytes are sent again."""
     world = World(tmp_path / "device", server, proxy)
     with world.run() as service:
         proxy.wait_over(2)
@@ -85,7 +85,7 @@ def test_the_answer_is_cut(
     assert account.sent_again > 0
     cut = [one for one in proxy.seen if isinstance(one.action, Cut)]
     assert all(one.taken for one in cut)
-    # Three tries are a chain; the fourth began another cycle.
+    # Three attempts are a chain; the fourth began another cycle.
     assert cut[0].request.sent == cut[1].request.sent == cut[2].request.sent
 
 
@@ -104,7 +104,7 @@ def test_connections_are_reset(server: VictoriaMetrics, proxy: Proxy, tmp_path: 
 
 
 def test_accepts_and_never_answers(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
-    """It is given up after the time-out and tried again, on one connection at a time."""
+    """The request ends after the timeout and is sent again, on one connection at a time."""
     world = World(tmp_path / "device", server, proxy, remote={"timeout": "500ms"})
     with world.run() as service:
         proxy.wait_over(1)
@@ -155,7 +155,7 @@ def test_collection_does_not_wait_for_a_request(
 def test_stopped_with_a_request_under_way(
     server: VictoriaMetrics, proxy: Proxy, tmp_path: Path
 ) -> None:
-    """Its answer is waited for and recorded: it is not sent again."""
+    """The agent waits for the answer and records it: the body is not sent again."""
     world = World(tmp_path / "device", server, proxy)
     slow = Forward(delay=1.0)
     with world.run() as service:
@@ -169,7 +169,7 @@ def test_stopped_with_a_request_under_way(
 
 
 def test_stopped_while_it_waits(server: VictoriaMetrics, proxy: Proxy, tmp_path: Path) -> None:
-    """A wait of an hour does not hold up the end."""
+    """A wait of an hour does not delay the end."""
     world = World(tmp_path / "device", server, proxy)
     with world.run() as service:
         proxy.wait_over(1)

@@ -1,4 +1,4 @@
-"""A sensor that never answers: the other collectors continue, and so does the end."""
+"""A sensor that never answers delays neither the other collectors nor the end."""
 
 import json
 import os
@@ -48,7 +48,7 @@ class Board:
         self._new.rename(self._temperature)
 
     def answer(self) -> None:
-        """Let the next read have an answer, and the one that hangs another one."""
+        """Let the next read have an answer, and the read that hangs a stale one."""
         self._new.write_text("45000\n")
         self._new.rename(self._temperature)
         self._dead.write_text("44000\n")

@@ -1,4 +1,4 @@
-"""HTTPS: a server that is not the right one gets nothing, and the log says why in words."""
+"""HTTPS: a server without the right certificate gets nothing, and the log has the reason."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_a_wrong_certificate(
     context: Callable[[Authority], SSLContext],
     words: str,
 ) -> None:
-    """No request is made; samples wait, and arrive once the server has the right one."""
+    """No request is made; samples wait, and arrive once the server has the right certificate."""
     authority = Authority(tmp_path / "ca")
     another = Authority(tmp_path / "another", "Another authority")
     files = {"right": authority.file, "another": another.file}

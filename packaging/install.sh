@@ -4,8 +4,8 @@
 #   install.sh PIP PYTHON DESTDIR PREFIX SYSTEM
 #
 # PIP installs the wheels that packaging/lock/ names, and PYTHON, the device's own, runs them. Below DESTDIR,
-# the environment goes to PREFIX, the unit and its companions to SYSTEM/lib, the bela command to SYSTEM/bin, and
-# the documentation to SYSTEM/share/doc. The script keeps an existing configuration. SOURCE_DATE_EPOCH is the
+# the environment goes to PREFIX, the unit and its companions to SYSTEM/lib, the bela command to SYSTEM/bin,
+# drop-ins of the unit to SYSTEM/share/belatwist/drop-ins, and the documentation to SYSTEM/share/doc. The script keeps an existing configuration. SOURCE_DATE_EPOCH is the
 # time of every file.
 set -eu
 umask 022
@@ -89,7 +89,12 @@ docs=$system/share/doc/belatwist
 put systemd/metrics-collector.service "$system/lib/systemd/system/metrics-collector.service"
 put systemd/sysusers.conf "$system/lib/sysusers.d/metrics-collector.conf"
 put systemd/tmpfiles.conf "$system/lib/tmpfiles.d/metrics-collector.conf"
-rm -rf "$destdir$docs"
+# No drop-in of a source is active here: the operator copies those that `bela check` names.
+examples=$system/share/belatwist/drop-ins
+rm -rf "$destdir$docs" "$destdir$examples"
+for drop_in in "$here"/systemd/metrics-collector.service.d/*.conf; do
+    [ ! -e "$drop_in" ] || put "${drop_in#"$here"/}" "$examples/${drop_in##*/}"
+done
 (cd "$here/docs" && find . -name '*.md') | while read -r page; do put "docs/$page" "$docs/$page"; done
 put LICENSE "$docs/LICENSE"
 mkdir -p "$destdir$system/bin"

@@ -2,26 +2,30 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from belatwist import config
+from belatwist.cli import drop_ins
 from belatwist.cli.output import CommandError, notify, table
+from belatwist.collectors.contract import Source
 from belatwist.collectors.registry import SOURCES
 from belatwist.config import format_duration
 from belatwist.errors import ConfigError
 from belatwist.text import one_line
 
 
-def check(path: str) -> list[str]:
+def check(path: str, sources: Mapping[str, Source] = SOURCES, root: Path = Path("/")) -> list[str]:
     """Check a configuration as the agent does when it starts; print warnings on stderr.
 
+    :param sources: those that the configuration may name.
+    :param root: the folder below which systemd's files are.
     :return: the lines of a summary.
     :raises CommandError: with the agent's own line when the agent would not start.
     """
     try:
-        loaded = config.load(path, SOURCES, lambda warning: notify(str(warning)))
+        loaded = config.load(path, sources, lambda warning: notify(str(warning)))
     except ConfigError as error:
         raise CommandError(str(error)) from None
     logging, remote = loaded.logging, loaded.remote
@@ -33,7 +37,8 @@ def check(path: str) -> list[str]:
         raise CommandError(f"{path}: {error}") from None
     except OSError as error:
         raise CommandError(f"{path}: logging.output: {logging.output}: {error.strerror}") from None
-    return [f"{path}: ok", *table([(f"  {what}", how) for what, how in _summary(loaded)])]
+    rows = [*_summary(loaded), *_drop_ins(loaded, sources, root)]
+    return [f"{path}: ok", *table([(f"  {what}", how) for what, how in rows])]
 
 
 def _check_log(output: str) -> None:
@@ -104,3 +109,24 @@ def _summary(loaded: config.Config) -> Iterator[tuple[str, str]]:
     )
     yield "database", f"{loaded.storage.path}{there}"
     yield "log", f"{loaded.logging.output}, {loaded.logging.format}, {loaded.logging.level}"
+
+
+def _drop_ins(
+    loaded: config.Config, sources: Mapping[str, Source], root: Path
+) -> Iterator[tuple[str, str]]:
+    """Say which drop-ins of the unit the enabled collectors want; warn of those that are missing.
+
+    A missing one stops nothing: the collector then reports that its source is hidden.
+    """
+    for entry in loaded.metrics:
+        name = sources[entry.name].drop_in
+        if not entry.enabled or name is None:
+            continue
+        found, example = drop_ins.find(name, root)
+        yield "drop-in", f"{found or f'{name}: missing'} (for {entry.name})"
+        if found is None:
+            notify(
+                f"collector {entry.name} wants the drop-in {name}, which {drop_ins.UNIT} does not"
+                f" have: copy {example or f'systemd/{drop_ins.UNIT}.d/{name} of the sources'} to"
+                f" {drop_ins.LOCAL}/, then run systemctl daemon-reload and restart the service"
+            )

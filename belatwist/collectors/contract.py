@@ -48,6 +48,7 @@ Options = Section
 those of the documentation."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", re.ASCII)
+_DROP_IN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\.conf", re.ASCII)
 
 
 class State(StrEnum):
@@ -139,7 +140,10 @@ class Source:
     :ivar options: the type of its ``config``.
     :ivar default: whether it runs where the configuration has no ``metrics``.
     :ivar why_off: why it does not, for the documentation.
-    :raises ValueError: for a name that the configuration cannot spell.
+    :ivar drop_in: the file of ``systemd/metrics-collector.service.d/`` that gives the service what
+        this source needs beyond the unit; ``None`` where the unit is enough. Names the source where
+        only it has that need (``modem.hilink.conf``).
+    :raises ValueError: for a name that the configuration cannot spell, or no name of a drop-in.
     """
 
     name: str
@@ -150,11 +154,14 @@ class Source:
     options: type[Options] = NoOptions
     default: bool = True
     why_off: str = ""
+    drop_in: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a bad name."""
+        """Refuse bad names."""
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"a source's name is like network.traffic, not {self.name!r}")
+        if self.drop_in is not None and not _DROP_IN.fullmatch(self.drop_in):
+            raise ValueError(f"a drop-in's name is like {self.name}.conf, not {self.drop_in!r}")
 
 
 class EnabledSource(NamedTuple):

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from belatwist import config
-from belatwist.cli import options
+from belatwist.cli import drop_ins, options
+from belatwist.cli.check import check
+from belatwist.collectors import load, uptime
+from belatwist.collectors.contract import Source
 from tests.cli.running import CHECKOUT, bela, process
 from tests.process import twistd, write_config
 
@@ -119,6 +122,84 @@ def test_a_log_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
     done = bela("check", path)
     assert done.stderr == f"bela: {path}: logging.output: {log}: Permission denied\n"
+
+
+NEEDY = Source("some.device", 10.0, load.SOURCE.make, (), drop_in="device.conf")
+"""A source that needs more than the unit gives."""
+
+KNOWN = {source.name: source for source in (NEEDY, uptime.SOURCE)}
+LOCAL = "etc/systemd/system/metrics-collector.service.d"
+
+
+def run_needy(tmp_path: Path, *, enabled: bool = True) -> list[str]:
+    """Check a configuration with that source; return what is said of drop-ins."""
+    metrics = [{"name": "some.device", "enabled": enabled}, {"name": "system.uptime"}]
+    path = write_config(tmp_path, metrics=metrics)
+    lines = check(str(path), KNOWN, tmp_path)
+    return [line.strip() for line in lines if "drop-in" in line]
+
+
+def put(path: Path, text: str = "[Service]\n") -> None:
+    """Write a file and its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_missing_drop_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The configuration is ok; a warning names the collector, the file, and where it belongs."""
+    assert run_needy(tmp_path) == ["drop-in     device.conf: missing (for some.device)"]
+    warning = capsys.readouterr().err
+    assert warning == (
+        "bela: collector some.device wants the drop-in device.conf, which"
+        " metrics-collector.service does not have: copy"
+        " systemd/metrics-collector.service.d/device.conf of the sources to"
+        " /etc/systemd/system/metrics-collector.service.d/, then run systemctl daemon-reload and"
+        " restart the service\n"
+    )
+
+
+@pytest.mark.parametrize("system", ["usr", "usr/local"])
+def test_the_drop_in_to_copy(
+    system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The warning names the installed file, which systemd does not read there."""
+    put(tmp_path / system / "share/belatwist/drop-ins/device.conf")
+    assert run_needy(tmp_path) == ["drop-in     device.conf: missing (for some.device)"]
+    assert f" copy /{system}/share/belatwist/drop-ins/device.conf to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", drop_ins.UNIT_FOLDERS)
+def test_a_drop_in_that_is_there(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The summary has its path, in whichever of systemd's folders, and nothing is warned of."""
+    found = f"{folder}/metrics-collector.service.d/device.conf"
+    put(tmp_path / found[1:])
+    assert run_needy(tmp_path) == [f"drop-in     {found} (for some.device)"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("how", ["empty", "/dev/null"])
+def test_a_drop_in_that_is_switched_off(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for systemd, an empty file of that name hides the one of a later folder."""
+    put(tmp_path / "usr/lib/systemd/system/metrics-collector.service.d/device.conf")
+    local = tmp_path / LOCAL / "device.conf"
+    put(local, "")
+    if how != "empty":
+        local.unlink()
+        local.symlink_to(how)
+    assert run_needy(tmp_path) == ["drop-in     device.conf: missing (for some.device)"]
+    assert "wants the drop-in device.conf" in capsys.readouterr().err
+
+
+def test_only_an_enabled_collector_wants_its_drop_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a source that is off, nothing is said."""
+    assert run_needy(tmp_path, enabled=False) == []
+    assert capsys.readouterr().err == ""
 
 
 def test_the_default_is_the_agents() -> None:

@@ -11,7 +11,7 @@ from belatwist import config
 from belatwist.collectors.contract import COUNTER, GAUGE, Metric, Source
 from belatwist.collectors.disk import DiskIOOptions
 from belatwist.collectors.network import NetworkTrafficOptions
-from belatwist.collectors.registry import HOST, SOURCE_OF, build, by_name
+from belatwist.collectors.registry import HOST, SOURCE_OF, SOURCES, build, by_name
 from belatwist.errors import BelaError
 from belatwist.model import REAL, Sample
 from belatwist.upload.jsonl import Encoder
@@ -206,6 +206,13 @@ def test_a_source_needs_a_name_that_a_configuration_can_spell(name: str) -> None
     """Anything else is refused where it is declared."""
     with pytest.raises(ValueError, match=r"a source's name is like network\.traffic"):
         source(name)
+
+
+@pytest.mark.parametrize("name", ["", ".conf", "a/b.conf", "../b.conf", "b.confx", "B.conf", "a"])
+def test_a_drop_in_is_a_file_name(name: str) -> None:
+    """Anything else is refused where it is declared, with a good example."""
+    with pytest.raises(ValueError, match=r"a drop-in's name is like some\.device\.conf, not '"):
+        Source("some.device", 10.0, SOURCES["disk.io"].make, (), drop_in=name)
 
 
 @pytest.mark.parametrize(

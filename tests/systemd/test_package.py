@@ -18,6 +18,7 @@ from tests.systemd.machine import Machine
 pytestmark = pytest.mark.process
 
 UNIT = "metrics-collector.service"
+DROP_INS = sorted(path.name for path in (CHECKOUT / "systemd" / f"{UNIT}.d").glob("*"))
 CONFIG = "/etc/belabox-metrics/config.yaml"
 STATE = "/var/lib/belabox-metrics"
 OFFLINE = """\
@@ -197,6 +198,7 @@ def test_make_install(box: Machine, sources: Path) -> None:
         f"/stage/usr/lib/systemd/system/{UNIT}",
         "/stage/usr/lib/sysusers.d/metrics-collector.conf",
         "/stage/usr/lib/tmpfiles.d/metrics-collector.conf",
+        *(f"/stage/usr/share/belatwist/drop-ins/{name}" for name in DROP_INS),
     ]
     assert "ExecStart=/srv/agent/bin/twistd " in box.run(
         "cat", f"/stage/usr/lib/systemd/system/{UNIT}"

@@ -184,6 +184,19 @@ class CheckpointerTests(InFolder):
         assert len(self.whys()) == 2
         assert len(self.clock.getDelayedCalls()) == 1
 
+    def test_a_checkpoint_waits_for_no_lock(self) -> None:
+        """SQLite is not to wait while the log is written back, and waits as before afterwards."""
+        statements: list[str] = []
+        (connection,) = self.store.database._pool.connections.values()
+        connection.set_trace_callback(statements.append)
+        self.successResultOf(self.store.database.checkpoint())
+        assert statements == [
+            "PRAGMA busy_timeout=0",
+            "PRAGMA wal_checkpoint(PASSIVE)",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            "PRAGMA busy_timeout=5000",
+        ]
+
     def test_a_reader_in_the_way(self) -> None:
         """It is not waited for; what it blocks is said once, and tried again, later each time."""
         service = self.start()
@@ -196,7 +209,6 @@ class CheckpointerTests(InFolder):
         assert service.last.busy
         assert service.blocked
         assert service.last.frames_checkpointed < service.last.log_frames
-        assert service.last.duration_ms < 1000
         for waited in (RETRY, 2 * RETRY, 4 * RETRY):
             (call,) = self.clock.getDelayedCalls()
             assert call.getTime() - self.clock.seconds() == waited
@@ -228,14 +240,6 @@ class CheckpointerTests(InFolder):
         reader.end()
         self.clock.advance(RETRY)
         assert wal.size(self.path) == 0
-
-    def test_waiting_for_a_lock_is_as_before(self) -> None:
-        """A checkpoint waits for nobody, but a write does so again afterwards."""
-        self.successResultOf(self.store.database.checkpoint())
-        timeout = self.store.database.transact(
-            lambda c: c.execute("PRAGMA busy_timeout").fetchone()[0]
-        )
-        assert self.successResultOf(timeout) == 5000
 
     def test_it_fails(self) -> None:
         """A disk that fails is said once, and the next one comes soon."""
@@ -326,7 +330,7 @@ def test_a_database_without_a_log(tmp_path: Path) -> None:
 
 @pytest_twisted.inlineCallbacks
 def test_a_reader_does_not_hold_up_collection(tmp_path: Path) -> Steps:
-    """With the real thread: a blocked checkpoint and the samples after it take no time."""
+    """With the real thread: while a reader stays, a checkpoint ends and samples are stored."""
     path = tmp_path / "metrics.db"
     store = threaded(path)
     yield Deferred.fromCoroutine(store.open("s1", 1000))
@@ -342,7 +346,6 @@ def test_a_reader_does_not_hold_up_collection(tmp_path: Path) -> Steps:
         yield Deferred.fromCoroutine(service.run("now"))
         assert service.last is not None
         assert service.last.busy
-        assert service.last.duration_ms < 1000
         assert reader.execute("SELECT count(*) FROM samples").fetchall() == [(1,)]
     yield service.stopService()
     assert not service.last.busy

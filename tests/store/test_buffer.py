@@ -498,7 +498,7 @@ class FailingDiskTests(SynchronousTestCase):
             connection.execute("CREATE TABLE samples (at INTEGER, value BLOB)")
             connection.execute("PRAGMA max_page_count = 20")
 
-            class ClockStore(ScriptedStore):
+            class FullStore(ScriptedStore):
                 def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
                     try:
                         with connection:
@@ -510,7 +510,7 @@ class FailingDiskTests(SynchronousTestCase):
                         return fail(error)
                     return succeed(len(samples))
 
-            buffer = WriteBuffer(ClockStore(), seconds=Clock().seconds, telemetry=Telemetry())
+            buffer = WriteBuffer(FullStore(), seconds=Clock().seconds, telemetry=Telemetry())
             for at in range(30):
                 buffer.add(tick(at))
             self.assertEqual(buffer.error, "database or disk is full")

@@ -85,6 +85,17 @@ class DamagedReader:
         self._connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
         )
+        try:
+            self._configure()
+        except BaseException:
+            self._connection.close()  # Nobody has this object to close it.
+            raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def _configure(self) -> None:
         self._connection.text_factory = bytes
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LENGTH)
         # A tree that is damaged may have no end.
@@ -92,10 +103,6 @@ class DamagedReader:
         # With it a table is found though another one's definition is damaged, or pages are missing.
         self._connection.execute("PRAGMA writable_schema = 1")
         self._connection.execute("PRAGMA cell_size_check = 1")
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
 
     def has_tables(self) -> bool:
         """Tell whether the first page, which says where the tables are, can be read."""

@@ -217,6 +217,7 @@ class ReplaceTests(InFolder):
                     replacement.replace(self.path, NOW, {})
                 store = self.opened(self.path, "s2")
                 self.assertGreater(store.pending, 7000)
+                self.close(store)
 
     def test_a_killed_replacement_begins_anew(self) -> None:
         """Half a new database beside the damaged one is thrown away."""

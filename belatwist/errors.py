@@ -40,3 +40,19 @@ class ReadError(BelaError):
 
 class NonFiniteValueError(BelaError):
     """The value of a sample is NaN or infinite. Neither the store nor the server keeps those."""
+
+
+class AbsentError(BelaError):
+    """The machine has no such thing. The text says what is not there."""
+
+
+class HiddenError(BelaError):
+    """The thing may be there, and the sandbox or permissions keep it from the agent.
+
+    :param what: what cannot be seen, and what hides it (``ProtectProc=``, a group, a mode).
+    :param cure: what the operator does about it.
+    """
+
+    def __init__(self, what: str, cure: str) -> None:
+        super().__init__(what)
+        self.cure = cure

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from belatwist.config import NoOptions, Section
-from belatwist.errors import BelaError
+from belatwist.errors import AbsentError, HiddenError
 from belatwist.metrics.metric import COUNTER, GAUGE, Metric
 from belatwist.model import Sample, Series
 from belatwist.procfs.reader import Reader
@@ -60,22 +60,6 @@ class State(StrEnum):
     HIDDEN = "hidden"
     """The thing may be there, and the sandbox or permissions keep it from the agent."""
     FAILING = "failing"
-
-
-class AbsentError(BelaError):
-    """The machine has no such thing. The text says what is not there."""
-
-
-class HiddenError(BelaError):
-    """The thing may be there, and the sandbox or permissions keep it from the agent.
-
-    :param what: what cannot be seen, and what hides it (``ProtectProc=``, a group, a mode).
-    :param cure: what the operator does about it.
-    """
-
-    def __init__(self, what: str, cure: str) -> None:
-        super().__init__(what)
-        self.cure = cure
 
 
 class Collector(Protocol):

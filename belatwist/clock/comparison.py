@@ -60,7 +60,7 @@ class ServerComparison:
         clock, and call :meth:`reset`.
     :param measured: called with each skew, before :meth:`compare` returns anywhere.
     :param date_of: asks the server for its time; ``None`` where there is no server to ask.
-    :param url: whom to ask.
+    :param url: asked for the time.
     :param ingest_url: where samples go, for the log.
     :param limit_ms: a larger skew is logged as a warning. A comparison that takes longer says
         nothing, because the round trip is the uncertainty of its result.

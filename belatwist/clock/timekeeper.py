@@ -97,9 +97,9 @@ class Timekeeper(Service):
     :param store: where the samples are; open.
     :param reactor: the timers' clock.
     :param date_of: asks the server for its time; ``None`` where there is no server to ask.
-    :param url: whom to ask.
+    :param url: asked for the time.
     :param ingest_url: where samples go, for the log.
-    :param limit_ms: a clock that differs more from the server's is not trusted for agreeing.
+    :param limit_ms: the largest skew with which the clock agrees with the server's.
     :param interval: seconds between two comparisons.
     :param hold: seconds after which samples are sent in spite of an untrusted clock, unless it is
         so wrong that the server would drop them.

@@ -1,6 +1,6 @@
-"""The store: every sample on disk before anything else happens to it.
+"""The store's interface: every sample is on disk before anything else happens to it.
 
-This module names what the other parts need of a store, without SQLite.
+It does without SQLite.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ if TYPE_CHECKING:  # The pure modules name rows and settlements, and need no Twi
     from twisted.internet.defer import Deferred
 
 Key = tuple[int, int]
-"""What identifies a sample: ``(timestamp_ms, series_id)``."""
+"""The identity of a sample: ``(timestamp_ms, series_id)``."""
 
 MIN_KEY: Key = (-(1 << 63), 0)
-"""No sample stands before this."""
+"""Lower than the key of any sample."""
 
 Row = tuple[int, int, float]
 """A pending sample: ``(timestamp_ms, series_id, value)``. The first two are its :data:`Key`."""
 
 Position = tuple[int, int, int]
-"""Where a sample stands in the order of sending: ``(priority, timestamp_ms, series_id)``."""
+"""The place of a sample in the order of sending: ``(priority, timestamp_ms, series_id)``."""
 
 
 class Outcome(IntEnum):
-    """What became of a sample; the value of ``uploaded`` in the ``metrics`` view (0 is pending)."""
+    """The server's answer to a sample: ``uploaded`` in the view ``metrics`` (0 is pending)."""
 
     ACCEPTED = 1
     REJECTED = 2
@@ -39,7 +39,7 @@ class Batch:
 
     :ivar rows: the samples; numeric only.
     :ivar series: the series of every ``series_id`` in ``rows`` (it may hold others as well).
-    :ivar last: where the last of ``rows`` stands; ``None`` when there are none.
+    :ivar last: the position of the last of ``rows``; ``None`` when there are none.
     :ivar as_of: how often the store had been written to when they were read.
     """
 
@@ -51,7 +51,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What the server (or the check before it) said of some samples.
+    """The server's answer, or that of the check before sending, to some samples.
 
     :ivar rows: the samples meant.
     :ivar batch_id: the upload cycle, a UUID.
@@ -78,7 +78,7 @@ class SampleStore(Protocol):
         ...
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
-        """Store samples in one transaction; one that is already known is ignored.
+        """Store samples in one transaction; a sample that is already stored is ignored.
 
         :return: how many were new.
         """
@@ -88,13 +88,13 @@ class SampleStore(Protocol):
         """Read pending samples by priority, then timestamp, then id.
 
         :param limit: how many at most.
-        :param until_ms: leave out what is stamped later than this.
+        :param until_ms: leave out samples with a later time.
         :param after: begin behind this position.
         """
         ...
 
     def fetch_newest(self, limit: int, until_ms: int) -> "Deferred[Batch]":
-        """Read the newest pending samples, whatever their priority, oldest of them first.
+        """Read the newest pending samples of all priorities, the oldest of them first.
 
         :return: a batch without ``last``: it is no part of the order of sending.
         """

@@ -74,7 +74,7 @@ class BatchWrite:
 
 
 def is_database_error(error: Exception) -> bool:
-    """Tell whether a failure is the database's: the disk, a lock, damage; not a sample's own."""
+    """Return whether the database failed (the disk, a lock, damage), and not one sample."""
     return isinstance(error, sqlite3.OperationalError | sqlite3.InternalError) or (
         type(error) is sqlite3.DatabaseError
     )

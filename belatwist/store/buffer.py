@@ -1,6 +1,6 @@
 """Holds samples in memory between the scheduler and the store, which may fail for hours.
 
-The disk may be full, broken or busy; collection goes on. Samples that cannot be stored wait in
+Collection continues while the disk is full, broken or busy. Samples that cannot be stored wait in
 their order, and are stored as soon as that works again. Changes of the clock go through the buffer
 as well, because they must keep their place among the samples.
 """
@@ -63,7 +63,7 @@ WRITER_FAILED = Event(
 
 
 class BackingStore(Protocol):
-    """What the buffer needs of the store; see :class:`~belatwist.store.sqlite.SQLiteStore`."""
+    """The store as the buffer uses it; see :class:`~belatwist.store.sqlite.SQLiteStore`."""
 
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
         """Store samples in one transaction."""
@@ -131,7 +131,7 @@ class WriteBuffer(Service):
         return self._queue.waiting
 
     def stopService(self) -> "Deferred[None]":
-        """Try a last time to store what waits; fires when that has come to an end."""
+        """Try a last time to store the waiting samples; fires when this attempt has ended."""
         super().stopService()
         self._stopping = True
         return Deferred.fromCoroutine(self._flush())
@@ -165,7 +165,7 @@ class WriteBuffer(Service):
     def step_clock(self, boot_id: str, offset_ms: int, step_ms: int) -> "Deferred[tuple[int, int]]":
         """Record a step of the clock after all that waits, which moves with it.
 
-        What is added after it need not wait for that.
+        Samples that are added later are stored in between.
 
         :return: when all are moved, how many were, and how many were dropped as duplicates.
         """
@@ -181,7 +181,7 @@ class WriteBuffer(Service):
         return self._enqueue(self._store.trust_clock)
 
     async def _restamp(self) -> tuple[int, int]:
-        """Move samples, a batch at a time; whatever waits by then comes before the next one.
+        """Move samples, a batch at a time; all that waits by then is written before the next batch.
 
         When the service stops, the rest is left to the next start: the store gives none out before.
         """
@@ -226,7 +226,7 @@ class WriteBuffer(Service):
         self._note_recovery()
 
     async def _run_call(self, call: Call) -> Exception | None:
-        """Run a call; one that meets a failure of the database keeps its place and waits."""
+        """Run a call; if the database fails, the call keeps its place and waits."""
         try:
             result = await call.function()
         except Exception as error:  # noqa: BLE001 - what is not about the database is the caller's
@@ -240,7 +240,7 @@ class WriteBuffer(Service):
         return None
 
     async def _write_batch(self) -> Exception | None:
-        """Write the oldest ticks; if the store fails, what is left of them goes on waiting."""
+        """Write the oldest ticks; if the store fails, the rest of them continues to wait."""
         ticks = self._queue.take(BATCH_SIZE)
         write = BatchWrite([one for tick in ticks for one in tick.samples])
         await write.run(self._store.add, self._telemetry.write_failures.inc)
@@ -281,7 +281,7 @@ class WriteBuffer(Service):
     def _note_failure(self, reason: str, error: Exception | None = None) -> None:
         """Take note of why samples wait.
 
-        :param error: what the write failed with; ``None`` when it has not ended yet.
+        :param error: the failure of the write; ``None`` while it has not ended yet.
         """
         if self.error is None:
             self._dropped = self._caught_up = 0

@@ -26,10 +26,10 @@ class Database:
     :param cache_mb: the page cache's limit.
     :param mmap_mb: how much of the file may be mapped.
     :param busy_timeout_ms: how long to wait for a lock that another program holds.
-    :ivar opening: in words, what the database does before it can be used; ``None`` when it is open.
+    :ivar opening: in words, why the database cannot be used yet; ``None`` when it is open.
     :ivar monitor: the long steps of the thread.
     :ivar seconds: the reactor's clock.
-    :ivar writes: how many transactions wrote. Between two of them, what is read stays as it is.
+    :ivar writes: how many transactions wrote. Between two of them the rows do not change.
     :ivar database_bytes: size of the file, as of the last change.
     :ivar wal_bytes: size of the write-ahead log, as of the last change.
     :ivar oldest_ms: time of the oldest sample, as of the last change; ``None`` when there is none.
@@ -78,7 +78,7 @@ class Database:
     def transact(self, function: "Callable[..., T]", *args: object) -> "Deferred[T]":
         """Run a function of a cursor, such as those of :mod:`.retention`, in its own transaction.
 
-        Functions that change what the store remembers have methods of their own there.
+        For functions that change the memory of the store, the store has methods.
         """
         return self.run(lambda connection: self.commit(connection, function, *args))
 
@@ -90,7 +90,7 @@ class Database:
     def write(self, work: "Callable[[Any], T]", done: "Callable[[T], object]") -> "Deferred[T]":
         """Run a function of a connection that writes samples.
 
-        :param done: takes note of the result, before anybody else learns of it.
+        :param done: called with the result, before the Deferred fires.
         """
 
         def written(result: T) -> T:
@@ -131,7 +131,7 @@ class Database:
         return deferToThreadPool(self._reactor, self._pool.threadpool, work)
 
     def checkpoint(self) -> "Deferred[wal.Checkpoint]":
-        """Write the write-ahead log back into the database, and empty it if nobody reads it."""
+        """Write the write-ahead log back, and empty it unless a reader needs it."""
 
         def work(connection: Any) -> wal.Checkpoint:
             with self.monitor.step():
@@ -146,11 +146,11 @@ class Database:
         return cast("Deferred[None]", self._pool.runWithConnection(pool.vacuum, pages))
 
     def ping(self) -> "Deferred[None]":
-        """Fires when the thread has come to it; never, once the database is closed."""
+        """Fire when the thread answers; never, once the database is closed."""
         return deferToThreadPool(self._reactor, self._pool.threadpool, lambda: None)
 
     def progress(self) -> float | None:
-        """Return when the thread was last seen to get on with a step that may take minutes.
+        """Return when the thread last made progress in a step that may take minutes.
 
         A migration is such a step. Meanwhile a :meth:`ping` is not answered.
 
@@ -159,10 +159,10 @@ class Database:
         return self.monitor.last_progress()
 
     def interrupt(self) -> None:
-        """Interrupt, because the agent is to stop, whatever can be taken up again later.
+        """Interrupt the work that a later start can resume, because the agent stops.
 
-        These are the parts of opening, and the replacement of a damaged database. Samples are
-        stored as before.
+        This work is the opening, and the replacement of a damaged database. Samples are stored as
+        before.
         """
         self.monitor.interrupt()
 

@@ -1,7 +1,7 @@
-"""Deletes samples, texts, and what is left without them, in small pieces.
+"""Deletes samples, texts, and sessions and series without any, in small pieces.
 
-The pieces go through the database's one thread, whose queue is served in order: whatever is
-collected meanwhile waits for one piece at most.
+The database's one thread serves its queue in order: a tick that is collected meanwhile waits for
+one piece at most.
 """
 
 from collections.abc import Awaitable, Callable
@@ -46,16 +46,16 @@ ORPHANS_DELETED = Event(
 )
 
 Needed = Callable[[], Awaitable[bool]]
-"""Tells, before each piece, whether more is to be deleted."""
+"""Returns, before each piece, whether more is to be deleted."""
 
 
 class Deleter:
-    """Deletes piece by piece, counts what it deletes, and logs it.
+    """Deletes piece by piece, and counts and logs the deleted rows.
 
     :param reactor: times the pauses between two pieces.
     :param delivering: whether samples are to be uploaded: deleting pending ones is then a loss.
-    :param telemetry: counts what is deleted.
-    :param running: tells whether to go on.
+    :param telemetry: counts the deleted rows.
+    :param running: returns whether to continue.
     :ivar lost_at: when pending samples were last deleted, in seconds on the reactor's clock;
         ``None`` when none were in this run.
     """

@@ -1,7 +1,7 @@
 """Opens and closes the database, and replaces it when it is damaged.
 
-Opening may mean to make it, to migrate it, to check it after a crash, or to replace it. Damage may
-also show while the database is open; then it is replaced under the running session.
+Opening creates the database, migrates it, checks it after a crash, or replaces it. Damage that
+shows while the database is open has it replaced under the running session.
 """
 
 import json
@@ -78,10 +78,10 @@ REPLACEMENT_FAILED = Event(
 
 
 class Contents(Protocol):
-    """What the owner of the tables does when the database is opened or replaced."""
+    """The owner of the tables, which the lifecycle informs."""
 
     def load(self, cursor: queries.Cursor) -> None:
-        """Read what is remembered of the tables; called in the thread, as the session begins."""
+        """Read the state of the tables into memory; called in the thread, as the session begins."""
         ...
 
     def known_series(self) -> Mapping[int, Series]:
@@ -89,7 +89,7 @@ class Contents(Protocol):
         ...
 
     def forget(self) -> None:
-        """Forget what is remembered: from now on this is another database; called in the thread."""
+        """Clear the memory of a database that was replaced; called in the thread."""
         ...
 
     def replaced(self, done: Salvaged, *, running: bool) -> None:
@@ -103,9 +103,9 @@ class Contents(Protocol):
 class Lifecycle:
     """Takes the database from its file to a running session, and back.
 
-    :param contents: learns of what happens to the tables.
+    :param contents: the owner of the tables.
     :ivar session: the running session; ``None`` when there is none.
-    :ivar salvaged: what became of a damaged database in this run; ``None`` when there was none.
+    :ivar salvaged: the last replacement of a damaged database in this run; ``None`` for none.
     :ivar salvaged_at: when it was replaced, in seconds on the reactor's clock.
     """
 
@@ -193,7 +193,7 @@ class Lifecycle:
         return begun
 
     def _note_failure(self, error: BaseException) -> None:
-        """Have the database replaced when an error tells of damage, but not too often."""
+        """Begin to replace the database when an error shows damage, but not too often."""
         if self.session is None or not replacement.is_damage(error):
             return
         self._damaged = True
@@ -237,7 +237,7 @@ class Lifecycle:
     def _replace_file(self) -> Salvaged:
         """Put a new database in the damaged one's place; called in the thread.
 
-        The new one knows by the same numbers what is remembered here.
+        The new one keeps the numbers of series and session that are in memory here.
         """
         done = replacement.replace(
             self._database.path,

@@ -1,4 +1,4 @@
-"""The pool of one connection, and what is done to a connection as such."""
+"""The pool of one connection, and functions of a connection as such."""
 
 import sqlite3
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ def make(path: Path, reactor: Any, monitor: StepMonitor, **settings: Any) -> Con
 
     def prepare(connection: sqlite3.Connection) -> None:
         try:
-            # First, because configure() writes: what is refused is left untouched.
+            # First, because configure() writes: a refused database stays untouched.
             _check_version(connection)
             schema.configure(connection, **settings)
             connection.set_progress_handler(monitor.interrupted, INTERRUPT_CHECK_EVERY)

@@ -32,8 +32,8 @@ VACUUM_PAGES = 512
 """Pages given back to the file system in one piece."""
 
 HEADROOM = 8 << 20
-"""A file that is too large becomes smaller than it must by this many bytes, at most, so that it is
-not too large again at once; and a file's free pages are kept up to half of this."""
+"""Bytes by which a file that is too large shrinks below its limit, at most, so that it is not too
+large again at once. A file keeps free pages of up to half of this."""
 
 PASS_FAILED = Event(
     "retention.failed",
@@ -53,14 +53,14 @@ class Pruner(Service):
     """Deletes samples that are old enough, and samples for which there is no room.
 
     Settled samples go first, the oldest first; then texts; then, only when the size forces it,
-    pending samples, the oldest of the lowest priority first. Deleting for want of room begins at
-    the limit and ends a little below: 5 % for what was delivered, 1 % for what was not.
+    pending samples, the oldest of the lowest priority first. Deleting for lack of room begins at
+    the limit. It ends 5 % below it for settled samples, 1 % below it for pending ones.
 
     :param reactor: the timers' clock, monotonic.
     :param keep: seconds that a sample is kept after it was settled.
     :param limit: the largest size in bytes of the database with its write-ahead log.
     :param delivering: whether samples are to be uploaded: otherwise none is lost before that.
-    :param telemetry: counts what is deleted.
+    :param telemetry: counts the deleted rows.
     """
 
     log = Logger()
@@ -97,7 +97,7 @@ class Pruner(Service):
         self._expired = 0
         self._failures = FailureLog(self.log, reactor.seconds)
         self._current: Deferred[None] | None = None
-        # It waits for what its function returns: there are never two passes at a time.
+        # The loop waits for the Deferred of its function: two passes never overlap.
         self._loop = LoopingCall(self._begin)
         self._loop.clock = reactor
 
@@ -129,7 +129,7 @@ class Pruner(Service):
         return self._current
 
     async def _guarded(self) -> None:
-        """Run a pass; whatever it raises, the next one comes."""
+        """Run a pass and log its failure, so that the loop continues."""
         try:
             await self._pass()
         except Exception as error:  # noqa: BLE001 - a LoopingCall ends for good at the first failure
@@ -184,7 +184,7 @@ class Pruner(Service):
             return (await self._size()).used + wal_bytes > 0.95 * self._limit
 
         async def undelivered() -> bool:
-            # Without the log: one that is blocked may be large, and deleting makes it no smaller.
+            # Without the log: a blocked one may be large, and deleting does not shrink it.
             return (await self._size()).used > 0.99 * self._limit and await self._newest() == newest
 
         while True:
@@ -192,7 +192,7 @@ class Pruner(Service):
             await self._deleter.delete_settled(newest, why, delivered)
             await self._deleter.delete_texts(retention.MAX_TIMESTAMP, why, delivered)
             await self._deleter.delete_pending(why, undelivered)
-            # Whatever is settled meanwhile must go before anything that is pending.
+            # Samples that are settled meanwhile must go before pending ones.
             if not self.running or await self._newest() == newest:
                 return
 

@@ -107,7 +107,8 @@ class SQLiteStore:
         If it was stepped since, pending samples are to be moved: see :meth:`restamp_samples`.
 
         :param offset_ms: the wall clock's offset from the boot clock.
-        :return: whether it is. If not, what is stored from now on may be moved later.
+        :return: whether it is. If not, a later step may move the samples that are stored from now
+            on.
         """
         return self._in_era(lambda cursor: eras.enter(cursor, boot_id, offset_ms)).addCallback(
             lambda era: era is None
@@ -164,13 +165,13 @@ class SQLiteStore:
 
         :param used: series that have samples.
         """
-        # Read in the database's thread: whatever was stored before this has its ids there.
+        # Read in the database's thread, which knows the ids of all samples stored before.
         return self.database.transact(lambda cursor: delete_series(cursor, used | self._used))
 
     # For the lifecycle; all but replaced() run in the database's thread.
 
     def load(self, cursor: queries.Cursor) -> None:
-        """Count what is pending, and read whether samples are yet to be moved."""
+        """Count the pending samples, and read whether samples are yet to be moved."""
         self.pending = queries.count_pending(cursor)
         self._eras.load(cursor)
 
@@ -179,7 +180,7 @@ class SQLiteStore:
         return self._series
 
     def forget(self) -> None:
-        """Forget what is remembered of a database that another one replaces."""
+        """Clear the memory of a database that another one replaces."""
         self._ids, self._series = {}, {}
         self._eras.forget()
 
@@ -193,7 +194,7 @@ class SQLiteStore:
             self._telemetry.metrics_dropped.inc(lost)
             self.lost_at = self.database.seconds()
 
-    # What follows runs in the database's thread, but for _read() and _in_era().
+    # The methods below run in the database's thread, except _read() and _in_era().
 
     def _read(self, function: Callable[[queries.Cursor], Batch]) -> "Deferred[Batch]":
         """Read a batch; an empty one as long as samples are not where they belong."""

@@ -107,7 +107,7 @@ class TickQueue:
         return self._drop_oldest()
 
     def finish_all(self) -> None:
-        """Say of every tick that nothing of it is stored yet; it goes on waiting."""
+        """Report of every tick that nothing of it is stored yet; it continues to wait."""
         for item in self._items:
             if isinstance(item, Tick):
                 item.finish(0)

@@ -1,4 +1,4 @@
-"""Rows of the table ``metrics`` of versions 1 and 2: how they are read, and what they mean."""
+"""Rows of the table ``metrics`` of versions 1 and 2: how to read them, and their meaning."""
 
 import json
 import math
@@ -18,7 +18,7 @@ class InvalidRowError(Exception):
 
 
 class LegacyRow(NamedTuple):
-    """A row as it was read: texts as bytes, and ``None`` for whatever is not of the right type."""
+    """A row as it was read: texts as bytes, and ``None`` for a value of the wrong type."""
 
     rowid: int
     timestamp_ms: int | None
@@ -59,8 +59,8 @@ def priority(row: LegacyRow) -> int:
     return DEFAULT_PRIORITY if row.priority is None else min(max(row.priority, 0), 3)
 
 
-# Texts are read as bytes, because one that is not UTF-8 would keep all of the others from being
-# read; numbers only where they are numbers, because a column of SQLite holds anything.
+# Texts are read as bytes, because a single text that is not UTF-8 would fail the whole query.
+# Numbers are read only where they are numbers, because a column of SQLite holds any type.
 _INTEGER = "CASE typeof({0}) WHEN 'integer' THEN {0} END"
 _BYTES = "CAST({0} AS BLOB)"
 _FIELDS = {
@@ -83,7 +83,7 @@ _FIELDS = {
 def select(table: str, columns: Collection[str]) -> str:
     """Return the query for the next rows of a table, their number to be given.
 
-    :param columns: those that the table has; what it lacks is read as NULL.
+    :param columns: the columns of the table; a missing column is read as NULL.
     """
     known = {"rowid", *columns}
     fields = [form.format(name if name in known else "NULL") for name, form in _FIELDS.items()]

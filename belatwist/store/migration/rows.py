@@ -18,7 +18,7 @@ from belatwist.store.migration.legacy import (
 from belatwist.store.sql import queries
 
 _Moved = tuple[int, int, float | str, int, int, int | None]
-"""What a row becomes: the columns that ``_INSERT_SAMPLE`` names."""
+"""A row's new form: the columns that ``_INSERT_SAMPLE`` names."""
 
 _REMEMBERED = 20_000  # Of each kind, at most: a database may hold more series than memory should.
 _MADE_SESSION = '{"made_by":"migration"}'
@@ -32,8 +32,8 @@ CASE coalesce((SELECT outcome FROM upload_checkpoints WHERE id = {}.checkpoint_i
 WHEN 1 THEN 2 WHEN 0 THEN 1 ELSE 0 END
 """
 
-# Of duplicates the server has one if any was accepted: that one is kept, else one that is still to
-# be sent, and of several the first.
+# Of duplicates, the accepted row is kept, because the server has it; else a pending row; and of
+# several such rows the first.
 _INSERT_SAMPLE = f"""
 INSERT INTO samples (timestamp_ms, series_id, value, priority, session_number, checkpoint_id)
 VALUES (?, ?, ?, ?, ?, ?)
@@ -52,8 +52,7 @@ VALUES (?, ?, ?, ?, ?) ON CONFLICT (timestamp_ms, series_id) DO NOTHING
 class RowMigrator:
     """Moves rows, and remembers the ids that they get.
 
-    After a transaction that failed it must not be used again: what it remembers may have been
-    rolled back.
+    After a transaction that failed it must not be used again: its ids may have been rolled back.
 
     :param encoding: the database's (``UTF-8``).
     :param now_ms: Unix time in milliseconds, of uploads of which no other time is known.
@@ -118,7 +117,7 @@ class RowMigrator:
         return found
 
     def _session(self, cursor: queries.Cursor, row: LegacyRow, timestamp_ms: int) -> int:
-        """Return the number of a row's session; one that nothing else is known of is made."""
+        """Return the number of a row's session; make a session that is not known yet."""
         found = self._sessions.get(row.session_id)
         if found is None:
             name = (row.session_id or b"").decode(self._encoding, "replace") or UNKNOWN
@@ -132,7 +131,7 @@ class RowMigrator:
         return found
 
     def _settlement(self, cursor: queries.Cursor, row: LegacyRow) -> int | None:
-        """Return what a row that is no longer pending points at; where it is not there, made."""
+        """Return the settlement of a row that is no longer pending; make it where there is none."""
         if row.uploaded not in _REASONS:
             return None
         outcome = Outcome(row.uploaded)
@@ -162,7 +161,7 @@ class RowMigrator:
 
     @staticmethod
     def _account(cursor: queries.Cursor, rows: Iterable[_Moved]) -> None:
-        """Bring what was made for these rows up to date: when it was, and how many they are."""
+        """Update the sessions and settlements of these rows: their times and counts."""
         sessions: defaultdict[int, list[int]] = defaultdict(list)
         settlements: defaultdict[int, list[int]] = defaultdict(list)
         for timestamp_ms, _, _, _, session, settlement in rows:

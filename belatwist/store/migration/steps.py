@@ -2,11 +2,11 @@
 
 Version 1 is a table ``metrics`` of five columns. Version 2 gave it more of them (texts, tags, the
 session, the state of the upload, the priority) and has the tables ``sessions``,
-``upload_checkpoints`` and ``schema_version``. What a row says is told by the columns that are
-there, so that whatever lies between the two serves as well.
+``upload_checkpoints`` and ``schema_version``. The columns that exist decide how a row is read, so
+that any layout between the two works.
 
-The old table is renamed, and its rows are moved from its beginning on: a transaction inserts some
-into the new tables and deletes them from the old one, so that it can end anywhere and go on from
+The migration renames the old table and moves its rows from its beginning on. A transaction inserts
+some rows into the new tables and deletes them from the old one. So it can end anywhere and resume
 there, and freed pages are used again. Until the end the database says that it is of its old
 version; the table ``migration_progress`` says how far it is.
 """
@@ -32,7 +32,7 @@ _COPIES = {
         "id": "coalesce(id, 'unnamed-' || rowid)",
         "start_time": "coalesce(start_time, end_time, 0)",
         "end_time": "end_time",
-        # One without an end is taken for one that crashed: opening the database ends it.
+        # A session without an end counts as crashed: opening the database ends it.
         "status": "CASE WHEN status IN ('active', 'completed', 'failed') THEN status"
         " WHEN end_time IS NULL THEN 'active' ELSE 'completed' END",
         "metadata": "metadata",
@@ -47,14 +47,14 @@ _COPIES = {
         "metrics_count": "metrics_count",
     },
 }
-"""What is taken over as it stands: the new columns, each with what it is of the old table."""
+"""Tables that are copied: the new columns, each with its expression on the old table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a migration came to.
+    """The result of a migration.
 
-    :ivar duplicates: rows that said what another one says.
+    :ivar duplicates: rows with the same identity as another row.
     :ivar leftovers: rows that cannot be samples, and were put aside, by the reason.
     :ivar unshrunk: why the file was left at its size; ``None`` when it was not.
     """
@@ -82,14 +82,14 @@ def check(connection: Connection) -> None:
 
 
 class Migration:
-    """One run of a migration, from wherever the one before it was ended.
+    """One run of a migration, from the place where an earlier run ended.
 
-    :param now_ms: Unix time in milliseconds, for what is recorded of the migration itself.
+    :param now_ms: Unix time in milliseconds, for the records of the migration itself.
     :param rows_a_step: how many rows one transaction moves.
     :ivar version: where the database comes from; known after the first step, as the next two are.
     :ivar moved: how many rows of the old table were moved, in this run and those before it.
     :ivar total: how many there were.
-    :ivar result: what it came to; known after the last step.
+    :ivar result: set after the last step.
     """
 
     def __init__(self, now_ms: int, *, rows_a_step: int = 5000) -> None:
@@ -104,8 +104,8 @@ class Migration:
     def step(self, connection: Connection) -> bool:
         """Go one step on, in a transaction of its own.
 
-        After a step that failed this object must not be used again: what it remembers may have
-        been rolled back.
+        After a step that failed this object must not be used again: its ids may have been rolled
+        back.
 
         :return: whether there is more to do.
         """
@@ -216,7 +216,7 @@ def _shrink(connection: Connection) -> str | None:
     # The copy that is made on the way would otherwise be made in memory.
     connection.execute("PRAGMA temp_store=1")
     try:
-        # By way of the log first, which takes what is used; a journal takes what is free as well.
+        # First through the log, which holds only used pages; a journal holds free pages as well.
         schema.lay_out(connection)
         connection.execute("VACUUM")
         if pragma("page_size") != schema.PAGE_SIZE:
@@ -234,8 +234,8 @@ def _shrink(connection: Connection) -> str | None:
 def _resize_pages(connection: Connection) -> None:
     """Give the pages their size, which changes only without a log.
 
-    Nobody is let in meanwhile: who came to read would keep the log from being had again. Where
-    others have the file open already, the pages keep their size.
+    The lock keeps readers out meanwhile: a reader would prevent the return to the log. Where others
+    have the file open already, the pages keep their size.
     """
     connection.execute("PRAGMA locking_mode=exclusive").fetchall()
     try:

@@ -1,1 +1,1 @@
-"""What becomes of a damaged database: what can be read of it, and the new one in its place."""
+"""Reads a damaged database, and puts a new one in its place."""

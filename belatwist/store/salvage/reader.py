@@ -1,9 +1,9 @@
-"""Reads a damaged database: what can still be believed of it, round what cannot be read.
+"""Reads the samples of a damaged database that can still be trusted, round the damage.
 
-SQLite reports a damaged page when it comes by; all other pages can still be read, as long as one
-finds a way round. Its pages have no checksums, so that a row which reads well may still be wrong:
-only such pending samples are believed as the index of what is pending confirms, and as do not stand
-next to damage. That is no proof: a bit that flips inside a value is noticed by nobody.
+SQLite reports a damaged page when it reads it; all other pages can still be read on another way.
+Its pages have no checksums, so that a row which reads well may still be wrong. A pending sample is
+trusted if the index of pending samples confirms it and it does not stand next to damage. That is no
+proof: nothing detects a bit that flips inside a value.
 """
 
 import json
@@ -26,14 +26,14 @@ SECONDS = 300.0
 """How long a database is read, at most."""
 
 READ_ERRORS = (sqlite3.Error, MemoryError)
-"""What reading damage may raise: a length of garbage may be more than there is memory."""
+"""Errors of reading damage: a length that is garbage may exceed the memory."""
 
 _LENGTH = 1 << 20
 
 _EARLIEST = (-1, 0)
 _LATEST = (1 << 43, 0)  # Beyond it an id would not fit in 64 bits.
 
-# Not by the whole key: SQLite would then leave out what it reads as NULL in a damaged page.
+# Not by the whole key: SQLite would then leave out columns that it reads as NULL in a damaged page.
 _ROWS = """
 SELECT timestamp_ms, series_id, value, priority, session_number, era, checkpoint_id
 FROM samples NOT INDEXED
@@ -66,7 +66,7 @@ class DamagedReader:
     """A damaged database, read with caution. It is not changed.
 
     :param known: series by their ids, as far as they are known without the database.
-    :param interrupted: tells whether to give up; then all reading soon ends as if at damage.
+    :param interrupted: returns whether to stop; all reading then soon ends as if at damage.
     :ivar stopped: why reading ended before everything was tried; ``None`` if it did not.
     """
 
@@ -88,7 +88,7 @@ class DamagedReader:
         try:
             self._configure()
         except BaseException:
-            self._connection.close()  # Nobody has this object to close it.
+            self._connection.close()  # The caller does not have this object yet.
             raise
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class DamagedReader:
         self._connection.execute("PRAGMA cell_size_check = 1")
 
     def has_tables(self) -> bool:
-        """Tell whether the first page, which says where the tables are, can be read."""
+        """Return whether the first page, which locates the tables, can be read."""
         try:
             found = self._connection.execute("SELECT name FROM sqlite_master").fetchall()
         except READ_ERRORS:
@@ -113,7 +113,7 @@ class DamagedReader:
         return {b"series", b"samples"} <= {row[0] for row in found}
 
     def count_indexed(self) -> int | None:
-        """Count what the index of pending samples holds; ``None`` when it cannot be read."""
+        """Count the entries in the index of pending samples; ``None`` when it cannot be read."""
         try:
             row = self._connection.execute(
                 "SELECT count(*) FROM samples INDEXED BY idx_uploaded WHERE checkpoint_id IS NULL"
@@ -166,7 +166,7 @@ class DamagedReader:
         return row[0] if type(row[0]) is int and 0 < row[0] < 1 << 40 else None
 
     def pending(self, series: set[int], sessions: set[int] | None) -> Iterator[tuple[Any, ...]]:
-        """Read the pending samples, from both ends and from in between, round what is damaged.
+        """Read the pending samples from both ends and from in between, round the damage.
 
         :param series: ids of series that are known; a sample of another one says nothing.
         :param sessions: numbers of all sessions; ``None`` when they are not all known.
@@ -228,7 +228,7 @@ class DamagedReader:
         return None
 
     def _beyond(self, key: Key, *, up: bool) -> Iterator[tuple[Any, ...]]:
-        """Read the rows behind a key, or before it, and whatever else is read as a row there."""
+        """Read the rows behind a key, or before it, and any garbage that SQLite reads as a row."""
         rows = self._connection.execute(_UP if up else _DOWN, (key[0],))
         for row in rows:
             if not _is_plausible(row) or (row[:2] > key if up else row[:2] < key):
@@ -236,7 +236,7 @@ class DamagedReader:
                 yield from rows
 
     def _is_bordered(self, key: Key, *, up: bool) -> bool:
-        """Tell whether the row before the first one of a walk is sound, or there is none.
+        """Return whether the row before the first one of a walk is sound, or is missing.
 
         Damage leads a search astray: the first row itself must be met on the way back to it.
         """
@@ -253,7 +253,7 @@ class DamagedReader:
             return False
 
     def _is_sound(self, row: tuple[Any, ...], last: Key, *, up: bool) -> bool:
-        """Tell whether a row can be one that was written, and stands in its order."""
+        """Return whether a row is plausible and in its order."""
         timestamp_ms, series_id, _, priority, session, _, checkpoint = row
         if not _is_plausible(row) or not (row[:2] > last if up else row[:2] < last):
             return False
@@ -299,7 +299,7 @@ class DamagedReader:
 
 
 def _is_plausible(row: tuple[Any, ...]) -> bool:
-    """Tell whether every column holds something that could be there."""
+    """Return whether every column holds a possible value."""
     timestamp_ms, series_id, value, priority, session, era, checkpoint = row
     whole = (timestamp_ms, series_id, priority, session, 1 if era is None else era)
     return (
@@ -314,7 +314,7 @@ def _is_plausible(row: tuple[Any, ...]) -> bool:
 
 
 def _identity(row: Iterable[Any]) -> Identity | None:
-    """Read what identifies a series; ``None`` if it cannot be that."""
+    """Read the identity of a series; ``None`` if it cannot be one."""
     try:
         name, device_id, tags, value_type = row
         texts = name.decode(), device_id.decode(), tags.decode()

@@ -1,4 +1,4 @@
-"""Replaces a damaged database: it is moved aside, and what is pending is copied.
+"""Replaces a damaged database: moves it aside, and copies its pending samples.
 
 The new database is made beside the old one and takes its place when it is finished. If the agent is
 killed meanwhile, the next start begins anew, or :func:`finish_replacement` finishes it. Only
@@ -42,11 +42,11 @@ class DamagedError(BelaError):
 
 @dataclass(frozen=True, slots=True)
 class Salvaged:
-    """What became of a damaged database.
+    """The result of replacing a damaged database.
 
-    :ivar backup_path: where it is now.
+    :ivar backup_path: where the damaged one is now.
     :ivar recovered: how many pending samples are in the new one.
-    :ivar indexed: how many there were; ``None`` when the damaged one does not tell.
+    :ivar indexed: how many the damaged one's index held; ``None`` if it cannot be read.
     :ivar stopped: why not everything that can be read was copied; ``None`` if it was.
     """
 
@@ -58,7 +58,7 @@ class Salvaged:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The running session, which goes on in the new database."""
+    """The running session, which continues in the new database."""
 
     number: int
     id: str
@@ -66,7 +66,7 @@ class Session:
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """Tell whether an error, or what it came from, says that the database is damaged."""
+    """Return whether an error, or one of its causes, shows that the database is damaged."""
     while error is not None:
         code = getattr(error, "sqlite_errorcode", None) or 0
         if isinstance(error, DamagedError) or code & 0xFF in {
@@ -111,7 +111,7 @@ def check(connection: sqlite3.Connection) -> float | None:
 
 
 def finish_replacement(path: Path) -> None:
-    """Finish what a kill interrupted between moving the old database and placing the new one."""
+    """Finish a replacement that a kill interrupted between its two renamings."""
     ready = path.with_name(path.name + _READY)
     if ready.exists():
         _swap_in(ready, path, datetime.now(UTC))
@@ -124,12 +124,12 @@ def replace(
     session: Session | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Salvaged:
-    """Put a new database in the place of a damaged one, which nobody has open.
+    """Put a new database in the place of a damaged one, which must not be open.
 
     :param now: the time, in UTC.
     :param known: series by their ids, as far as they are known without the database.
     :param session: the running session, if there is one.
-    :param interrupted: tells whether to give up; asked often.
+    :param interrupted: returns whether to stop; called often.
     :raises OSError: when the disk does not take a new database; the old one is then in its place.
     :raises sqlite3.Error: the same.
     :raises StepInterruptedError: when it was given up; the same.
@@ -144,7 +144,7 @@ def replace(
     except BaseException:
         _remove(fresh)
         raise
-    # From here on it is the new one that counts, wherever a kill comes: see finish_replacement().
+    # From here on the new one counts, wherever a kill comes: see finish_replacement().
     ready = path.with_name(path.name + _READY)
     fresh.rename(ready)
     _sync(path.parent)
@@ -199,7 +199,7 @@ def _copy_readable(
     *,
     interrupted: Callable[[], bool],
 ) -> tuple[int, int | None, str | None]:
-    """Make a new database, and carry over into it what can be read of the old one."""
+    """Make a new database, and copy into it all that can be read of the old one."""
     with closing(sqlite3.connect(fresh)) as target:
         schema.lay_out(target)
         schema.create(target, now.isoformat(timespec="seconds"))
@@ -308,7 +308,7 @@ def _copy(source: Path, target: Path, interrupted: Callable[[], bool]) -> None:
 
 
 def _copy_rows(source: DamagedReader, target: sqlite3.Connection) -> str | None:
-    """Insert what the source gives, in transactions of bounded size.
+    """Insert the rows of the source, in transactions of bounded size.
 
     :return: why it ended early, if it did.
     """
@@ -360,7 +360,7 @@ def _copy_rows(source: DamagedReader, target: sqlite3.Connection) -> str | None:
 
 
 def _has_room(folder: Path, size: int = 0) -> bool:
-    """Tell whether so many bytes can be written, and collection can go on after that."""
+    """Return whether the disk has room for so many bytes and for further collection."""
     disk = os.statvfs(folder)
     total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
     return free - size > min(MIN_FREE, total // 8)

@@ -1,13 +1,13 @@
 """Clock eras: which samples were stamped by a clock that was not known to be right.
 
-An era begins when the agent starts in a boot whose clock nobody has vouched for yet, or when the
-clock is stepped. Samples stored meanwhile carry its number; others carry none. When the clock is
-stepped again, a new era begins, and the pending samples of the one before are moved into it, with
-the step, so that they land where they happened. Once the clock is known to be good the era is
-closed, and its samples stay where they are.
+An era begins when the agent starts in a boot whose clock is not trusted yet, or when the clock is
+stepped. Samples stored meanwhile carry its number; others carry none. When the clock is stepped
+again, a new era begins. The step moves the pending samples of the previous era into it, so that
+they land where they happened. Once the clock is known to be good the era is closed, and its samples
+stay where they are.
 
-There may be a million of them, so that they are moved in batches, each a transaction in which they
-change era and time at once: whatever ends the agent, none is moved twice, and none is lost.
+There may be a million of them, so that they are moved in batches. In each transaction samples
+change their era and time together: wherever the agent ends, none is moved twice, and none is lost.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from belatwist.store.sql.schema import ID_BASE
 ROWS = 2500
 """How many rows of each priority one batch looks at, at most."""
 
-# Every sample's progress is taken from or given to another one by a step, unless that one was moved
-# before: so the latest go first when the clock was set forward, and the earliest when back.
+# A moved sample may take the key of a sample that is still to be moved. So the latest move first
+# when the clock was set forward, and the earliest when it was set back.
 _BATCH = """
 SELECT timestamp_ms, series_id, value, priority, session_number, era
 FROM samples INDEXED BY idx_uploaded
@@ -60,11 +60,10 @@ class RestampProgress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Restamped:
-    """What one call moved.
+    """The result of one call.
 
     :ivar count: how many samples.
-    :ivar dropped: how many others were deleted, because another sample of that series and
-        millisecond stands where they should go.
+    :ivar dropped: how many others were deleted, because their new key is taken.
     :ivar progress: where the next call begins; ``None`` when that is anywhere.
     :ivar more: whether anything is left to be moved.
     """
@@ -78,7 +77,7 @@ class Restamped:
 def enter(cursor: Cursor, boot_id: str, offset_ms: int) -> int | None:
     """Find the era in which this boot's clock is, beginning one where there is none.
 
-    :param boot_id: tells this boot from others.
+    :param boot_id: identifies this boot.
     :param offset_ms: the wall clock's offset from the boot clock. If it was stepped while an era
         was open and the agent was not running, that is taken note of now.
     :return: the open era's number, or ``None`` when the clock is known to be good already.
@@ -109,7 +108,7 @@ def begin(cursor: Cursor, boot_id: str, offset_ms: int) -> int:
 
 
 def exists(cursor: Cursor, era: int) -> bool:
-    """Tell whether an era is known here."""
+    """Return whether an era is in the database."""
     cursor.execute("SELECT 1 FROM clock_eras WHERE number = ?", (era,))
     return cursor.fetchone() is not None
 
@@ -132,7 +131,7 @@ def close(cursor: Cursor, era: int) -> None:
 
 
 def unfinished(cursor: Cursor) -> Restamp | None:
-    """Find what is to be moved next: that of the earliest step, so that each era is whole then."""
+    """Find the earliest step whose samples are not all moved, so that each era is whole."""
     cursor.execute(
         "SELECT a.number, b.number, b.offset_ms - a.offset_ms"
         " FROM clock_eras a JOIN clock_eras b ON b.number = a.moves_to ORDER BY a.number LIMIT 1"
@@ -144,7 +143,7 @@ def unfinished(cursor: Cursor) -> Restamp | None:
 def restamp(cursor: Cursor, progress: RestampProgress | None) -> Restamped:
     """Move the next samples that are to be moved.
 
-    :param progress: where the last call has come to; ``None`` where that is not known.
+    :param progress: where the last call ended; ``None`` if that is not known.
     """
     restamping = unfinished(cursor)
     if restamping is None:
@@ -174,7 +173,7 @@ def restamp(cursor: Cursor, progress: RestampProgress | None) -> Restamped:
 def _next_batch(
     cursor: Cursor, after: Key | None, *, up: bool
 ) -> tuple[list[tuple[int, int, float, int, int, int | None]], Key | None]:
-    """Read the next pending samples in the order in which they can be moved, of whatever era.
+    """Read the next pending samples of all eras, in the order in which they can be moved.
 
     :param up: whether the latest go first.
     :return: the samples, and behind which one to go on; ``None`` when these are all.
@@ -199,9 +198,9 @@ def _next_batch(
 
 
 class EraState:
-    """What the database's thread remembers of the eras; no other thread uses it.
+    """The eras in the memory of the database's thread; no other thread uses it.
 
-    So what was handed in before a step of the clock is stored before it, and moves with it.
+    So samples that were added before a step of the clock are stored before it, and move with it.
 
     :ivar restamping: whether samples are yet to be moved; none may be read meanwhile.
     """

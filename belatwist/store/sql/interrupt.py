@@ -10,16 +10,15 @@ from belatwist.errors import BelaError
 
 
 class StepInterruptedError(BelaError):
-    """A step was left, because the agent is to stop; it can be taken anew."""
+    """A step was interrupted, because the agent stops; it can be run again."""
 
 
 class StepMonitor:
-    """Tells whether a long step gets on, and has it left when the agent is to stop.
+    """Watches the progress of a long step, and interrupts it when the agent stops.
 
-    SQLite calls a progress handler from most statements, but not while it looks through a tree
-    (``quick_check``), drops one, copies a file (the end of ``VACUUM``) or writes back its log. What
-    counts is therefore whether the thread uses the processor: one that waits for a disk, or for a
-    lock, does not.
+    SQLite calls a progress handler from most statements. It does not while it checks a tree
+    (``quick_check``), drops one, copies a file (the end of ``VACUUM``) or writes back its log.
+    Progress is therefore use of the processor: a thread that waits for a disk or a lock makes none.
 
     :param seconds: a monotonic clock.
     :ivar stopping: whether the agent is to stop.
@@ -58,7 +57,7 @@ class StepMonitor:
                 self._interrupt = self._clock = None
 
     def interrupted(self) -> bool:
-        """Tell whether the step that is being taken is to be left.
+        """Return whether the present step is to end.
 
         As a progress handler it makes sure of that also where :meth:`interrupt` came between two
         statements: SQLite then forgets that it was interrupted.
@@ -67,7 +66,7 @@ class StepMonitor:
 
     def interrupt(self) -> None:
         """Have the present step left, if it can be, and all later ones."""
-        # The lock keeps what follows the step from being interrupted in its place.
+        # The lock protects the statement after the step from the interruption.
         with self._lock:
             self.stopping = True
             if self._interrupt is not None:
@@ -76,7 +75,7 @@ class StepMonitor:
     def last_progress(self) -> float | None:
         """Return when the present step was last seen to get on; ``None`` between two steps.
 
-        It is a matter of comparing with the call before: who asks rarely, learns it late.
+        Each call compares with the call before: rare calls notice progress late.
         """
         with self._lock:
             if self._clock is None:

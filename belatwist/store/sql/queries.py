@@ -10,7 +10,7 @@ from belatwist.store.sql.schema import ID_BASE
 
 
 class Cursor(Protocol):
-    """What is needed of a DB-API cursor (PEP 249); adbapi's transaction is one as well."""
+    """The part of a DB-API cursor (PEP 249) that is used here; adbapi's transaction has it too."""
 
     @property
     def rowcount(self) -> int:  # noqa: D102
@@ -93,7 +93,7 @@ def insert(
     session: int,
     era: int | None = None,
 ) -> tuple[int, dict[Series, int]]:
-    """Insert samples; one that is already known is ignored.
+    """Insert samples; a sample that is already stored is ignored.
 
     :param known: ids of series, as far as they are known.
     :param session: the number of the running session.
@@ -149,7 +149,7 @@ def fetch_newest(cursor: Cursor, limit: int, until_ms: int) -> list[Row]:
 
 
 def position(cursor: Cursor, row: Row) -> Position:
-    """Return where a sample stands in the order of sending."""
+    """Return a sample's position in the order of sending."""
     cursor.execute(
         "SELECT priority, timestamp_ms, series_id FROM samples"
         " WHERE timestamp_ms = ? AND series_id = ?",
@@ -170,7 +170,7 @@ def series_of(cursor: Cursor, ids: Iterable[int]) -> dict[int, Series]:
 
 
 def settle(cursor: Cursor, settlements: Sequence[Settlement], now_ms: int, as_of: int) -> int:
-    """Record settlements: a checkpoint each, and every sample meant points at it.
+    """Record settlements: a row each, to which its samples then point.
 
     :param now_ms: Unix time in milliseconds.
     :param as_of: how often the store has been written to before this.
@@ -198,17 +198,17 @@ def settle(cursor: Cursor, settlements: Sequence[Settlement], now_ms: int, as_of
         if unchanged and _is_contiguous(cursor, first, last, len(settlement.rows)):
             cursor.execute(MARK_RANGE, (checkpoint, *first, *last))
         else:
-            # By its value as well: while it was under way the clock may have been stepped, and
-            # another sample of the series have come to stand in its place.
+            # By its value as well: if the clock was stepped during the upload, another sample of
+            # the series may have this key now.
             cursor.executemany(_MARK, [(checkpoint, *row) for row in settlement.rows])
         settled += cursor.rowcount
     return settled
 
 
 def _is_contiguous(cursor: Cursor, first: Key, last: Key, count: int) -> bool:
-    """Say whether so many samples are all that there are from one to another.
+    """Return whether the range from one sample to another holds exactly so many samples.
 
-    Those that were read are then all that stand there, if none was written since.
+    It then holds the samples that were read, if none was written since.
 
     :param first: its ``(timestamp_ms, series_id)``.
     """
@@ -217,7 +217,7 @@ def _is_contiguous(cursor: Cursor, first: Key, last: Key, count: int) -> bool:
 
 
 def count_pending(cursor: Cursor) -> int:
-    """Count the pending samples; reads the index of what is pending, and no more."""
+    """Count the pending samples; reads only their index."""
     cursor.execute(
         "SELECT count(*) FROM samples INDEXED BY idx_uploaded WHERE checkpoint_id IS NULL"
     )
@@ -234,7 +234,7 @@ def oldest(cursor: Cursor) -> int | None:
 def begin_session(
     cursor: Cursor, session_id: str, now_ms: int, metadata: str
 ) -> tuple[int, list[str]]:
-    """Begin a session; one that is still active belongs to a run that crashed, and becomes failed.
+    """Begin a session; a session that is still active crashed, and becomes failed.
 
     A failed session ended at its last sample, or when it began if it has none.
 

@@ -1,8 +1,7 @@
 """Range queries: many samples of a few series become few points, a piece of the table at a time.
 
-The table is clustered by time. So a window of it is read once for all series together, however few
-they are, and in pieces of a bounded number of rows: whoever wants to write meanwhile waits for one
-piece at most, and no transaction lasts longer than that.
+The table is clustered by time. So a window of it is read once for all series together, in pieces of
+a bounded number of rows. A write waits for one piece at most, and no transaction lasts longer.
 """
 
 import json

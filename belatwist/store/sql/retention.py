@@ -1,13 +1,12 @@
-"""What is deleted, and when: plain functions of a cursor, each a small transaction of its caller.
+"""The statements of retention: functions of a cursor, each a small transaction of its caller.
 
 Samples are deleted once they are settled (accepted or rejected) and old enough, or when the
-database is too large. Each function looks at a bounded number of rows and says where the next call
-begins, so that whoever wants to write meanwhile waits for one call at most.
+database is too large. Each function reads a bounded number of rows and returns where the next call
+begins. A write waits for one call at most.
 
 A sample's own time does not tell its age here: it may be days old when it is uploaded. Settlements
-(rows of ``upload_checkpoints``) are numbered in the order in which they were made, whatever the
-clock said then. What is old enough is therefore all up to one settlement, which
-:class:`ExpiryClock` finds.
+(rows of ``upload_checkpoints``) are numbered in the order in which they were made, at any time of
+the wall clock. So all samples up to one settlement are old enough; :class:`ExpiryClock` finds it.
 """
 
 from collections import deque
@@ -41,7 +40,7 @@ MAX_TIMESTAMP = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What one call deleted.
+    """The result of one call.
 
     :ivar count: how many rows.
     :ivar first_ms: the timestamp of the oldest one; 0 when there was none.
@@ -59,7 +58,7 @@ class Size(NamedTuple):
     """How large the database is, without its write-ahead log, in bytes.
 
     :ivar file: the file, once the log has been written back into it.
-    :ivar free: what of that is unused.
+    :ivar free: its unused part.
     """
 
     file: int
@@ -67,7 +66,7 @@ class Size(NamedTuple):
 
     @property
     def used(self) -> int:
-        """What holds data."""
+        """The part that holds data."""
         return self.file - self.free
 
 
@@ -76,7 +75,7 @@ class Observation(NamedTuple):
 
     :ivar seconds: when, on the monotonic clock.
     :ivar settlement: the newest settlement then.
-    :ivar wall_ms: what the wall clock said then.
+    :ivar wall_ms: the wall clock then, in Unix milliseconds.
     """
 
     seconds: float
@@ -85,11 +84,11 @@ class Observation(NamedTuple):
 
 
 class ExpiryClock:
-    """Tells what is old enough, wherever the wall clock jumps.
+    """Finds the samples that are old enough, also when the wall clock jumps.
 
-    The monotonic clock, through observations, times what was uploaded in this run. Only the wall
-    clock can judge what an earlier run uploaded. If it is wrong, such samples are old enough at the
-    latest when this run is.
+    The monotonic clock times the samples that this run settles, through observations. Only the wall
+    clock can judge those of an earlier run. If it is wrong, they are old enough at the latest when
+    this run is.
 
     :param keep: seconds that something is kept.
     :param start: the beginning of this run.
@@ -114,10 +113,10 @@ class ExpiryClock:
         return False
 
     def bounds(self, cursor: Cursor, now: Observation) -> tuple[int, int]:
-        """Find what is old enough.
+        """Find the bounds of what is old enough.
 
-        :return: the last settlement that is (0 for none), and the time before which what was
-            stamped but never uploaded is, in milliseconds.
+        :return: the last settlement that is old enough (0 for none); and a time in milliseconds:
+            texts stamped before it are old enough.
         """
         while (
             len(self._observations) > 1
@@ -131,7 +130,7 @@ class ExpiryClock:
             before_ms = min(cutoff_ms, self._observations[0].wall_ms)
         if now.seconds - self._start.seconds >= min(CLOCK_TRUST, self._keep):
             cursor.execute(
-                # If one is old enough, then those before it are, whatever their times say.
+                # If a settlement is old enough, then so are those before it, whatever their times.
                 "SELECT max(id) FROM upload_checkpoints WHERE id <= ? AND upload_time <= ?",
                 (self._start.settlement, cutoff_ms),
             )
@@ -217,8 +216,8 @@ def delete_texts(cursor: Cursor, before_ms: int) -> Deleted:
 def delete_pending(cursor: Cursor) -> Deleted:
     """Delete pending samples: the oldest of the lowest priority.
 
-    Where priorities are mixed, this frees the index's pages, but the table's only once most of what
-    is on a page is gone: more rows go than would fit into the bytes that are wanted.
+    Where priorities are mixed, this frees pages of the index at once. It frees a page of the table
+    only when most of its rows are gone, so that more rows go than the bytes suggest.
     """
     cursor.execute(
         "SELECT timestamp_ms, series_id FROM samples INDEXED BY idx_uploaded"
@@ -254,7 +253,7 @@ def delete_settlements(cursor: Cursor, settlement: int) -> int:
 
 
 def note_deleted(cursor: Cursor, before_ms: int) -> None:
-    """Take note that every settled sample stamped earlier is deleted: nobody looks there again."""
+    """Record that all settled samples with an earlier time are deleted."""
     cursor.execute(
         "DELETE FROM upload_checkpoints WHERE first_uploaded_timestamp IS NOT NULL"
         " AND last_uploaded_timestamp < ? AND id < (SELECT max(id) FROM upload_checkpoints)",
@@ -268,7 +267,7 @@ def note_deleted(cursor: Cursor, before_ms: int) -> None:
 
 
 def needs_cleanup(cursor: Cursor) -> bool:
-    """Tell whether there are so many sessions or series that the unused ones should go."""
+    """Return whether there are so many sessions or series that unused ones should go."""
     cursor.execute(
         "SELECT (SELECT count(*) FROM sessions) > ? OR (SELECT count(*) FROM series) > ?",
         (SESSIONS, SERIES),

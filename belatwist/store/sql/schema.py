@@ -1,8 +1,8 @@
 """The database's schema, version 3.
 
-What a sample says of itself is stored once a series; a sample is five small numbers, clustered by
-time. Its key (timestamp, series) is its identity: the same name, device, tags, type and millisecond
-is the same sample, so that no hash is needed to keep duplicates out.
+The identity of a series is stored once; a sample is a few small numbers, clustered by time. Its key
+(timestamp, series) is its identity: the same name, device, tags, type and millisecond is the same
+sample, so that no hash is needed to keep duplicates out.
 
 The view ``metrics`` spells every sample out, one row each, for people and for programs that know
 nothing of this layout. It is the contract; the tables may change.
@@ -22,8 +22,8 @@ OLD_PAGE_SIZE = 4096
 """SQLite's default, and that of databases which were made with it or could not be laid out anew."""
 
 PAGE_SIZE = 1024
-"""Bytes of a page. A tick changes half a dozen pages, some of them by a few bytes only, and each is
-written to the log whole: with SQLite's default, 4096, a card is written half as much again."""
+"""Bytes of a page. A tick changes half a dozen pages, some of them by a few bytes, and the log
+takes each of them whole. With SQLite's default, 4096, the card is written half as much again."""
 
 # 1048576 is ID_BASE.
 _DDL = """
@@ -141,8 +141,8 @@ def configure(
 
     :param synchronous: ``full`` (a committed tick survives a power cut) or ``normal``.
     :param busy_timeout_ms: how long to wait for a lock that another connection holds.
-    :raises StartError: when SQLite does not do as told; on a network file system, for example, the
-        write-ahead log is not to be had.
+    :raises StartError: when SQLite does not take a pragma: on a network file system, for example,
+        it has no write-ahead log.
     """
     wanted: dict[str, str | int] = {
         "busy_timeout": busy_timeout_ms,  # First: the next ones may have to wait for a lock.
@@ -150,7 +150,7 @@ def configure(
         "journal_mode": "wal",
         "synchronous": {"normal": 1, "full": 2}[synchronous],
         "temp_store": 2,
-        # Overwriting what is deleted with zeros makes more pages to write.
+        # Overwriting deleted rows with zeros makes more pages to write.
         "secure_delete": 0,
         "mmap_size": mmap_mb * 1024 * 1024,
         "cache_size": -cache_mb * 1024,
@@ -159,7 +159,7 @@ def configure(
         connection.execute(f"PRAGMA {pragma}={value}").fetchall()
     for pragma, value in wanted.items():
         if pragma in _LAYOUT:
-            continue  # An older database keeps what it was made with.
+            continue  # An older database keeps its layout.
         found = connection.execute(f"PRAGMA {pragma}").fetchone()
         if found is None or found[0] != value:
             got = found[0] if found else "nothing"

@@ -38,7 +38,7 @@ def size(database: Path) -> int:
 
 
 def sizes(database: Path) -> tuple[int, int]:
-    """Return the sizes in bytes of a database's file and of its log; 0 for what is not there."""
+    """Return the sizes in bytes of a database's file and of its log; 0 for a missing file."""
     name = str(database)
     return _size(name), _size(f"{name}-wal")
 
@@ -51,12 +51,12 @@ def _size(name: str) -> int:
 
 
 def checkpoint(connection: Connection, database: Path, busy_timeout_ms: int) -> Checkpoint:
-    """Write the log back into the database and empty it, without waiting for anybody.
+    """Write the log back into the database and empty it, without waiting for a lock.
 
-    Whoever reads what is still in the log keeps it from being emptied: all that can be is written
-    back nevertheless.
+    A reader of pages in the log keeps it from being emptied; all other pages are still written
+    back.
 
-    :param busy_timeout_ms: what the connection's timeout is, and is again afterwards.
+    :param busy_timeout_ms: the connection's timeout, which is restored afterwards.
     """
     old = size(database)
     begun = time.monotonic()
@@ -80,7 +80,7 @@ def checkpoint(connection: Connection, database: Path, busy_timeout_ms: int) -> 
 
 
 def _run(connection: Connection, mode: str) -> tuple[int, int, int]:
-    """Return what https://www.sqlite.org/pragma.html#pragma_wal_checkpoint promises.
+    """Run a checkpoint: https://www.sqlite.org/pragma.html#pragma_wal_checkpoint
 
     :return: whether it was blocked, frames in the log, frames written back; -1 for unknown.
     """

@@ -1,25 +1,24 @@
 """The HTTP client of the import endpoint: it posts a body, and returns a result."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import urlsplit
 
 from hyperlink import EncodedURL
 from OpenSSL import SSL
-from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 from belatwist.errors import BelaError
-from belatwist.text import one_line
+from belatwist.http.failures import describe, root_causes, secrets_of
+from belatwist.http.response import BoundedBody, header
 from belatwist.upload.http.endpoints import Endpoints
-from belatwist.upload.http.response import BoundedBody, IdentityEncodingAgent, header, redact
 from belatwist.upload.policy import Retry, SendResult, classify
 
 IDLE_TIMEOUT = 50
@@ -27,9 +26,6 @@ IDLE_TIMEOUT = 50
 
 DATE_TIMEOUT = 5.0
 """Seconds after which a request for the server's time has failed."""
-
-_LONGEST = 300
-_SHORTEST_SECRET = 4  # A shorter text may be part of any word.
 
 
 class HTTPImportClient:
@@ -120,7 +116,7 @@ class HTTPImportClient:
         try:
             return await asked.addTimeout(DATE_TIMEOUT, self._reactor, timed_out)
         except Exception as error:
-            raise BelaError(describe(error, _secrets(url, token))) from error
+            raise BelaError(describe(error, secrets_of(url, token))) from error
 
     def probe(self) -> "Deferred[None]":
         """Connect to the server and drop the connection at once; fails when it cannot."""
@@ -151,9 +147,9 @@ class HTTPImportClient:
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong on the way, the samples wait
-            kind = _root_causes(error)[0]
+            kind = root_causes(error)[0]
             return Retry(
-                describe(error, _secrets(self._url, token)),
+                describe(error, secrets_of(self._url, token)),
                 error_type="TLSError" if isinstance(kind, SSL.Error) else type(kind).__name__,
             )
         return classify(
@@ -161,7 +157,7 @@ class HTTPImportClient:
             retry_after=header(response, b"retry-after"),
             web_page=answer.too_long
             or (header(response, b"content-type") or "").lower().startswith("text/html"),
-            excerpt=answer.excerpt(_secrets(self._url, token)),
+            excerpt=answer.excerpt(secrets_of(self._url, token)),
             received_bytes=answer.size,
             now=time.time(),
         )
@@ -191,51 +187,32 @@ class _PreEncodedURL(EncodedURL):
         return self
 
 
-def _secrets(url: str, token: str) -> list[str]:
-    """List the texts that a server may repeat and a log must not have, the longest first."""
-    query = urlsplit(url).query
-    values = [pair.partition("=")[2] for pair in query.split("&")]
-    found = {token, query, *values, *map(unquote_plus, values)}
-    return sorted((one for one in found if len(one) >= _SHORTEST_SECRET), key=len, reverse=True)
+@implementer(IAgent)
+class IdentityEncodingAgent:
+    """An agent for treq that does not ask for compressed answers, and does not unpack them.
 
+    treq unpacks without a bound: two megabytes could become two thousand.
 
-def describe(error: BaseException, secrets: Iterable[str] = ()) -> str:
-    """Describe an error in one line, including those that Twisted has wrapped in it.
-
-    :param secrets: texts that must not be in the description.
+    :param agent: makes the requests.
     """
-    return "; ".join(dict.fromkeys(_describe_one(cause, secrets) for cause in _root_causes(error)))
 
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
 
-def _root_causes(error: BaseException) -> list[BaseException]:
-    # ResponseFailed has the failures as an attribute, other wrappers as their only argument.
-    reasons = getattr(error, "reasons", None) or next(iter(error.args), None)
-    if not isinstance(reasons, list):
-        return [error]
-    values = [reason.value for reason in reasons if isinstance(reason, Failure)]
-    causes = [cause for value in values if value is not None for cause in _root_causes(value)]
-    return causes or [error]
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> "Deferred[IResponse]":
+        """Make a request."""
+        if headers is not None:
+            headers.removeHeader(b"accept-encoding")
 
+        def plain(response: IResponse) -> IResponse:
+            response.headers.removeHeader(b"content-encoding")
+            return response
 
-def _describe_one(error: BaseException, secrets: Iterable[str]) -> str:
-    if isinstance(error, VerificationError):
-        return "the server's certificate is for another host than that of remote.url"
-    if isinstance(error, SSL.Error):
-        return _describe_tls(error)
-    text = redact(one_line(str(error)), secrets)[:_LONGEST]
-    if isinstance(error, BelaError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _describe_tls(error: SSL.Error) -> str:
-    # The only argument lists (library, function, reason).
-    details = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    reasons = [str(detail[-1]) for detail in details]
-    if "certificate verify failed" in reasons:
-        # OpenSSL does not say which of these it is.
-        return (
-            "the server's certificate is not trusted: it has expired, or is not valid yet by this"
-            " device's clock, or is signed by an unknown authority (remote.tls_ca_file)"
-        )
-    return f"TLS: {'; '.join(reasons) or 'the connection failed'}"
+        requested: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
+        return requested.addCallback(plain)

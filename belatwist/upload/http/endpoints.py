@@ -5,20 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cryptography.x509 import load_pem_x509_certificates
-from OpenSSL.crypto import X509
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.client import URI, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from belatwist.errors import ConfigError
-from belatwist.text import one_line
+from belatwist.http.trust import trust_root
 
 CONNECT_TIMEOUT = 10.0
 """Seconds after which an attempt to connect fails."""
@@ -37,7 +33,7 @@ class Endpoints:
 
     def __init__(self, reactor: Any, ca_file: Path | None) -> None:
         self._reactor = reactor
-        self._tls = BrowserLikePolicyForHTTPS(_trust_root(ca_file))
+        self._tls = BrowserLikePolicyForHTTPS(trust_root(ca_file))
         self._peers: dict[Key, tuple[str, int]] = {}
         self._watched: dict[Key, Callable[[bool], None]] = {}
 
@@ -119,18 +115,3 @@ class _PeerTrackingEndpoint:
             return failure
 
         return self._endpoint.connect(protocolFactory).addCallbacks(connected, failed)
-
-
-def _trust_root(ca_file: Path | None) -> Any:
-    """Return the certificates of a file; ``None`` for the system's.
-
-    :raises ConfigError: when no certificate can be read.
-    """
-    if ca_file is None:
-        return None
-    try:
-        found = load_pem_x509_certificates(ca_file.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = one_line(str(error))[:300]
-        raise ConfigError(f"remote.tls_ca_file: {ca_file}: cannot be read: {reason}") from error
-    return trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in found])

@@ -27,7 +27,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from belatwist.errors import BelaError
 from belatwist.runtime.listener import Listener
 from belatwist.upload.http import endpoints
-from belatwist.upload.http.client import HTTPImportClient, describe
+from belatwist.upload.http.client import HTTPImportClient
 from belatwist.upload.policy import Accepted, Misconfigured, Rejected, Retry, SendResult
 from tests.faults.certificates import Authority
 from tests.log_events import Captured
@@ -573,21 +573,3 @@ def test_tls_needs_a_known_certificate() -> "Generator[Deferred[Any], Any, None]
         yield one.close()
     assert isinstance(outcome, Retry)
     assert resource.bodies == []
-
-
-def test_describe_looks_into_wrappers() -> None:
-    """Twisted's lists of failures are described by their members, each once."""
-    inner = Failure(ConnectionRefusedError("connection\nrefused"))
-    wrapper = Exception([inner, inner])
-    assert describe(wrapper) == "ConnectionRefusedError: connection refused"
-    assert describe(ValueError()) == "ValueError"
-
-
-def test_describe_says_tls_failures_in_words() -> None:
-    """Of OpenSSL's triples of library, function and reason, the reason is described."""
-    failed = SSL.Error([("SSL routines", "", "certificate verify failed")])
-    assert describe(failed).startswith("the server's certificate is not trusted: ")
-    other = SSL.Error([("SSL routines", "", "wrong version number")])
-    assert describe(Exception([Failure(other)])) == "TLS: wrong version number"
-    assert describe(SSL.Error(-1, "Unexpected EOF")) == "TLS: the connection failed"
-    assert describe(SSL.Error()) == "TLS: the connection failed"

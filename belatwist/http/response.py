@@ -8,10 +8,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IResponse
 
+from belatwist.http.failures import redact
 from belatwist.text import one_line
 
 MAX_BYTES = 64 * 1024
@@ -68,48 +67,7 @@ class BoundedBody(Protocol):
             transport.loseConnection()
 
 
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """Return a text with an ellipsis for each secret in it.
-
-    :param secrets: not empty; a secret that contains another one comes before it.
-    """
-    for secret in secrets:
-        text = text.replace(secret, "…")
-    return text
-
-
 def header(response: IResponse, name: bytes) -> str | None:
     """Return the first header of a name, whatever bytes it has; ``None`` if there is none."""
     found = response.headers.getRawHeaders(name)
     return found[0].decode("latin-1") if found else None
-
-
-@implementer(IAgent)
-class IdentityEncodingAgent:
-    """An agent for treq that does not ask for compressed answers, and does not unpack them.
-
-    treq unpacks without a bound: two megabytes could become two thousand.
-
-    :param agent: makes the requests.
-    """
-
-    def __init__(self, agent: IAgent) -> None:
-        self._agent = agent
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> "Deferred[IResponse]":
-        """Make a request."""
-        if headers is not None:
-            headers.removeHeader(b"accept-encoding")
-
-        def plain(response: IResponse) -> IResponse:
-            response.headers.removeHeader(b"content-encoding")
-            return response
-
-        requested: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
-        return requested.addCallback(plain)

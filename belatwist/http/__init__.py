@@ -1,0 +1,1 @@
+"""HTTP for every part that asks over it: bounded answers, trust, failures in words, a plain GET."""

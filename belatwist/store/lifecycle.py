@@ -20,7 +20,7 @@ from belatwist.model import Series
 from belatwist.store import pool
 from belatwist.store.database import Database
 from belatwist.store.migration.run import migrate_fully
-from belatwist.store.salvage import replacement
+from belatwist.store.salvage import damage, replacement
 from belatwist.store.salvage.replacement import Salvaged, Session
 from belatwist.store.sql import queries, schema
 from belatwist.store.sql.interrupt import StepInterruptedError
@@ -139,7 +139,7 @@ class Lifecycle:
             try:
                 crashed = await self._open(session_id, now_ms)
             except (sqlite3.Error, BelaError) as error:
-                if not replacement.is_damage(error):
+                if not damage.is_damage(error):
                     raise
                 await self._replace(error)
                 crashed = await self._open(session_id, now_ms)
@@ -175,7 +175,7 @@ class Lifecycle:
         if await database.run(pool.make_schema) < schema.VERSION:
             await migrate_fully(database.run_step, self._say, now_ms, database.seconds)
         self._say("is being checked")
-        seconds = await database.run_step(replacement.check)
+        seconds = await database.run_step(damage.check)
         if seconds is not None:
             level = LogLevel.info if seconds > 1 else LogLevel.debug
             CHECKED.emit(self.log, level=level, seconds=round(seconds, 3))
@@ -194,7 +194,7 @@ class Lifecycle:
 
     def _note_failure(self, error: BaseException) -> None:
         """Begin to replace the database when an error shows damage, but not too often."""
-        if self.session is None or not replacement.is_damage(error):
+        if self.session is None or not damage.is_damage(error):
             return
         self._damaged = True
         now = self._database.seconds()
@@ -204,22 +204,22 @@ class Lifecycle:
             self._replacing = True
             Deferred.fromCoroutine(self._replace_running(error))
 
-    async def _replace_running(self, damage: BaseException) -> None:
+    async def _replace_running(self, error: BaseException) -> None:
         """Replace the database of the running session. Calls meanwhile fail, or wait."""
         try:
-            await self._replace(damage)
+            await self._replace(error)
             await self._database.transact(lambda _: None)  # So that its size is known.
         except StepInterruptedError:
             REPLACEMENT_INTERRUPTED.emit(self.log)
-        except Exception as error:  # noqa: BLE001 - the agent goes on, and tries again later
-            REPLACEMENT_FAILED.emit(self.log, error=str(error))
+        except Exception as failed:  # noqa: BLE001 - the agent continues, and tries again later
+            REPLACEMENT_FAILED.emit(self.log, error=str(failed))
         finally:
             self._replacing = False
             self._database.opening = None
 
-    async def _replace(self, damage: BaseException) -> None:
+    async def _replace(self, error: BaseException) -> None:
         self._say("is being replaced, it was damaged")
-        DAMAGED.emit(self.log, path=str(self._database.path), error=str(damage))
+        DAMAGED.emit(self.log, path=str(self._database.path), error=str(error))
         done = await self._database.run_disconnected(self._replace_file)
         self.salvaged = done
         self.salvaged_at = self._database.seconds()

@@ -9,7 +9,7 @@ from twisted.enterprise.adbapi import ConnectionPool
 
 from belatwist.errors import StartError
 from belatwist.store.migration import steps
-from belatwist.store.salvage import replacement
+from belatwist.store.salvage import damage
 from belatwist.store.sql import schema
 from belatwist.store.sql.interrupt import StepMonitor
 
@@ -50,7 +50,7 @@ def make_schema(connection: Any) -> int:
     """Create the schema where there is none, and return its version."""
     found = schema.version(connection)
     if found == 0:
-        replacement.check_empty(connection)
+        damage.check_empty(connection)
         schema.create(connection, datetime.now(UTC).isoformat(timespec="seconds"))
     return found or schema.VERSION
 

@@ -16,7 +16,8 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.deleter import Deleter
 from belatwist.store.sql import retention
-from belatwist.store.sql.retention import ExpiryClock, Observation, Size
+from belatwist.store.sql.expiry import CLOCK_TRUST, ExpiryClock, Observation
+from belatwist.store.sql.retention import Size
 from belatwist.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Pruner(Service):
         """Begin, with a look at the size."""
         super().startService()
         self._next_expiry = self._reactor.seconds() + self._expiry_every
-        self._next_orphans = self._reactor.seconds() + retention.CLOCK_TRUST
+        self._next_orphans = self._reactor.seconds() + CLOCK_TRUST
         self._loop.start(min(SIZE_EVERY, self._expiry_every))
 
     def stopService(self) -> "Deferred[None]":

@@ -21,7 +21,7 @@ from belatwist.model import Series, sample
 from belatwist.store import pool
 from belatwist.store.buffer import WriteBuffer
 from belatwist.store.migration import steps
-from belatwist.store.salvage import replacement
+from belatwist.store.salvage import damage, replacement
 from belatwist.store.salvage.reader import DamagedReader
 from belatwist.store.sql import schema, wal
 from belatwist.store.sql.eras import ROWS
@@ -79,7 +79,7 @@ class OpeningTests(InFolder):
 
     def test_it_is_checked(self) -> None:
         """After a crash that takes its time."""
-        self.assertIsNone(self.open(replacement, "check"))
+        self.assertIsNone(self.open(damage, "check"))
         self.assertEqual(self.seen, ["is being checked"])
 
     def test_it_is_migrated(self) -> None:
@@ -103,13 +103,13 @@ class OpeningTests(InFolder):
     def test_it_is_replaced_while_running(self) -> None:
         """The same holds then."""
         self.path.write_bytes(healthy()[0])
-        self.open(replacement, "check")
+        self.open(damage, "check")
         self.seen.clear()
-        damage = sqlite3.DatabaseError("database disk image is malformed")
-        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
         def fails(_: object) -> None:
-            raise damage
+            raise error
 
         with mock.patch.object(
             replacement, "replace", noted(self.store, self.seen, replacement.replace)
@@ -329,7 +329,7 @@ def test_the_check_at_the_start_is_left(tmp_path: Path) -> Steps:
         connection.execute(FOR_EVER).fetchall()
 
     store = threaded(path)
-    with mock.patch.object(replacement, "check", long):
+    with mock.patch.object(damage, "check", long):
         starting = opening(store)
         while not begun.is_set():
             yield deferLater(reactor, 0)

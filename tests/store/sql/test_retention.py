@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from belatwist.model import Sample, Series, sample
 from belatwist.store import MIN_KEY, Key, Row
 from belatwist.store.sql import queries, retention
-from belatwist.store.sql.retention import MAX_TIMESTAMP, Deleted, ExpiryClock, Observation
+from belatwist.store.sql.expiry import ExpiryClock, Observation
+from belatwist.store.sql.retention import MAX_TIMESTAMP, Deleted
 from tests.store.databases import (
     CORE,
     LOAD,

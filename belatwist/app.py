@@ -211,11 +211,10 @@ def _database(storage: Storage, reactor: Any) -> Database:
 
 
 def _machine(config: Config, reactor: Any) -> Machine:
-    return Machine(
-        device_id=config.device.id,
+    return Machine.of(
+        config.device.id,
         procfs=Reader(config.paths.procfs),
         sysfs=Reader(config.paths.sysfs),
-        rng=random.Random(),  # noqa: S311 - mock values
         seconds=reactor.seconds,
         load_reactor=lambda: reactor,
     )

@@ -154,7 +154,13 @@ class _BoardReader(Reader):
 
 def collectors(procfs: Reader, sysfs: Reader) -> dict[str, Callable[[int], Any]]:
     """Make all host collectors, as the service does: by their names, what runs each."""
-    machine = Machine("bench", procfs, sysfs, random.Random(1), time.monotonic, load_reactor)
+    machine = Machine.of(
+        "bench",
+        procfs=procfs,
+        sysfs=sysfs,
+        seconds=time.monotonic,
+        load_reactor=load_reactor,
+    )
     return {one.source.name: one.collector.collect for one in registry.build(METRICS, machine)}
 
 

@@ -1,6 +1,5 @@
 """CPU time of each stage alone: the real classes, in a process of their own."""
 
-import random
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -174,12 +173,11 @@ async def collect(reactor: Any, root: str, moving: str, ticks: int) -> dict[str,
 
 async def schedule(reactor: Any, ticks: int) -> dict[str, float]:
     """Run every host collector through the scheduler, 50 ticks a second; discard the samples."""
-    machine = Machine(
+    machine = Machine.of(
         "bench",
-        Reader("/proc"),
-        Reader("/sys"),
-        random.Random(1),
-        time.monotonic,
+        procfs=Reader("/proc"),
+        sysfs=Reader("/sys"),
+        seconds=time.monotonic,
         load_reactor=lambda: reactor,
     )
     jobs = registry.build(board.METRICS, machine)

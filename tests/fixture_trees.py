@@ -1,5 +1,6 @@
 """The fixture machines as readers."""
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,6 +74,13 @@ def sysfs(*trees: str) -> Board:
     return Board("sys", *trees)
 
 
+def half_full(_path: bytes) -> os.statvfs_result:
+    """Answer for a file system of 32 GB in blocks of 4,096 bytes, with 5 % for root alone."""
+    return os.statvfs_result(
+        (4096, 4096, 8_000_000, 4_000_000, 3_600_000, 2_000_000, 1_500_000, 1_500_000, 0, 255)
+    )
+
+
 def machine(
     proc: Reader | None = None,
     sys: Reader | None = None,
@@ -80,11 +88,13 @@ def machine(
     rng: random.Random | None = None,
     seconds: Callable[[], float] = lambda: 0.0,
     reactor: Any = None,
+    statvfs: Callable[[bytes], os.statvfs_result] = half_full,
 ) -> Machine:
     """Make a machine of fixture trees; a tree that the test does not give is empty.
 
     :param seconds: stands still unless a test gives a clock.
     :param reactor: such as a ``MemoryReactorClock``; none unless a test gives one.
+    :param statvfs: every file system is half full unless a test says otherwise.
     """
     nowhere = Reader(str(FIXTURES / "nowhere"))
     return Machine(
@@ -94,6 +104,7 @@ def machine(
         rng=rng or random.Random(1),
         seconds=seconds,
         load_reactor=lambda: reactor,
+        statvfs=statvfs,
     )
 
 

@@ -1,7 +1,6 @@
 """``bela once``: it runs every collector once or twice, without the agent."""
 
 import json
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,11 +44,10 @@ class Collected:
 
 def enabled_sources(loaded: config.Config) -> list[EnabledSource]:
     """Make the collectors that a configuration enables."""
-    machine = Machine(
-        device_id=loaded.device.id,
+    machine = Machine.of(
+        loaded.device.id,
         procfs=Reader(loaded.paths.procfs),
         sysfs=Reader(loaded.paths.sysfs),
-        rng=random.Random(),  # noqa: S311 - mock values
         seconds=time.monotonic,
         load_reactor=load_reactor,
     )

@@ -4,6 +4,7 @@ A source is what a person would switch on, such as ``network.traffic``. Everythi
 in one module of this package, which ends with ``SOURCE = Source(...)``; the registry lists it.
 """
 
+import os
 import random
 import re
 from collections.abc import Callable, Coroutine, Sequence
@@ -94,6 +95,7 @@ class Machine:
     :ivar seconds: a monotonic clock; safe to use from any thread.
     :ivar load_reactor: returns the reactor, which is loaded as late as possible: most sources
         do without, and so does ``bela once`` with them.
+    :ivar statvfs: asks a file system, by a path in it, how full it is; may hang.
     """
 
     device_id: str
@@ -102,6 +104,28 @@ class Machine:
     rng: random.Random
     seconds: Callable[[], float]
     load_reactor: "Callable[[], Reactor]"
+    statvfs: Callable[[bytes], os.statvfs_result]
+
+    @classmethod
+    def of(
+        cls,
+        device_id: str,
+        *,
+        procfs: Reader,
+        sysfs: Reader,
+        seconds: Callable[[], float],
+        load_reactor: "Callable[[], Reactor]",
+    ) -> "Machine":
+        """Make the machine that this program runs on."""
+        return cls(
+            device_id=device_id,
+            procfs=procfs,
+            sysfs=sysfs,
+            rng=random.Random(),  # noqa: S311 - made-up numbers
+            seconds=seconds,
+            load_reactor=load_reactor,
+            statvfs=os.statvfs,
+        )
 
     @property
     def reactor(self) -> "Reactor":

@@ -43,6 +43,48 @@ class Threads:
             self._idle.append(todo)
 
 
+class Calls:
+    """Calls that may hang, at most one at a time for each thing that is asked.
+
+    :param name: names the threads, for the dump of their stacks.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._threads = Threads(name)
+        self._running: set[str] = set()
+
+    def ask(self, key: str, function: Callable[[], Result], deadline: float) -> Result:
+        """Run a function on another thread, and wait for it.
+
+        :param key: names the thing that is asked. While an earlier call for it hangs, no other is
+            made.
+        :param deadline: seconds to wait. A later result is dropped.
+        :raises TimeoutError: when there is no result in time.
+        :raises Exception: the function's.
+        """
+        if key in self._running:
+            raise TimeoutError("an earlier call has not returned")
+        answers: SimpleQueue[Result | Exception] = SimpleQueue()
+
+        def call() -> None:
+            try:
+                answer: Result | Exception = function()
+            except Exception as error:  # noqa: BLE001 - the caller gets it
+                answer = error
+            self._running.discard(key)
+            answers.put(answer)
+
+        self._running.add(key)
+        self._threads(call)
+        try:
+            found = answers.get(timeout=deadline)
+        except Empty:
+            raise no_answer(deadline) from None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
 def run_all(functions: Sequence[Callable[[], Result]], deadline: float) -> list[Result | Exception]:
     """Run functions side by side and wait for them; for a caller without a reactor.
 

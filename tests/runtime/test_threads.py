@@ -1,9 +1,12 @@
 """Threads for calls that may hang."""
 
+import errno
 import threading
 from queue import SimpleQueue
 
-from belatwist.runtime.threads import Threads, run_all
+import pytest
+
+from belatwist.runtime.threads import Calls, Threads, run_all
 
 TIMEOUT = 20.0
 
@@ -85,3 +88,35 @@ def test_a_call_that_hangs_is_abandoned() -> None:
     thread.join(TIMEOUT)
     assert not thread.is_alive()
     assert isinstance(stuck, TimeoutError)
+
+
+def test_a_call_that_hangs_is_not_made_again() -> None:
+    """The next one fails at once, without a thread; the others are made."""
+    calls = Calls("test")
+    release = threading.Event()
+    made = []
+
+    def hang() -> int:
+        made.append(1)
+        release.wait()
+        return 1
+
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+        calls.ask("a", hang, 0.01)
+    with pytest.raises(TimeoutError, match="an earlier call has not returned"):
+        calls.ask("a", hang, 60.0)
+    assert calls.ask("b", lambda: 2, 60.0) == 2
+    assert len(made) == 1
+    release.set()
+
+
+def test_the_errors_of_a_call_are_the_callers() -> None:
+    """And the next call for the same thing is made."""
+    calls = Calls("test")
+
+    def fail() -> int:
+        raise OSError(errno.EIO, "dead")
+
+    with pytest.raises(OSError, match="dead"):
+        calls.ask("a", fail, 60.0)
+    assert calls.ask("a", lambda: 3, 60.0) == 3

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from belatwist.collectors.contract import EnabledSource, Machine, Options
+from belatwist.collectors.contract import AbsentError, EnabledSource, Machine, Options
 from belatwist.collectors.registry import SOURCES, build
 from belatwist.config import CollectorEntry
 from belatwist.errors import ReadError
@@ -125,8 +125,11 @@ def enabled(on: Machine, **options: Options) -> list[EnabledSource]:
 
 
 def collect(one: EnabledSource, now_ms: int) -> Sequence[Sample]:
-    """Run a collector that is a plain function."""
-    samples = one.collector.collect(now_ms)
+    """Run a collector that is a plain function; an absent source has no samples."""
+    try:
+        samples = one.collector.collect(now_ms)
+    except AbsentError:
+        return []
     assert isinstance(samples, Sequence)
     return samples
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from belatwist.collectors import cpu, disk, load, memory, network, srt, thermal, uptime
+from belatwist.collectors import cpu, disk, filesystem, load, memory, network, srt, thermal, uptime
 from belatwist.collectors.contract import EnabledSource, Machine, Source
 from belatwist.config import CollectorEntry
 from belatwist.metrics.agent import SELF
@@ -38,6 +38,7 @@ SOURCES = by_name(
         cpu.SOURCE,
         memory.SOURCE,
         disk.SOURCE,
+        filesystem.SOURCE,
         network.SOURCE,
         load.SOURCE,
         uptime.SOURCE,

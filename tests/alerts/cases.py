@@ -78,6 +78,7 @@ FAILED, SENT = "uploader_upload_failures_total", "uploader_metrics_uploaded_tota
 DURATIONS = "collector_collection_duration_seconds_sum"
 UPTIME = "system_uptime_seconds"
 BYTES = 200_000
+ROOT = "//"  # The value of the tag mountpoint.
 
 CASES = [
     Case("well"),
@@ -110,6 +111,55 @@ CASES = [
         "some-memory",
         {"memory_available_bytes": troubled(0.12, 0.5), "memory_total_bytes": lambda t: 1.0},
         spares="MemoryLow",
+    ),
+    Case(
+        "disk-fills",
+        {
+            f"filesystem_available_bytes{ROOT}": troubled(
+                lambda t: 0.35 - 0.02 * (t - TROUBLE) / HOUR, 0.39
+            ),
+            f"filesystem_size_bytes{ROOT}": lambda t: 1.0,
+        },
+        fires={"FilesystemFilling": 90},
+        labels={"mountpoint": "/"},
+    ),
+    Case(
+        "disk-with-room-fills",
+        {
+            f"filesystem_available_bytes{ROOT}": troubled(
+                lambda t: 0.9 - 0.1 * (t - TROUBLE) / HOUR, 0.9
+            ),
+            f"filesystem_size_bytes{ROOT}": lambda t: 1.0,
+        },
+        spares="FilesystemFilling",
+    ),
+    Case(
+        "disk-is-full",
+        {
+            f"filesystem_available_bytes{ROOT}": lambda t: 0.04,
+            f"filesystem_size_bytes{ROOT}": troubled(1.0, 0.5),
+        },
+        fires={"FilesystemFull": 15},
+        labels={"mountpoint": "/"},
+    ),
+    Case(
+        "disk-is-nearly-full",
+        {
+            f"filesystem_available_bytes{ROOT}": lambda t: 0.06,
+            f"filesystem_size_bytes{ROOT}": lambda t: 1.0,
+        },
+        spares="FilesystemFull",
+    ),
+    Case(
+        "card-is-worn",
+        {f"filesystem_readonly{ROOT}": troubled(1, 0)},
+        fires={"FilesystemReadOnly": 8},
+        labels={"mountpoint": "/"},
+    ),
+    Case(
+        "always-read-only",
+        {f"filesystem_readonly{ROOT}": lambda t: 1},
+        spares="FilesystemReadOnly",
     ),
     Case(
         "dead-uplink",

@@ -268,6 +268,7 @@ def test_a_device_is_enough() -> None:
         ("cpu.usage", 10.0, True),
         ("memory.usage", 30.0, True),
         ("disk.io", 30.0, True),
+        ("filesystem.usage", 60.0, True),
         ("network.traffic", 10.0, True),
         ("system.load", 30.0, True),
         ("system.uptime", 60.0, True),

@@ -25,6 +25,7 @@ INTERVALS = {
     "cpu.usage": {},
     "memory.usage": {},
     "disk.io": {"config": {"allowed_devices": "[a-z].*"}},
+    "filesystem.usage": {},
     "network.traffic": {},
     "system.load": {},
     "system.uptime": {},
@@ -210,6 +211,19 @@ def test_metrics_come_from_the_real_proc(service: Service) -> None:
     cores = service.rows("SELECT DISTINCT tags FROM metrics WHERE metric_name='cpu.usage_percent'")
     online = re.findall(r"^cpu\d+", service.box.run("cat", "/proc/stat"), re.MULTILINE)
     assert len(cores) == len(online) + 1
+
+
+def test_the_sandbox_makes_no_file_system_read_only(service: Service) -> None:
+    """The unit's own mounts are read-only; the metric is about the file system itself."""
+    assert service.show("ProtectSystem") == "strict"
+    service.box.until(
+        lambda: bool(service.rows("SELECT 1 FROM metrics WHERE metric_name LIKE 'filesystem.%'")),
+        "how full a file system is",
+    )
+    readonly = service.rows(
+        "SELECT DISTINCT metric_value FROM metrics WHERE metric_name = 'filesystem.readonly'"
+    )
+    assert [list(row) for row in readonly] == [[0.0]]
 
 
 def test_data_is_the_users_own(service: Service) -> None:

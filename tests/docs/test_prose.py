@@ -14,7 +14,7 @@ def test_no_sentence_is_longer_than_thirty_words(page: Path) -> None:
     assert long == []
 
 
-@pytest.mark.parametrize("folder", ["benchmarks"])
+@pytest.mark.parametrize("folder", ["belatwist", "benchmarks", "tests"])
 def test_no_docstring_has_a_longer_one(folder: str) -> None:
     """The rule holds for the texts in the code."""
     long = [

@@ -405,8 +405,10 @@ def test_what_makes_room(
     rows: int,
     scan: int,
 ) -> None:
-    """Whatever is stored and settled: the oldest settled samples go; pending ones only when no
-    settled one is left, the oldest of the lowest priority first; and the count is right.
+    """Whatever is stored and settled, the pruner deletes the oldest settled samples first.
+
+    Pending ones go only when no settled one is left, the oldest of the lowest priority first. The
+    count is right.
     """
     series = one_priority_each()
     samples: list[Sample] = []
@@ -481,8 +483,9 @@ def pieces(store: SQLiteStore) -> list[str]:
 
 @pytest_twisted.inlineCallbacks
 def test_adding_waits_for_one_piece_at_most(tmp_path: Path) -> Steps:
-    """With the real thread, samples that are added during a long deletion, each waiting for the
-    one before, are stored in between: at most one piece of the deletion comes before each.
+    """With the real thread, samples that are added during a long deletion are stored in between.
+
+    Each waits for the previous one, and for at most one piece of the deletion.
     """
     path = tmp_path / "metrics.db"
     telemetry = Telemetry()

@@ -154,8 +154,8 @@ class DeliveryProperties(SynchronousTestCase):
     def test_faults_and_bad_samples(self, sequence: list[Fault], bad: set[tuple[str, int]]) -> None:
         """With both, every good sample arrives and every bad one is rejected, and no good one is.
 
-        A 400 without reason is met once at the most in a row of requests: met twice by the same
-        lone sample in two cycles it cannot be told from a true one.
+        A 400 without reason comes at most once in a row of requests. If the same lone sample met it
+        in two cycles, nobody could distinguish it from a true one.
         """
         world = World()
         world.collect(range(10))

@@ -144,9 +144,9 @@ def _insert(connection: sqlite3.Connection, rows: Iterable[Old]) -> None:
 def mixed(count: int) -> Iterator[dict[str, Any]]:
     """Give rows as the old program would leave them after some weeks: every state, all odds.
 
-    Of each thousand, 600 are uploaded in chunks of 50, 10 rejected, 370 pending, and 20 say what an
-    earlier one says: ten of them pending where that one is uploaded, ten the other way round. One
-    in two thousand is a text, one in ten thousand has no value.
+    Of each thousand, 600 are uploaded in chunks of 50, 10 rejected, and 370 pending. The other 20
+    repeat an earlier row: ten are pending where that row is uploaded, ten are the reverse. One row
+    in two thousand is a text, and one in ten thousand has no value.
     """
     for n in range(count):
         of_thousand = n % 1000

@@ -38,7 +38,7 @@ UNTRUSTED = Event(
 SENT_UNTRUSTED = Event(
     "clock.hold_expired",
     LogLevel.warn,
-    "Samples are sent with an untrusted clock, {hold:.0f} s on hold are over: {reason}",
+    "Samples are sent with an untrusted clock, {hold:g} s on hold are over: {reason}",
     cure="Run timedatectl on the device, and check that it reaches an NTP server.",
 )
 STEPPED = Event(

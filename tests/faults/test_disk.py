@@ -83,9 +83,8 @@ def received(url: str) -> tuple[int, int]:
 def collected(service: Twistd) -> int:
     """Count the samples that were collected, as the log has it to its end."""
     events = [json.loads(line) for line in service.log.rest() if line.startswith("{")]
-    ticks = [e for e in events if " collectors in " in e["msg"]]
-    assert not [e for e in events if e["msg"].startswith("samples are lost")]
-    return sum(e["count"] for e in ticks)
+    assert "buffer.samples_lost" not in {e.get("event") for e in events}
+    return sum(e["count"] for e in events if e.get("event") == "scheduler.tick_stored")
 
 
 def rows(database: Path) -> list[tuple[Any, ...]]:
@@ -133,7 +132,7 @@ def test_stopping_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     """It ends in time and in order, and says how many samples are lost; the file stays whole."""
     path, _ = config(tmp_path, small_disk)
     with Twistd("bela", "--config", str(path), cwd=tmp_path) as service:
-        service.expect(" collectors in ")
+        service.expect_event("scheduler.tick_stored")
         ballast = fill(small_disk)
         service.expect_event("buffer.write_failed")
         assert service.stop() == 0

@@ -1,6 +1,7 @@
 """Makes text from outside the program safe to show: names, errors, answers of servers."""
 
 import json
+from collections.abc import Sequence
 
 
 def escape(text: str, keep: str = "") -> str:
@@ -36,3 +37,12 @@ def shorten(text: str, limit: int, *, end: bool = False) -> str:
     if len(text) <= limit:
         return text
     return f"…{text[1 - limit :]}" if end else f"{text[: limit - 1]}…"
+
+
+def first_of(items: Sequence[str], limit: int) -> tuple[str, ...]:
+    """Return the first items, and behind them how many more there are, if any.
+
+    :param limit: maximum number of items, without the last one that counts the others.
+    """
+    more = len(items) - limit
+    return (*items[:limit], f"… and {more} more") if more > 0 else tuple(items)

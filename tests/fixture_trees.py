@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from belatwist.collectors.contract import AbsentError, EnabledSource, Machine, Options
+from belatwist.collectors.contract import EnabledSource, Machine, Options
 from belatwist.collectors.registry import SOURCES, build
 from belatwist.config import CollectorEntry
-from belatwist.errors import ReadError
+from belatwist.errors import AbsentError, HiddenError, ReadError
 from belatwist.model import Sample
 from belatwist.procfs.reader import MissingError, Reader
 
@@ -27,7 +27,7 @@ class Board(Reader):
     def __init__(self, half: str, *trees: str) -> None:
         super().__init__("/nowhere")
         self._half = half
-        self.faults: dict[str, ReadError] = {}
+        self.faults: dict[str, ReadError | HiddenError] = {}
         self.reads: dict[str, int] = {}
         self.texts: dict[str, bytes] = {}
         self.become(*trees)
@@ -132,6 +132,14 @@ def collect(one: EnabledSource, now_ms: int) -> Sequence[Sample]:
         return []
     assert isinstance(samples, Sequence)
     return samples
+
+
+def collect_if_there(one: EnabledSource, now_ms: int) -> Sequence[Sample]:
+    """Run a collector that is a plain function; without samples where its source is absent."""
+    try:
+        return collect(one, now_ms)
+    except AbsentError:
+        return []
 
 
 def collected(on: Machine, proc: Board) -> list[Sample]:

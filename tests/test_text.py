@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belatwist.text import escape, one_line, shorten
+from belatwist.text import escape, first_of, one_line, shorten
 from tests.strategies import anything, texts
 
 KEPT = "\r\n\t"
@@ -102,3 +102,13 @@ def test_a_text_is_shortened(text: str, limit: int) -> None:
         assert (start[-1], end[0]) == ("…", "…")
         assert text.startswith(start[:-1])
         assert text.endswith(end[1:])
+
+
+@given(st.lists(st.text(max_size=3), max_size=9), st.integers(1, 9))
+def test_the_first_of_many(items: list[str], limit: int) -> None:
+    """All of them within the limit; otherwise the first, and how many more there are."""
+    found = first_of(items, limit)
+    if len(items) <= limit:
+        assert found == tuple(items)
+    else:
+        assert found == (*items[:limit], f"… and {len(items) - limit} more")

@@ -56,7 +56,7 @@ def once(config: str | None, form: str) -> None:
     """Run every collector, and print what the agent would store.
 
     Collectors that compare two readings run twice, a second apart. The command stores nothing. Exit
-    status: 1 when a collector failed.
+    status: 1 when a collector failed, or its source is hidden; 0 when its source is absent.
     """
     from belatwist.cli import load_config
     from belatwist.cli import once as run
@@ -68,6 +68,8 @@ def once(config: str | None, form: str) -> None:
     for name, why in collected.failures.items():
         output.notify(f"collector {name}: {why}")
     click.echo("\n".join(run.FORMATS[form](collected.samples)))
+    if form == "table" and (notes := collected.notes()):
+        click.echo(escape("\n".join(["", *notes]), keep="\n"))
     sys.exit(1 if collected.failures else 0)
 
 

@@ -18,10 +18,12 @@ from belatwist.clock.sources import WallClock
 from belatwist.collectors import registry
 from belatwist.collectors.contract import EnabledSource, Machine
 from belatwist.collectors.registry import CATALOGUE, HOST
+from belatwist.errors import AbsentError, HiddenError
 from belatwist.metrics.exposition import exposition
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from belatwist.runtime.threads import run_all
+from belatwist.text import first_of
 
 DEADLINE = 5.0
 """Seconds after which a collector counts as stuck."""
@@ -29,17 +31,41 @@ DEADLINE = 5.0
 PAUSE = 1.0
 """Seconds between two readings that are compared."""
 
+_MAX_LEFT_OUT = 30
+
 
 class Collected:
-    """The samples and the failures of all collectors.
+    """The samples of all collectors, and why some have none.
 
     :ivar samples: in the order of the configuration.
-    :ivar failures: why collectors failed, by their names.
+    :ivar failures: why collectors failed or may not look, by their names.
+    :ivar absent: what this machine does not have, by the names of its collectors.
+    :ivar left_out: items that a collector does not report, by the names of such collectors.
     """
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []
         self.failures: dict[str, str] = {}
+        self.absent: dict[str, str] = {}
+        self.left_out: dict[str, Sequence[str]] = {}
+
+    def add(self, name: str, result: Sequence[Sample] | Exception) -> None:
+        """Add the result of a collector."""
+        if isinstance(result, AbsentError):
+            self.absent[name] = str(result)
+        elif isinstance(result, HiddenError):
+            self.failures[name] = f"its source is hidden: {result}; {result.cure}"
+        elif isinstance(result, Exception):
+            self.failures[name] = str(result) or type(result).__name__
+        else:
+            self.samples += result
+
+    def notes(self) -> list[str]:
+        """Return lines about what the samples do not show and what is no fault."""
+        return [
+            *(f"{name}: absent: {why}" for name, why in self.absent.items()),
+            *(f"{name}: left out: {', '.join(items)}" for name, items in self.left_out.items()),
+        ]
 
 
 def enabled_sources(loaded: config.Config) -> list[EnabledSource]:
@@ -72,10 +98,10 @@ def collect(
         results.update(_run(silent, wall_ms(), deadline))
     collected = Collected()
     for name, result in results.items():
-        if isinstance(result, Exception):
-            collected.failures[name] = str(result) or type(result).__name__
-        else:
-            collected.samples += result
+        collected.add(name, result)
+    for one in sources:
+        if left_out := getattr(one.collector, "left_out", ()):
+            collected.left_out[one.source.name] = first_of(left_out, _MAX_LEFT_OUT)
     return collected
 
 

@@ -9,9 +9,9 @@ import random
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import KW_ONLY, dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from belatwist.collectors.state import State
 from belatwist.config import NoOptions, Section
 from belatwist.errors import AbsentError, HiddenError
 from belatwist.metrics.metric import COUNTER, GAUGE, Metric
@@ -50,17 +50,6 @@ those of the documentation."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", re.ASCII)
 _DROP_IN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\.conf", re.ASCII)
-
-
-class State(StrEnum):
-    """How a source is doing."""
-
-    OK = "ok"
-    ABSENT = "absent"
-    """This machine has no such thing. There are no samples, and nothing is wrong."""
-    HIDDEN = "hidden"
-    """The thing may be there, and the sandbox or permissions keep it from the agent."""
-    FAILING = "failing"
 
 
 class Collector(Protocol):

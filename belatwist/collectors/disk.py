@@ -16,12 +16,12 @@ from twisted.logger import Logger, LogLevel
 from belatwist.collectors.contract import COUNTER, Machine, Metric, Options, Source
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.config.values import Pattern
-from belatwist.errors import BelaError, ParseError
+from belatwist.errors import AbsentError, BelaError, ParseError
 from belatwist.log.events import Event
 from belatwist.log.throttle import ItemFailureLog, kind_of
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
-from belatwist.procfs.reader import MissingError
+from belatwist.procfs.reader import MissingError, why_missing
 
 DEFAULT_DEVICES = r"^(sd[a-z]+|nvme\d+n\d+|mmcblk\d+)$"
 """Whole disks, without their partitions, boot areas, loop devices and compressed memory."""
@@ -179,14 +179,15 @@ class DiskIO:
         self._failures = ItemFailureLog(self._log, machine.seconds, "device")
 
     def collect(self, now_ms: int) -> list[Sample]:
-        """Read ``/proc/diskstats``; where it does not exist (a container) there are no samples.
+        """Read ``/proc/diskstats``.
 
+        :raises AbsentError: when there is no such file, as in some containers, or no allowed disk.
         :raises BelaError: when it cannot be read.
         """
         try:
             content = self._procfs.read("diskstats")
-        except MissingError:
-            return []
+        except MissingError as error:
+            raise why_missing(self._procfs.read, "stat", str(error)) from error
         reading = parse(content, self._wants)
         self._skipped.report(reading.skipped)
         # A disk that is gone is forgotten: another one may come back under its name.
@@ -208,6 +209,8 @@ class DiskIO:
             )
         self._devices = devices
         self._failures.removed(devices, DISK_REMOVED)
+        if not devices:
+            raise AbsentError("/proc/diskstats has no disk that allowed_devices allows")
         return samples
 
     def _register(self, name: str) -> _Device:

@@ -15,11 +15,12 @@ from twisted.logger import Logger, LogLevel
 from belatwist.collectors.contract import COUNTER, Machine, Metric, Options, Source
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.config.values import NamePattern
-from belatwist.errors import ParseError
+from belatwist.errors import AbsentError, ParseError
 from belatwist.log.events import Event
 from belatwist.log.throttle import FailureLog, ItemFailureLog
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
+from belatwist.text import first_of
 
 DEFAULT_EXCLUSIONS = (
     "lo",
@@ -59,6 +60,7 @@ LIMIT_HIT = Event(
 LIMIT_KEPT = Event("network.limit_kept", LogLevel.info, "No interface is left out any more")
 
 _NAMES = 256
+_LISTED = 20
 
 METRICS = tuple(
     Metric(f"network.{name}_total", COUNTER, unit, meaning, tags=("interface",))
@@ -181,6 +183,7 @@ class NetworkTraffic:
 
     :param machine: the machine to measure.
     :param options: which interfaces to report, and how many.
+    :ivar left_out: the first of the interfaces that are wanted and beyond the limit.
     """
 
     _log = Logger()
@@ -196,6 +199,7 @@ class NetworkTraffic:
         # The names are nearly always those of the last reading.
         self._wants = lru_cache(_NAMES)(self._matches)
         self._max_interfaces = options.max_interfaces
+        self.left_out: tuple[str, ...] = ()
         self._interfaces: dict[str, _Interface] = {}
         self._dropped = machine.series(DROPPED)
         self._dropped_total = 0
@@ -204,8 +208,9 @@ class NetworkTraffic:
         self._limit_hits = FailureLog(self._log, machine.seconds)
 
     def collect(self, now_ms: int) -> list[Sample]:
-        """Read ``/proc/net/dev``; no wanted interface is not an error.
+        """Read ``/proc/net/dev``.
 
+        :raises AbsentError: when there is no wanted interface.
         :raises BelaError: when it cannot be read.
         """
         reading = parse(self._procfs.read("net/dev"))
@@ -224,6 +229,10 @@ class NetworkTraffic:
         self._falls.removed(self._interfaces, INTERFACE_REMOVED)
         if self._dropped_total > 0:
             samples.append(sample(self._dropped, now_ms, self._dropped_total))
+        if not self._interfaces and not samples:
+            raise AbsentError(
+                "/proc/net/dev has no interface that include_ifaces and exclude_ifaces let through"
+            )
         return samples
 
     def _matches(self, name: str) -> bool:
@@ -244,6 +253,7 @@ class NetworkTraffic:
             series = tuple(self._machine.series(metric, interface=name) for metric in METRICS)
             interfaces[name] = _Interface(series, counters)
         self._interfaces = interfaces
+        self.left_out = first_of(left_out, _LISTED)
         self._dropped_total += len(left_out)
         if left_out:
             self._limit_hits.failed(LIMIT_HIT, limit=self._max_interfaces, names=left_out[:10])

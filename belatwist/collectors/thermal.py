@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from twisted.logger import Logger, LogLevel
 
 from belatwist.collectors.contract import GAUGE, Machine, Metric, Source
-from belatwist.errors import BelaError, ParseError, ReadError
+from belatwist.errors import BelaError, HiddenError, ParseError, ReadError
 from belatwist.log.events import Event
 from belatwist.log.throttle import ItemFailureLog, kind_of
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
-from belatwist.procfs.reader import MissingError
+from belatwist.procfs.reader import MissingError, why_missing
 
 ZONE_FAILED = Event(
     "thermal.zone_failed",
@@ -99,8 +99,10 @@ class CpuTemperature:
         self._failures = ItemFailureLog(self._log, machine.seconds, "zone")
 
     def collect(self, now_ms: int) -> list[Sample]:
-        """Read all zones; none at all is not an error.
+        """Read all zones.
 
+        :raises AbsentError: when there is no zone.
+        :raises HiddenError: when permissions deny all of them.
         :raises ReadError: when there are zones and none of them can be read.
         """
         failures = self._relist()
@@ -118,9 +120,17 @@ class CpuTemperature:
             readings.append((self._hottest, max(degrees for _, degrees in readings)))
         elif failures:
             first = next(iter(failures.values()))
+            if all(isinstance(error, HiddenError) for error in failures.values()):
+                raise first
             code = first.code if isinstance(first, ReadError) else ""
             raise ReadError(f"no thermal zone can be read: {first}", code)
+        else:
+            raise self._absent()
         return [sample(series, now_ms, degrees) for series, degrees in readings]
+
+    def _absent(self) -> BelaError:
+        where = self._sysfs.locate(_DIRECTORY)
+        return why_missing(self._sysfs.entries, "class", f"{where} has no thermal zone")
 
     def _relist(self) -> dict[str, BelaError]:
         """List the zones; only a new zone costs more than the listing.

@@ -9,6 +9,7 @@ from belatwist import __version__
 from belatwist.clock.sources import Clocks
 from belatwist.clock.timekeeper import Timekeeper
 from belatwist.health.snapshot import (
+    MAX_LEFT_OUT,
     CollectorState,
     Snapshot,
     StorageState,
@@ -24,6 +25,7 @@ from belatwist.store.buffer import WriteBuffer
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.pruner import Pruner
 from belatwist.store.sqlite import SQLiteStore
+from belatwist.text import first_of
 from belatwist.upload.progress import Progress
 
 if TYPE_CHECKING:
@@ -152,11 +154,13 @@ class AgentParts:
 def _collector(job: Job, now: float, totals: Totals) -> CollectorState:
     labels = (("collector", job.name),)
     return CollectorState(
-        failing=None if job.state is None else job.error is not None,
+        state=job.state,
         age=_since(job.collected_at, now),
         collected=_count(totals, "collector_metrics_collected_total", labels),
         failed=_count(totals, "collector_metrics_failed_total", labels),
-        error=job.error,
+        reason=job.error,
+        cure=job.cure,
+        left_out=first_of(job.left_out, MAX_LEFT_OUT),
     )
 
 

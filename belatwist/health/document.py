@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from belatwist.collectors.state import State
 from belatwist.health.snapshot import (
     CollectorState,
     Snapshot,
@@ -20,6 +21,7 @@ from belatwist.health.status import Status, Verdict
 from belatwist.text import one_line
 
 _MAX_TEXT = 500  # Characters: enough for a long path.
+_MAX_NAME = 64  # Characters of the name of an item.
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -67,10 +69,14 @@ def readiness(verdict: Verdict) -> bytes:
 def _collector(state: CollectorState, status: Status, now_ms: int) -> dict[str, Any]:
     return {
         "status": status.word,
+        "state": state.state,
+        "reason": _text(state.reason),
+        "cure": _text(state.cure),
+        "left_out": [one_line(name, _MAX_NAME) for name in state.left_out],
         "last_collection": _ago(state.age, now_ms),
         "metrics_collected": state.collected,
         "metrics_failed": state.failed,
-        "last_error": _text(state.error),
+        "last_error": None if state.state is State.ABSENT else _text(state.reason),
     }
 
 

@@ -5,23 +5,32 @@ Ages are seconds on the monotonic clock: a step of the wall clock does not chang
 
 from dataclasses import dataclass
 
+from belatwist.collectors.state import State
+
+MAX_LEFT_OUT = 30
+"""The most items that a collector's state names as left out; one more says how many others."""
+
 
 @dataclass(frozen=True, slots=True)
 class CollectorState:
     """A collector.
 
-    :ivar failing: whether its last run failed or did not end in time; ``None`` before the first.
+    :ivar state: how its source is doing; ``None`` before the first collection has ended.
     :ivar age: seconds since the last collection that yielded samples; ``None`` before the first.
     :ivar collected: samples collected in this run.
     :ivar failed: collections that failed in this run.
-    :ivar error: why the last run failed; ``None`` when it succeeded.
+    :ivar reason: why the state is not ok: what is absent, what hides it, or the error.
+    :ivar cure: what the operator does about a source that is hidden.
+    :ivar left_out: names of items that the collector does not report, such as those beyond a limit.
     """
 
-    failing: bool | None
+    state: State | None
     age: float | None
     collected: int
     failed: int
-    error: str | None
+    reason: str | None
+    cure: str | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from belatwist.collectors.state import State
 from belatwist.config import Health
 from belatwist.health.snapshot import CollectorState, Snapshot, StorageState, UploaderState
 from belatwist.text import one_line
@@ -18,6 +19,8 @@ RECENT_SECONDS = 3600.0
 MAX_REASONS = 20
 MAX_REASON = 300
 """The most characters of a reason."""
+
+_MAX_WHAT = 140
 
 
 class Status(IntEnum):
@@ -33,6 +36,11 @@ class Status(IntEnum):
         return self.name.lower()
 
 
+_STATUS: dict[State | None, Status] = {
+    State.HIDDEN: Status.DEGRADED,
+    State.FAILING: Status.ERROR,
+}
+
 Finding = tuple[Status, str]
 """A fault: its status, and a sentence that begins with the component."""
 
@@ -44,7 +52,7 @@ class Verdict:
     :ivar status: the status of the agent.
     :ivar reasons: why the status is not ok, most severe first; empty when it is. At most
         :data:`MAX_REASONS` printable lines.
-    :ivar collectors: by name; a collector is either ok or in error.
+    :ivar collectors: by name; one whose source is hidden is degraded, one that fails is in error.
     """
 
     status: Status
@@ -63,10 +71,7 @@ def judge(snapshot: Snapshot, thresholds: Health) -> Verdict:
     return Verdict(
         _worst(findings),
         tuple(one_line(reason, MAX_REASON) for _, reason in findings[:MAX_REASONS]),
-        {
-            name: Status.ERROR if state.failing else Status.OK
-            for name, state in snapshot.collectors.items()
-        },
+        {name: _STATUS.get(state.state, Status.OK) for name, state in snapshot.collectors.items()},
         _worst(uploader),
         _worst(storage),
     )
@@ -113,11 +118,21 @@ def _recent(age: float | None) -> bool:
 
 
 def _collectors(collectors: dict[str, CollectorState]) -> Iterator[Finding]:
-    failing = {name: state for name, state in collectors.items() if state.failing}
-    if failing and len(failing) == len(collectors):
+    # A source that is absent neither fails nor works: it must not conceal that all others fail.
+    present = [state.state for state in collectors.values() if state.state is not State.ABSENT]
+    if present and all(state is State.FAILING for state in present):
         yield Status.ERROR, "collectors: all are failing"
-    for name, state in failing.items():
-        yield Status.DEGRADED, f"collector {name}: {state.error or 'is failing'}"
+    for name, collector in collectors.items():
+        if collector.state is State.FAILING:
+            yield Status.DEGRADED, f"collector {name}: {collector.reason or 'is failing'}"
+        elif collector.state is State.HIDDEN:
+            yield Status.DEGRADED, f"collector {name}: its source is hidden: {_hidden(collector)}"
+
+
+def _hidden(collector: CollectorState) -> str:
+    """Say what hides a source, and the cure: the first must not push the second off the line."""
+    what = one_line(collector.reason or "the agent may not look", _MAX_WHAT)
+    return f"{what}; {collector.cure}" if collector.cure else what
 
 
 def _uploader(uploader: UploaderState, pending: int, thresholds: Health) -> Iterator[Finding]:

@@ -2,13 +2,24 @@
 
 import errno
 import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
 
-from belatwist.errors import ReadError
+from belatwist.errors import AbsentError, BelaError, HiddenError, ReadError
 
 DEFAULT_LIMIT = 1024 * 1024
 """Bytes; the largest file read here, ``/proc/stat`` of a server, stays far below."""
 
 _CHUNK = 16 * 1024
+
+DENIED_CURE = (
+    "Let the service's user read it: SupplementaryGroups= in a drop-in of the unit, or another"
+    " mode. Where the mode allows it already, AppArmor or a sandbox denies it."
+)
+UNMOUNTED_CURE = (
+    "Mount it, or correct paths.procfs and paths.sysfs. In the unit, ProcSubset=pid would hide it."
+)
 
 
 class MissingError(ReadError):
@@ -31,11 +42,15 @@ class Reader:
 
         :param path: relative to the root.
         :raises MissingError: when there is no such file.
+        :raises HiddenError: when permissions deny it.
         :raises ReadError: when it cannot be read, or is larger than the limit.
         """
         full = self.locate(path)
         try:
-            descriptor = os.open(full, os.O_RDONLY)
+            try:
+                descriptor = os.open(full, os.O_RDONLY)
+            except PermissionError as error:
+                raise _denied(full, error) from error
             try:
                 return self._read_all(descriptor, full)
             finally:
@@ -50,12 +65,15 @@ class Reader:
         :return: name to inode number. The listing has both, without a look at each entry. In
             sysfs a name that was removed and made again has another inode number.
         :raises MissingError: when there is no such directory.
+        :raises HiddenError: when permissions deny it.
         :raises ReadError: when it cannot be listed.
         """
         full = self.locate(path)
         try:
             with os.scandir(full) as found:
                 return {entry.name: entry.inode() for entry in found}
+        except PermissionError as error:
+            raise _denied(full, error) from error
         except (OSError, ValueError) as error:
             raise _failure(full, error) from error
 
@@ -78,6 +96,42 @@ class Reader:
                 raise ReadError(f"{full}: larger than the {self._limit} bytes allowed")
             pieces.append(piece)
         return b"".join(pieces)
+
+
+def why_missing(
+    look: Callable[[str], object], usual: str, absent: str
+) -> AbsentError | HiddenError:
+    """Return the reason for which a file or directory is missing.
+
+    :param look: :meth:`Reader.read` or :meth:`Reader.entries`.
+    :param usual: what each kernel has there: ``stat`` below ``/proc``, ``class`` below ``/sys``.
+    :param absent: says what this machine does not have, where the usual thing is there.
+    """
+    try:
+        look(usual)
+    except MissingError as error:
+        return HiddenError(f"{error}, although every kernel has it", UNMOUNTED_CURE)
+    except BelaError:
+        pass  # It is there.
+    return AbsentError(absent)
+
+
+def _denied(full: str, error: PermissionError) -> HiddenError:
+    """Return the error of a file that the agent may not open, with its mode and its owner.
+
+    Only opening is a question of permissions: a driver's read may answer EPERM for its own reasons.
+    """
+    code = errno.errorcode.get(error.errno or 0, "")
+    reason = f"{full}: {os.strerror(error.errno or 0)} ({code})"
+    try:
+        path = Path(full)
+        return HiddenError(
+            f"{reason}: mode {stat.filemode(path.stat().st_mode)},"
+            f" owner {path.owner()}:{path.group()}",
+            DENIED_CURE,
+        )
+    except (OSError, KeyError):  # A folder above denies it, or nobody has that number.
+        return HiddenError(reason, DENIED_CURE)
 
 
 def _failure(full: str, error: OSError | ValueError) -> ReadError:

@@ -37,6 +37,11 @@ COLLECTION_FAILED = Event(
 COLLECTION_RECOVERED = Event(
     "collector.recovered", LogLevel.info, "Collection of {collector} works again"
 )
+SOURCE_ABSENT = Event(
+    "collector.absent",
+    LogLevel.info,
+    "Collector {collector} has nothing to collect: {reason}",
+)
 SOURCE_HIDDEN = Event(
     "collector.hidden",
     LogLevel.warn,
@@ -242,8 +247,7 @@ class Job:
     def _record_failure(self, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, AbsentError):
-            self._record_success()
-            self.state, self.error = State.ABSENT, str(error)
+            self._record_absence(str(error))
             return
         self.error = failure.getErrorMessage() or type(error).__name__
         if isinstance(error, HiddenError):
@@ -255,6 +259,14 @@ class Job:
         self.state, self.cure = State.FAILING, None
         self._failed.inc()
         self._log_failure(failure)
+
+    def _record_absence(self, reason: str) -> None:
+        first = self.state is None
+        self._record_success()
+        self.state, self.error = State.ABSENT, reason
+        if first or self._verbose:
+            level = None if first else LogLevel.debug
+            SOURCE_ABSENT.emit(self._log, level=level, collector=self.name, reason=reason)
 
     def _log_failure(self, failure: Failure) -> None:
         error: Any = failure.value

@@ -11,7 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from belatwist import config
 from belatwist.cli.once import PAUSE, collect
 from belatwist.collectors.contract import EnabledSource, Source
+from belatwist.errors import AbsentError, HiddenError
 from belatwist.model import Sample, Series, sample
+from belatwist.procfs.reader import UNMOUNTED_CURE
 from tests.cli.running import bela, process
 from tests.process import write_config
 
@@ -78,6 +80,41 @@ def test_no_samples_twice_is_no_failure() -> None:
     assert (collected.samples, collected.failures) == ([], {})
 
 
+def absent() -> Sequence[Sample]:
+    """Say that the machine has no such thing."""
+    raise AbsentError("there is no UPS")
+
+
+def hidden() -> Sequence[Sample]:
+    """Say that something keeps the collector from looking."""
+    raise HiddenError("/dev/video0 is hidden by PrivateDevices=", "Install video.conf.")
+
+
+def test_absent_is_no_failure() -> None:
+    """It is noted, and the collector does not run again."""
+    waits: list[float] = []
+    collected = collect([fake("a", absent), fake("b", something)], lambda: 1, waits.append)
+    assert (collected.samples, collected.failures) == (something(), {})
+    assert collected.notes() == ["test.a: absent: there is no UPS"]
+    assert waits == []
+
+
+def test_absent_at_the_second_run() -> None:
+    """The last word counts."""
+    collected = collect([fake("a", nothing, absent)], lambda: 1, lambda _: None)
+    assert collected.notes() == ["test.a: absent: there is no UPS"]
+
+
+def test_hidden_is_a_failure_with_its_cure() -> None:
+    """It must not read as absent."""
+    collected = collect([fake("a", hidden)], lambda: 1, lambda _: None)
+    assert collected.failures == {
+        "test.a": "its source is hidden: /dev/video0 is hidden by PrivateDevices=;"
+        " Install video.conf."
+    }
+    assert collected.notes() == []
+
+
 def test_a_stuck_collector_is_abandoned() -> None:
     """A read that never ends is a failure, and the others are there."""
     never = threading.Event()
@@ -138,6 +175,42 @@ def test_prometheus(board: Path) -> None:
     assert families["disk_read_bytes"].type == "counter"
     (total,) = families["memory_total_bytes"].samples
     assert total.labels == {}
+
+
+def test_what_is_absent_or_left_out(tmp_path: Path) -> None:
+    """The table ends with it, and the exit status is 0; the other formats are samples only."""
+    (tmp_path / "class").mkdir()
+    path = write_config(
+        tmp_path,
+        paths={"procfs": str(BOARD / "proc"), "sysfs": str(tmp_path)},
+        metrics=[
+            {"name": "cpu.temperature"},
+            {"name": "network.traffic", "config": {"include_ifaces": [".*"], "max_interfaces": 1}},
+        ],
+    )
+    done = bela("once", "--config", path)
+    assert done.exit_code == 0
+    table, _, notes = done.stdout.partition("\n\n")
+    assert "network.rx_bytes_total" in table
+    first, second = notes.splitlines()
+    assert first == f"cpu.temperature: absent: {tmp_path}/class/thermal has no thermal zone"
+    assert second.startswith("network.traffic: left out: ")
+    assert json.loads(bela("once", "--config", path, "--format", "json").stdout)
+
+
+def test_a_hidden_source(tmp_path: Path) -> None:
+    """Stderr has what hides it and the cure, and the exit status is 1."""
+    path = write_config(
+        tmp_path,
+        paths={"sysfs": str(tmp_path / "unmounted")},
+        metrics=[{"name": "cpu.temperature"}],
+    )
+    done = bela("once", "--config", path)
+    assert (done.exit_code, "absent" in done.stdout) == (1, False)
+    assert done.stderr.startswith(
+        f"bela: collector cpu.temperature: its source is hidden: {tmp_path}/unmounted/class: "
+    )
+    assert done.stderr.endswith(f"; {UNMOUNTED_CURE}\n")
 
 
 def test_a_failing_collector(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belatwist.cli.report import Report
+from belatwist.collectors.state import State
 from belatwist.config import Health
 from belatwist.health.document import document
 from belatwist.health.snapshot import (
@@ -28,7 +29,7 @@ HEALTHY = Snapshot(
     pid=1234,
     session="5b1c",
     collectors={
-        "cpu.usage": CollectorState(False, 3.0, 4_400, 0, None),
+        "cpu.usage": CollectorState(State.OK, 3.0, 4_400, 0, None),
         "disk.io": CollectorState(None, None, 0, 0, None),
     },
     uploader=UploaderState(
@@ -104,7 +105,7 @@ def test_all_is_not_well() -> None:
     snapshot = replace(
         HEALTHY,
         collectors=HEALTHY.collectors
-        | {"cpu.usage": CollectorState(True, 90.0, 4_400, 2, "no answer within 5 s")},
+        | {"cpu.usage": CollectorState(State.FAILING, 90.0, 4_400, 2, "no answer within 5 s")},
         uploader=replace(HEALTHY.uploader, error="connection refused", overdue=95.0, age=None),
         storage=replace(
             HEALTHY.storage,

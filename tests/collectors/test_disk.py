@@ -1,5 +1,6 @@
 """The disks."""
 
+from contextlib import nullcontext
 from typing import Literal
 
 import pytest
@@ -9,7 +10,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors.disk import DiskIO, DiskIOOptions, Diskstats, parse, parse_block_size
-from belatwist.errors import ParseError, ReadError
+from belatwist.errors import AbsentError, HiddenError, ParseError, ReadError
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
 from tests.fixture_trees import NOW_MS, machine, procfs, sysfs
@@ -220,13 +221,13 @@ def test_partitions_and_boot_areas_are_no_disks() -> None:
 )
 def test_a_pattern_matches_the_whole_name(pattern: str, expected: set[str]) -> None:
     """A pattern that matches a part of a name does not allow it; an empty one is the default."""
-    board = procfs("orangepi5plus")
-    assert (
-        devices(
-            DiskIO(machine(board, sysfs()), DiskIOOptions(allowed_devices=pattern)).collect(NOW_MS)
-        )
-        == expected
-    )
+    options = DiskIOOptions(allowed_devices=pattern)
+    collector = DiskIO(machine(procfs("orangepi5plus"), sysfs()), options)
+    if expected:
+        assert devices(collector.collect(NOW_MS)) == expected
+    else:
+        with pytest.raises(AbsentError):
+            collector.collect(NOW_MS)
 
 
 @pytest.mark.parametrize(("sector_size", "bytes_"), [("kernel", 512), ("logical", 4096)])
@@ -254,7 +255,8 @@ def test_the_block_size_is_read_once_and_only_if_wanted() -> None:
     assert set(sys.reads.values()) == {1}
     assert len(sys.reads) == 3
     board.texts["diskstats"] = b""
-    assert logical.collect(NOW_MS) == []
+    with pytest.raises(AbsentError, match="no disk that allowed_devices allows"):
+        logical.collect(NOW_MS)
     board.texts.clear()
     logical.collect(NOW_MS)
     assert set(sys.reads.values()) == {2}
@@ -271,14 +273,27 @@ def test_a_slash_in_a_name_is_written_otherwise_in_sysfs() -> None:
     assert values(collector.collect(NOW_MS))["cciss/c0d0", "read_bytes"] == 4096
 
 
+def test_another_machine() -> None:
+    """A virtual disk is reported where it is allowed."""
+    options = DiskIOOptions(allowed_devices="vd[a-z]+")
+    collector = DiskIO(machine(procfs("vm"), sysfs("vm")), options)
+    assert devices(collector.collect(NOW_MS)) == {"vda"}
+
+
 @pytest.mark.parametrize(
-    ("tree", "pattern", "expected"),
-    [("vm", "", set()), ("vm", "vd[a-z]+", {"vda"}), ("container", "", set())],
+    ("tree", "what"), [("vm", "no disk that allowed_devices allows"), ("container", "No such file")]
 )
-def test_other_machines(tree: str, pattern: str, expected: set[str]) -> None:
-    """No disk that is allowed, and no table of disks at all, are no errors."""
-    collector = DiskIO(machine(procfs(tree), sysfs(tree)), DiskIOOptions(allowed_devices=pattern))
-    assert devices(collector.collect(NOW_MS)) == expected
+def test_a_machine_without_disks(tree: str, what: str) -> None:
+    """No disk that is allowed, and no table of disks at all, are absence, and are told apart."""
+    with pytest.raises(AbsentError, match=what):
+        DiskIO(machine(procfs(tree), sysfs(tree)), DiskIOOptions()).collect(NOW_MS)
+
+
+def test_without_procfs_the_disks_are_hidden() -> None:
+    """Where ``/proc`` has not even ``stat`` there may be disks, as with ``ProcSubset=pid``."""
+    with pytest.raises(HiddenError, match=r"/stat: .*, although every kernel has it$") as caught:
+        DiskIO(machine(procfs("nowhere"), sysfs("vm")), DiskIOOptions()).collect(NOW_MS)
+    assert "ProcSubset=pid" in caught.value.cure
 
 
 def test_a_table_that_cannot_be_read_is_an_error() -> None:
@@ -323,7 +338,8 @@ class Log(SynchronousTestCase):
         with capturedLogs() as events:
             for tick in range(121):
                 board.texts = {"diskstats": b""} if tick % 2 else {}
-                collector.collect(NOW_MS)
+                with pytest.raises(AbsentError) if tick % 2 else nullcontext():
+                    collector.collect(NOW_MS)
                 clock.advance(10)
         first, second, third = shown(events)
         assert first.endswith("(EIO)")

@@ -13,7 +13,7 @@ from belatwist.collectors.network import (
     NetworkTrafficOptions,
     parse,
 )
-from belatwist.errors import ParseError, ReadError
+from belatwist.errors import AbsentError, ParseError, ReadError
 from belatwist.log.throttle import REPEAT_AFTER
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
@@ -150,6 +150,16 @@ def values(samples: list[Sample]) -> dict[tuple[str, str], float]:
     return found
 
 
+def reported(collector: NetworkTraffic) -> set[str]:
+    """Collect, and give the interfaces; none where it says that there is none."""
+    try:
+        samples = collector.collect(NOW_MS)
+    except AbsentError:
+        return set()
+    assert samples
+    return interfaces(samples)
+
+
 def interfaces(samples: list[Sample]) -> set[str]:
     """Give the interfaces, each of which must have all metrics."""
     found = values(samples)
@@ -221,7 +231,6 @@ def test_the_board() -> None:
         ),
         ("variants/net-malformed", {"eth0", "enx001122334455", "eth1:0"}),
         ("vm", {"eth0"}),
-        ("container", set()),
     ],
 )
 def test_machines(tree: str, expected: set[str]) -> None:
@@ -230,6 +239,18 @@ def test_machines(tree: str, expected: set[str]) -> None:
         interfaces(NetworkTraffic(machine(procfs(tree)), NetworkTrafficOptions()).collect(NOW_MS))
         == expected
     )
+
+
+def test_a_machine_without_uplinks() -> None:
+    """It has no such thing; an interface whose samples are left out once is there, though."""
+    with pytest.raises(AbsentError, match="no interface that include_ifaces and exclude_ifaces"):
+        NetworkTraffic(machine(procfs("container")), NetworkTrafficOptions()).collect(NOW_MS)
+    board = procfs("vm")
+    collector = NetworkTraffic(machine(board), NetworkTrafficOptions())
+    table(board, usb0=9)
+    collector.collect(NOW_MS)
+    table(board, usb0=1)
+    assert collector.collect(NOW_MS) == []
 
 
 @pytest.mark.parametrize(
@@ -261,7 +282,7 @@ def test_the_default_exclusions(name: str, excluded: bool) -> None:
     """They match whole names, and no uplink of the bond is among them."""
     board = procfs("vm")
     table(board, **{name: 1})
-    found = interfaces(NetworkTraffic(machine(board), NetworkTrafficOptions()).collect(NOW_MS))
+    found = reported(NetworkTraffic(machine(board), NetworkTrafficOptions()))
     assert found == (set() if excluded else {name})
     assert len(set(DEFAULT_EXCLUSIONS)) == 10
 
@@ -287,7 +308,7 @@ def test_patterns(
     collector = NetworkTraffic(
         machine(board), NetworkTrafficOptions(include_ifaces=include, exclude_ifaces=exclude)
     )
-    assert interfaces(collector.collect(NOW_MS)) == expected
+    assert reported(collector) == expected
 
 
 def test_an_interface_that_is_reported_stays_so() -> None:
@@ -300,12 +321,24 @@ def test_an_interface_that_is_reported_stays_so() -> None:
     table(board, a=1, b=2, c=2, d=1)
     samples = collector.collect(NOW_MS)
     assert (interfaces(samples), dropped(samples)) == ({"b", "c"}, 2)
+    assert list(collector.left_out) == ["a", "d"]
     table(board, a=2, c=3, d=2)
     samples = collector.collect(NOW_MS)
     assert (interfaces(samples), dropped(samples)) == ({"a", "c"}, 3)
     table(board, a=3, c=4)
     samples = collector.collect(NOW_MS)
     assert (interfaces(samples), dropped(samples)) == ({"a", "c"}, 3)
+    assert not collector.left_out
+
+
+def test_the_names_of_what_is_left_out_are_bounded() -> None:
+    """Twenty names, and how many more there are."""
+    board = procfs("vm")
+    collector = NetworkTraffic(machine(board), NetworkTrafficOptions(max_interfaces=1))
+    table(board, **{f"usb{number:02}": 1 for number in range(31)})
+    collector.collect(NOW_MS)
+    names = [f"usb{number:02}" for number in range(1, 21)]
+    assert collector.left_out == (*names, "… and 10 more")
 
 
 def test_excluded_interfaces_take_no_place() -> None:

@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors.thermal import CpuTemperature, parse_temperature, parse_type
-from belatwist.errors import ParseError, ReadError
+from belatwist.errors import AbsentError, HiddenError, ParseError, ReadError
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
 from tests.collectors import kernel_texts
@@ -146,18 +146,43 @@ def test_a_type_may_hold_spaces() -> None:
         ),
         (("variants/throttled", "orangepi5plus"), None),
         (("variants/kernel-6.1", "orangepi5plus"), None),
-        (("vm",), {}),
-        (("container",), {}),
     ],
 )
 def test_machines(trees: tuple[str, ...], expected: dict[str, float] | None) -> None:
-    """Each zone goes by its type; the hottest is the highest; no zones are no error."""
+    """Each zone goes by its type; the hottest is the highest."""
     found = degrees(CpuTemperature(machine(sys=sysfs(*trees))).collect(NOW_MS))
     if expected is not None:
         assert found == expected
     else:
         assert found.keys() == BOARD.keys() | {HOTTEST}
         assert found[HOTTEST] == max(v for zone, v in found.items() if zone != HOTTEST)
+
+
+@pytest.mark.parametrize("tree", ["vm", "container"])
+def test_a_machine_without_zones(tree: str) -> None:
+    """It has no such thing, whether the folder is empty or missing."""
+    with pytest.raises(AbsentError, match=r"/class/thermal has no thermal zone$"):
+        CpuTemperature(machine(sys=sysfs(tree))).collect(NOW_MS)
+
+
+def test_without_sysfs_the_zones_are_hidden() -> None:
+    """Where ``/sys`` is not mounted there may be zones: it is not absence."""
+    with pytest.raises(HiddenError, match=r"/class: .*, although every kernel has it$"):
+        CpuTemperature(machine(sys=sysfs("nowhere"))).collect(NOW_MS)
+
+
+def test_zones_that_may_not_be_read_are_hidden() -> None:
+    """All of them denied: the cure is that of the first. One that fails otherwise: a failure."""
+    board = sysfs("orangepi5plus")
+    zones = [name for name in board.entries("class/thermal") if name.startswith("thermal_zone")]
+    for name in zones:
+        board.faults[f"class/thermal/{name}/temp"] = HiddenError(f"{name} is denied", "a group")
+    with pytest.raises(HiddenError, match="is denied") as caught:
+        CpuTemperature(machine(sys=board)).collect(NOW_MS)
+    assert caught.value.cure == "a group"
+    board.faults[f"class/thermal/{zones[-1]}/temp"] = ReadError("temp: (EIO)", "EIO")
+    with pytest.raises(ReadError, match="no thermal zone can be read"):
+        CpuTemperature(machine(sys=board)).collect(NOW_MS)
 
 
 def test_a_failing_sensor_is_left_out() -> None:
@@ -254,7 +279,9 @@ def test_no_label_is_given_twice(tmp_path: Path) -> None:
 def test_zones_come_and_go(tmp_path: Path) -> None:
     """A zone keeps its label while it is there; a new zone under an old number is read anew."""
     collector = CpuTemperature(machine(sys=Reader(str(tmp_path))))
-    assert collector.collect(NOW_MS) == []
+    (tmp_path / "class").mkdir()
+    with pytest.raises(AbsentError):
+        collector.collect(NOW_MS)
     first = make_zone(tmp_path, 0, "nvme", 20000)
     make_zone(tmp_path, 1, "nvme", 21000)
     assert degrees(collector.collect(NOW_MS)) == {"nvme": 20.0, "nvme-1": 21.0, HOTTEST: 21.0}

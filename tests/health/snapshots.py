@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from belatwist.collectors.state import State
 from belatwist.config import Health, Threshold
 from belatwist.health.snapshot import (
     CollectorState,
@@ -18,9 +19,21 @@ HEALTH = Health(
 )
 NOW_MS = 1_767_225_600_370  # 2026-01-01T00:00:00.370Z
 
-GOOD = CollectorState(failing=False, age=2.5, collected=40, failed=0, error=None)
-BAD = CollectorState(failing=True, age=65.0, collected=40, failed=3, error="no such sensor")
-NEW = CollectorState(failing=None, age=None, collected=0, failed=0, error=None)
+GOOD = CollectorState(State.OK, age=2.5, collected=40, failed=0, reason=None)
+BAD = CollectorState(State.FAILING, age=65.0, collected=40, failed=3, reason="no such sensor")
+NEW = CollectorState(None, age=None, collected=0, failed=0, reason=None)
+ABSENT = CollectorState(
+    State.ABSENT, age=None, collected=0, failed=0, reason="/sys/class/thermal has no thermal zone"
+)
+HIDDEN = CollectorState(
+    State.HIDDEN,
+    age=None,
+    collected=0,
+    failed=0,
+    reason="/dev/video0 is hidden by PrivateDevices=",
+    cure="Install the drop-in video.conf.",
+)
+CROWDED = replace(GOOD, left_out=("veth1", "veth2", "… and 7 more"))
 
 HEALTHY = Snapshot(
     version="0.4.0",

@@ -2,16 +2,27 @@
 
 import json
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from belatwist.collectors.state import State
 from belatwist.health.document import document, readiness
 from belatwist.health.snapshot import Snapshot
 from belatwist.health.status import judge
-from tests.health.snapshots import BAD, GOOD, HEALTH, HEALTHY, NEW, healthy_but
+from tests.health.snapshots import (
+    ABSENT,
+    BAD,
+    CROWDED,
+    GOOD,
+    HEALTH,
+    HEALTHY,
+    HIDDEN,
+    NEW,
+    healthy_but,
+)
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "health.md"
 
@@ -38,6 +49,10 @@ GOLDEN = {
     "collectors": {
         "cpu.usage": {
             "status": "ok",
+            "state": "ok",
+            "reason": None,
+            "cure": None,
+            "left_out": [],
             "last_collection": "2025-12-31T23:59:57.870Z",
             "metrics_collected": 40,
             "metrics_failed": 0,
@@ -45,6 +60,10 @@ GOLDEN = {
         },
         "cpu.temperature": {
             "status": "error",
+            "state": "failing",
+            "reason": "no such sensor",
+            "cure": None,
+            "left_out": [],
             "last_collection": "2025-12-31T23:58:55.370Z",
             "metrics_collected": 40,
             "metrics_failed": 3,
@@ -52,6 +71,10 @@ GOLDEN = {
         },
         "disk.io": {
             "status": "ok",
+            "state": None,
+            "reason": None,
+            "cure": None,
+            "left_out": [],
             "last_collection": None,
             "metrics_collected": 0,
             "metrics_failed": 0,
@@ -116,6 +139,18 @@ def test_the_whole_document() -> None:
     )
     assert read(snapshot) == GOLDEN
     assert list(read(snapshot)) == list(GOLDEN)
+
+
+def test_the_states_of_sources() -> None:
+    """What is absent is no error; what is hidden has its cure; what is left out is named."""
+    found = read(healthy_but(collectors={"a": ABSENT, "b": HIDDEN, "c": CROWDED}))
+    members = ("status", "state", "reason", "cure", "left_out", "last_error")
+    shown = {name: [one[key] for key in members] for name, one in found["collectors"].items()}
+    assert shown == {
+        "a": ["ok", "absent", ABSENT.reason, None, [], None],
+        "b": ["degraded", "hidden", HIDDEN.reason, HIDDEN.cure, [], HIDDEN.reason],
+        "c": ["ok", "ok", None, None, ["veth1", "veth2", "… and 7 more"], None],
+    }
 
 
 SPECIFIED = {
@@ -195,7 +230,7 @@ def test_a_clock_in_1970() -> None:
 def test_every_text_is_harmless() -> None:
     """Any error, path or name leaves the document printable and UTF-8."""
     evil = "\x1b[31m\n\udcff\u202e" + "x" * 10_000
-    bad = type(BAD)(failing=True, age=None, collected=0, failed=1, error=evil)
+    bad = replace(BAD, reason=evil, cure=evil, left_out=(evil,))
     encoded = document(
         snapshot := healthy_but(
             device_id=evil,
@@ -219,6 +254,19 @@ def test_every_text_is_harmless() -> None:
     assert "\\" not in encoded.decode().replace(r"\\u", "")
 
 
+def changed(value: Any) -> Any:
+    """Return another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, State):
+        return State.OK
+    if isinstance(value, tuple):
+        return (*value, "x")
+    if value is None:
+        return "x"
+    return value + "x" if isinstance(value, str) else value + 1000
+
+
 def test_nothing_of_a_snapshot_is_left_out() -> None:
     """Each of its fields, changed, changes the document."""
     everything = healthy_but(
@@ -226,13 +274,6 @@ def test_nothing_of_a_snapshot_is_left_out() -> None:
         uploader={"error": "e"},
         storage={"error": "e", "replaced_as": "r", "replaced_age": 1.0} | {"dropped_age": 1.0},
     )
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, bool):
-            return not value
-        if value is None:
-            return "x"
-        return value + "x" if isinstance(value, str) else value + 1000
 
     def variants(one: Any) -> Any:
         for field in fields(one):

@@ -1,15 +1,27 @@
 """The status is what the thresholds say, and the reasons say why."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from belatwist.collectors.state import State
 from belatwist.config import Health, Threshold
 from belatwist.health.snapshot import CollectorState, Snapshot
 from belatwist.health.status import MAX_REASON, MAX_REASONS, Status, judge
-from tests.health.snapshots import BAD, GOOD, HEALTH, HEALTHY, NEW, healthy_but
+from tests.health.snapshots import (
+    ABSENT,
+    BAD,
+    CROWDED,
+    GOOD,
+    HEALTH,
+    HEALTHY,
+    HIDDEN,
+    NEW,
+    healthy_but,
+)
 from tests.strategies import anything
 
 OK, DEGRADED, ERROR = Status
@@ -21,6 +33,9 @@ OK, DEGRADED, ERROR = Status
         HEALTHY,
         healthy_but(collectors={}),
         healthy_but(collectors={"a": NEW, "b": NEW}),
+        healthy_but(collectors={"a": GOOD, "b": ABSENT}),
+        healthy_but(collectors={"a": ABSENT}),
+        healthy_but(collectors={"a": CROWDED}),
         healthy_but(uploader={"age": None}),
         healthy_but(uploader={"error": "connection refused", "failures": 9, "retrying": 50}),
         healthy_but(storage={"waiting": 80, "pruned": 10**6, "wal_bytes": 2**30}),
@@ -31,6 +46,9 @@ OK, DEGRADED, ERROR = Status
         "well",
         "no collectors",
         "before the first collections",
+        "a source that is absent",
+        "no source that is there",
+        "items that are left out",
         "before the first upload",
         "a try that failed",
         "figures that are not judged",
@@ -46,6 +64,7 @@ def test_what_is_no_fault(snapshot: Snapshot) -> None:
     assert set(verdict.collectors.values()) <= {OK}
 
 
+SOURCE_HIDDEN = f"its source is hidden: {HIDDEN.reason}; {HIDDEN.cure}"
 LATE = "uploader: no upload for {} s (limit {} s)"
 MANY = "uploader: {} samples pending (limit 5000)"
 BOTH = "uploader: no upload for {} s (limit 600 s) and {} samples pending (limit 10000)"
@@ -213,17 +232,50 @@ def test_the_storage(storage: dict[str, Any], status: Status, reason: str) -> No
             ],
         ),
         ({"a": BAD}, ERROR, ["collectors: all are failing", "collector a: no such sensor"]),
+        (
+            {"a": ABSENT, "b": BAD},
+            ERROR,
+            ["collectors: all are failing", "collector b: no such sensor"],
+        ),
+        ({"a": GOOD, "b": HIDDEN}, DEGRADED, [f"collector b: {SOURCE_HIDDEN}"]),
+        ({"a": HIDDEN, "b": HIDDEN}, DEGRADED, [f"collector {n}: {SOURCE_HIDDEN}" for n in "ab"]),
+        (
+            {"a": HIDDEN, "b": BAD},
+            DEGRADED,
+            [f"collector a: {SOURCE_HIDDEN}", "collector b: no such sensor"],
+        ),
     ],
 )
 def test_the_collectors(
     collectors: dict[str, CollectorState], status: Status, reasons: list[str]
 ) -> None:
-    """One that fails degrades, all of them are an error; one that has not run yet is neither."""
+    """One that fails or is hidden degrades; that all present ones fail is an error.
+
+    One that has not run yet is neither.
+    """
     verdict = judge(healthy_but(collectors=collectors), HEALTH)
     assert (verdict.status, list(verdict.reasons)) == (status, reasons)
     assert verdict.collectors == {
-        name: ERROR if state.failing else OK for name, state in collectors.items()
+        name: {State.FAILING: ERROR, State.HIDDEN: DEGRADED}.get(collector.state or State.OK, OK)
+        for name, collector in collectors.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("reason", "cure", "expected"),
+    [
+        (None, None, "the agent may not look"),
+        ("x" * 1000, "Install it.", "x" * 139 + "…; Install it."),
+        ("a\nb", "c\x1b", "a b; c\\u001b"),
+    ],
+)
+def test_what_hides_a_source_leaves_room_for_the_cure(
+    reason: str | None, cure: str | None, expected: str
+) -> None:
+    """However much it says, the cure stands behind it; and both are harmless."""
+    hidden = replace(HIDDEN, reason=reason, cure=cure)
+    (line,) = judge(healthy_but(collectors={"a": GOOD, "b": hidden}), HEALTH).reasons
+    assert line == f"collector b: its source is hidden: {expected}"
 
 
 def test_the_most_severe_comes_first() -> None:
@@ -246,7 +298,7 @@ def test_the_most_severe_comes_first() -> None:
 
 def test_reasons_are_bounded() -> None:
     """In number and in length, the most severe being kept."""
-    bad = CollectorState(failing=True, age=None, collected=0, failed=1, error="x" * 10_000)
+    bad = replace(BAD, reason="x" * 10_000)
     verdict = judge(healthy_but(collectors={f"c{n}": bad for n in range(100)}), HEALTH)
     assert len(verdict.reasons) == MAX_REASONS
     assert verdict.reasons[0] == "collectors: all are failing"
@@ -259,11 +311,13 @@ recent = st.none() | st.sampled_from([0.0, 3599.9, 3600.0, 3600.1]) | st.floats(
 errors = st.none() | anything
 collector_states = st.builds(
     CollectorState,
-    failing=st.none() | st.booleans(),
+    state=st.none() | st.sampled_from(State),
     age=st.none() | ages,
     collected=st.just(1),
     failed=st.just(1),
-    error=errors,
+    reason=errors,
+    cure=errors,
+    left_out=st.lists(anything, max_size=3).map(tuple),
 )
 
 
@@ -295,15 +349,17 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 def broken_rules(one: Snapshot) -> list[Status]:
     """Apply the rules one by one: what each of those that are broken makes of the status."""
     up, store, pending = one.uploader, one.storage, one.storage.pending
-    failing = [state.failing is True for state in one.collectors.values()]
+    states = [collector.state for collector in one.collectors.values()]
+    present = [state for state in states if state is not State.ABSENT]
     rules = {
         ERROR: [
-            bool(failing) and all(failing),
+            bool(present) and set(present) == {State.FAILING},
             up.enabled and up.overdue > 600 and pending > 10000,
             store.error is not None,
         ],
         DEGRADED: [
-            any(failing),
+            State.FAILING in states,
+            State.HIDDEN in states,
             up.enabled and pending > 0 and up.overdue > 60,
             up.enabled and pending > 5000,
             up.enabled and up.misconfigured,

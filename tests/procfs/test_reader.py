@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from belatwist.errors import ReadError
-from belatwist.procfs.reader import DEFAULT_LIMIT, MissingError, Reader
+from belatwist.errors import AbsentError, HiddenError, ReadError
+from belatwist.procfs.reader import (
+    DEFAULT_LIMIT,
+    DENIED_CURE,
+    UNMOUNTED_CURE,
+    MissingError,
+    Reader,
+    why_missing,
+)
 
 
 def test_a_file_is_read_below_the_root(tmp_path: Path) -> None:
@@ -87,6 +94,52 @@ def test_a_failing_read_is_reported_in_words(
     assert str(caught.value) == f"{tmp_path}/temp: {words}"
     assert not isinstance(caught.value, MissingError)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("there", [True, False])
+def test_what_may_not_be_opened_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, there: bool
+) -> None:
+    """The error has the file's mode and owner, unless a folder above denies those as well."""
+
+    def deny(path: str, *_: object) -> int:
+        raise PermissionError(number, "whatever")
+
+    if there:
+        (tmp_path / "secret").touch()
+        (tmp_path / "secret").chmod(0o640)
+    monkeypatch.setattr(os, "open", deny)
+    monkeypatch.setattr(os, "scandir", deny)
+    reader = Reader(str(tmp_path))
+    for look in (reader.read, reader.entries):
+        with pytest.raises(HiddenError) as caught:
+            look("secret")
+        text = f"{tmp_path}/secret: {os.strerror(number)} ({errno.errorcode[number]})"
+        if there:
+            path = tmp_path / "secret"
+            text += f": mode -rw-r-----, owner {path.owner()}:{path.group()}"
+        assert (str(caught.value), caught.value.cure) == (text, DENIED_CURE)
+
+
+def test_why_something_is_missing(tmp_path: Path) -> None:
+    """Where the usual is missing too, nothing can be said of the machine: that is hidden."""
+    reader = Reader(str(tmp_path))
+    hidden = why_missing(reader.read, "stat", "no disks")
+    assert isinstance(hidden, HiddenError)
+    assert str(hidden).startswith(f"{tmp_path}/stat: ")
+    assert str(hidden).endswith(", although every kernel has it")
+    assert hidden.cure == UNMOUNTED_CURE
+    (tmp_path / "stat").touch()
+    absent = why_missing(reader.read, "stat", "no disks")
+    assert isinstance(absent, AbsentError)
+    assert str(absent) == "no disks"
+
+
+def test_the_usual_that_cannot_be_read_is_there(tmp_path: Path) -> None:
+    """Only a missing one hides the rest."""
+    (tmp_path / "stat").mkdir()
+    assert isinstance(why_missing(Reader(str(tmp_path)).read, "stat", "no"), AbsentError)
 
 
 def test_a_directory_is_not_a_file(tmp_path: Path) -> None:

@@ -307,13 +307,18 @@ class SchedulerTests(SynchronousTestCase):
             self.successResultOf(service.stopService())
 
     def test_absent_is_no_fault(self) -> None:
-        """A machine without such a thing yields nothing, and nothing is logged or counted."""
+        """A machine without such a thing yields nothing, and nothing is counted.
+
+        It is logged once, as the first collection would be.
+        """
         a = FakeCollector("a", self.clock)
         a.raises = AbsentError("no UPS is configured")
         with Captured() as log:
             service = self.scheduler((a, 1.0))
+            self.step(1.0)
         (job,) = service.jobs
         self.assertEqual((job.state, job.error), (State.ABSENT, "no UPS is configured"))
+        self.assertEqual(levels(log, "Collector {collector} has nothing"), ["info", "debug"])
         self.assertEqual([e for e in log.events if e["log_level"] > LogLevel.info], [])
         self.assertEqual(self.counted("collector_metrics_failed_total", "a"), 0)
         a.raises = None

@@ -65,7 +65,7 @@ def settle(connection: sqlite3.Connection, *settlements: Settlement, now_ms: int
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database beside whoever else has it open."""
+    """Open a database beside its other users."""
     with closing(sqlite3.connect(path)) as connection:
         yield connection
 

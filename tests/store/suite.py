@@ -93,7 +93,7 @@ class Suite(SynchronousTestCase):
         self.assertEqual(list(self.rows(10)), everything)
 
     def test_until(self) -> None:
-        """What is stamped later than asked for is left out, and pending all the same."""
+        """Samples with a later time than the limit are left out, and stay pending."""
         self.add(sample(LOAD, 10, 0), sample(LOAD, 20, 0), sample(CORE, 30, 0))
         self.assertEqual([row[0] for row in self.rows(until_ms=20)], [10, 20])
         self.assertEqual([row[0] for row in self.rows(until_ms=9)], [])

@@ -1,4 +1,4 @@
-"""The memory between the scheduler and the store: what waits, what is dropped, what is said."""
+"""The memory between the scheduler and the store: its waiting and dropped samples, and its log."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ FULL = sqlite3.OperationalError("database or disk is full")
 
 
 class ScriptedStore:
-    """Stores what it is given, unless it is told to fail or to hang.
+    """Stores its samples, unless a test has it fail or hang.
 
     :ivar stored: what was stored, in order.
     :ivar calls: what it was asked to do, in order.
@@ -120,7 +120,7 @@ class WriteBufferTests(SynchronousTestCase):
         return counted(self.telemetry, "storage_write_failures_total")
 
     def test_a_tick_goes_straight_through(self) -> None:
-        """While all is well, a tick is one transaction, done at once, and nothing is said."""
+        """While all is well, a tick is one transaction, done at once, and nothing is logged."""
         with Captured() as log:
             self.assertEqual(self.successResultOf(self.buffer.add(tick(1))), 3)
         self.assertEqual(self.store.stored, tick(1))
@@ -129,8 +129,8 @@ class WriteBufferTests(SynchronousTestCase):
         self.assertEqual(log.events, [])
 
     def test_a_full_disk(self) -> None:
-        """What cannot be stored waits; the next tick brings all of it, in order; each change of
-        state is said once.
+        """Samples that cannot be stored wait, and the next tick stores all of them, in order. The
+        log has a line for each change of state.
         """
         self.store.broken = FULL
         with Captured() as log:
@@ -188,7 +188,7 @@ class WriteBufferTests(SynchronousTestCase):
         self.assertEqual(len(log.texts(LogLevel.error)), 2)
 
     def test_every_failure_of_the_database_keeps_the_samples(self) -> None:
-        """Full, broken, locked, read-only, damaged: whatever SQLite says of itself."""
+        """Full, broken, locked, read-only, damaged: any error of the database itself."""
         for error in (
             sqlite3.OperationalError("disk I/O error"),
             sqlite3.OperationalError("database is locked"),

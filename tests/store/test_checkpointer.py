@@ -34,7 +34,7 @@ AGAIN = "WAL checkpoint works again"
 
 
 class Reading:
-    """Another program that reads, and holds on to what it reads until it is told otherwise."""
+    """Another program that reads, and keeps its transaction open until the test ends it."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path)
@@ -198,7 +198,7 @@ class CheckpointerTests(InFolder):
         ]
 
     def test_a_reader_in_the_way(self) -> None:
-        """It is not waited for; what it blocks is said once, and tried again, later each time."""
+        """No checkpoint waits for it; a blocked one is logged once, and tried again ever later."""
         service = self.start()
         self.fill()
         reader = Reading(self.path)
@@ -242,7 +242,7 @@ class CheckpointerTests(InFolder):
         assert wal.size(self.path) == 0
 
     def test_it_fails(self) -> None:
-        """A disk that fails is said once, and the next one comes soon."""
+        """A failing disk is logged once, and the next attempt comes soon."""
         service = self.start()
         broken = sqlite3.OperationalError("disk I/O error")
         with mock.patch.object(self.store.database, "checkpoint", side_effect=lambda: fail(broken)):
@@ -260,7 +260,7 @@ class CheckpointerTests(InFolder):
         assert self.logged(AGAIN) == [(LogLevel.info, {"seconds": 3 * RETRY, "failures": 2})]
 
     def test_it_fails_in_a_way_of_its_own(self) -> None:
-        """What is not the disk's doing is said with where it came from."""
+        """A failure of another kind is logged with its traceback."""
         self.start()
         with mock.patch.object(
             self.store.database, "checkpoint", side_effect=lambda: fail(ValueError("x"))
@@ -300,7 +300,7 @@ class CheckpointerTests(InFolder):
         assert len(self.whys()) == 1
 
     def test_stopping(self) -> None:
-        """The log is emptied, which is logged, and nothing is left to be done."""
+        """The write-ahead log is emptied, which is logged, and no timer remains."""
         service = self.start()
         self.fill()
         self.stop(service)

@@ -1,4 +1,4 @@
-"""What the database says of itself, and how what takes long is left when the agent is to stop."""
+"""The state that the database shows, and how its long steps end when the agent stops."""
 
 import sqlite3
 import threading
@@ -195,8 +195,8 @@ class TelemetryTests(InFolder):
         self.assertGreater(counted(telemetry, "storage_write_duration_seconds_sum"), 0)
 
 
-class LeavingTests(InFolder):
-    """A stop does not wait for what can be taken up again, and nothing is lost by that."""
+class InterruptionTests(InFolder):
+    """A stop does not wait for work that the next start resumes, and nothing is lost by that."""
 
     def left(self, store: SQLiteStore) -> None:
         """Open it; it must be left, and be closed without a session."""
@@ -216,7 +216,7 @@ class LeavingTests(InFolder):
         self.assertEqual(sessions(self.path), {})
 
     def test_a_replacement(self) -> None:
-        """The damaged database stays where it was, and the next start carries over all of it."""
+        """The damaged database stays in its place, and the next start recovers all of it."""
         self.path.write_bytes(overwritten(1))
         before = self.path.read_bytes()
         listed = DamagedReader.count_indexed
@@ -250,8 +250,8 @@ class LeavingTests(InFolder):
         self.assertEqual([one.name for one in self.folder.iterdir()], ["metrics.db"])
 
     def test_a_replacement_while_running(self) -> None:
-        """The session does not end, so that the next start finds the damage; samples are stored
-        as far as they can be, and carried over then.
+        """The session does not end, so that the next start finds the damage. Samples are stored as
+        far as possible, and recovered then.
         """
         self.path.write_bytes(healthy()[0])
         store = self.opened(self.path, "s2")

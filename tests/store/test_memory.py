@@ -1,4 +1,4 @@
-"""The store in memory: a store like the real one, which fails and hangs when told to."""
+"""The store in memory: a store like the real one, which can be made to fail and to hang."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -212,7 +212,7 @@ class FailingTransactionTests(InFolder):
         self.assert_as_before()
 
     def test_a_failure_holds_no_cursor(self) -> None:
-        """Kept by the traceback, it would be finalised later, and whoever does that may wait."""
+        """The traceback would keep it, and a thread that must not wait might finalise it."""
         seen: list[Any] = []
 
         def fails(cursor: queries.Cursor) -> None:

@@ -1,4 +1,4 @@
-"""The real store against a model, through whatever operations hypothesis thinks of."""
+"""The real store against a model, through any sequence of operations that hypothesis makes."""
 
 import sqlite3
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The store in memory against the database: whatever is done to both, they agree."""
+"""The store in memory against the database: they agree after any operations on both."""
 
 from collections.abc import Sequence
 from contextlib import closing

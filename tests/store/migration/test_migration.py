@@ -1,4 +1,4 @@
-"""Databases of versions 1 and 2 become version 3, whatever is in them and wherever it is ended."""
+"""Databases of versions 1 and 2 become version 3, with any content and after any interruption."""
 
 import json
 import math
@@ -316,7 +316,7 @@ def test_odd_but_possible(path: Path) -> None:
 def test_duplicates(path: Path, states: Sequence[int], winner: int, rows_a_step: int) -> None:
     """Rows of the same identity become one: the first that was accepted, else is pending.
 
-    Tags are the same in whatever spelling.
+    Tags are the same in any spelling.
     """
     rows = [
         row(

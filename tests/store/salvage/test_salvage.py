@@ -1,4 +1,4 @@
-"""Damaged databases: moved aside, replaced, and what can be believed of them carried over."""
+"""Damaged databases are moved aside and replaced, and their trustworthy samples recovered."""
 
 import contextlib
 import os
@@ -103,10 +103,10 @@ def killed_at(number: int) -> Any:
 
 
 class ReplaceTests(InFolder):
-    """What is carried over, and what is left behind."""
+    """Which samples are recovered, and which are not."""
 
     def replaced(self, data: bytes, known: dict[int, Series] | None = None) -> Salvaged:
-        """Replace a database with these bytes; everything carried over must have been there."""
+        """Replace a database with these bytes; every recovered sample must have been in it."""
         self.path.write_bytes(data)
         done = replacement.replace(self.path, NOW, known or {})
         found = content(self.path)
@@ -121,7 +121,7 @@ class ReplaceTests(InFolder):
         return done
 
     def test_a_healthy_one(self) -> None:
-        """Everything pending is carried over, nothing that was uploaded."""
+        """All pending samples are recovered, no uploaded ones."""
         done = self.replaced(healthy()[0])
         self.assertEqual((done.recovered, done.indexed, done.stopped), (8000, 8000, None))
         self.assertEqual(done.backup_path.name, "metrics.db.corrupt-20261122T103356Z")
@@ -177,7 +177,7 @@ class ReplaceTests(InFolder):
         self.assertEqual(self.replaced(b"metrics, but not in a database\n" * 200).recovered, 0)
 
     def test_the_write_ahead_log_counts(self) -> None:
-        """What had not been written back yet is carried over, and the log is moved aside, too."""
+        """Samples that are only in the log are recovered, and the log is moved aside, too."""
         store = self.opened(self.path)
         self.successResultOf(store.add([sample(LOAD, 5, 1), sample(CORE, 6, 2)]))
         for suffix in ("", "-wal"):
@@ -226,13 +226,13 @@ class ReplaceTests(InFolder):
         self.assertEqual(self.replaced(healthy()[0]).recovered, 8000)
 
     def test_little_space(self) -> None:
-        """The new database is begun all the same, and the reason is told."""
+        """The new database is made all the same, and the result has the reason."""
         with mock.patch.object(replacement, "_has_room", return_value=False):
             done = self.replaced(healthy()[0])
         self.assertEqual((done.recovered, done.stopped), (0, "the disk is nearly full"))
 
     def test_no_time(self) -> None:
-        """Reading ends after its time, and that is told."""
+        """Reading ends after its time, and the result has the reason."""
         with mock.patch.object(reader, "SECONDS", -1.0):
             done = self.replaced(healthy()[0])
         self.assertEqual(done.recovered, 0)

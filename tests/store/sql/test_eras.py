@@ -63,7 +63,7 @@ def places(db: sqlite3.Connection, era: int) -> dict[Key, int]:
 
 @given(_KEYS, _STEPS, st.lists(_STEPS, max_size=2), st.integers(1, 5))
 def test_each_is_moved_once(rows: dict[Key, int], step: int, more: list[int], batch: int) -> None:
-    """By one step, or by several that came before the first was over; whatever the portions."""
+    """By one step, or by several that came before the first was over; in batches of any size."""
     with closing(make(rows)) as db, mock.patch.object(eras, "ROWS", batch):
         era = eras.step(db.cursor(), 1, step)
         eras.restamp(db.cursor(), None)

@@ -16,7 +16,7 @@ FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELE
 
 
 class Worker:
-    """A thread in a step, that does one thing after the other as it is told."""
+    """A thread in a step, which runs one function after the other."""
 
     def __init__(self, monitor: StepMonitor) -> None:
         self._monitor = monitor

@@ -102,7 +102,7 @@ def test_series_round_trip(many: list[Series]) -> None:
 
 @given(st.lists(strategies.numbers, min_size=1, max_size=20))
 def test_values_round_trip(values: list[float]) -> None:
-    """Every finite number comes back as it was, whatever SQLite keeps it as."""
+    """Every finite number comes back as it was, in any form that SQLite keeps."""
     with closing(fresh()) as db:
         insert(db, [sample(LOAD, n, value) for n, value in enumerate(values)])
         assert [row[2] for row in pending(db)] == values
@@ -155,7 +155,7 @@ def test_pending_limit(db: sqlite3.Connection) -> None:
 
 
 def test_pending_until(db: sqlite3.Connection) -> None:
-    """What is stamped later than asked for is left out, whatever its priority."""
+    """Samples with a later time than the limit are left out, at any priority."""
     fill(db, 8, one_priority_each())
     for until in (0, 1, 4, 8, 9):
         assert {row[0] for row in pending(db, until_ms=until)} == set(range(1, min(until, 8) + 1))

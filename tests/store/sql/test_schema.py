@@ -191,7 +191,7 @@ def test_a_lock_is_waited_for_five_seconds(connection: sqlite3.Connection) -> No
 
 
 def test_without_a_log_it_does_not_start() -> None:
-    """Where the write-ahead log is not to be had, that is said instead of going on without it."""
+    """Where there can be no write-ahead log, the database is refused."""
     with (
         closing(sqlite3.connect(":memory:")) as connection,
         pytest.raises(StartError, match=r"^PRAGMA journal_mode: asked for wal, .* says memory$"),

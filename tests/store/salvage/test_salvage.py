@@ -22,7 +22,7 @@ from twisted.logger import LogLevel
 from belatwist.model import Series, sample
 from belatwist.store.salvage import reader, replacement
 from belatwist.store.salvage.replacement import Salvaged
-from belatwist.store.sql import schema
+from belatwist.store.sql import queries, schema
 from tests.fakes import inline_store
 from tests.log_events import Captured
 from tests.store import suite
@@ -320,6 +320,18 @@ class OpeningTests(InFolder):
         )
         self.assertEqual(sessions(self.path)["s1"], ("completed", 2000))
         self.assertEqual(self.successResultOf(store.add([sample(SERIES[0], 5, 1)])), 1)
+
+    def test_damage_that_shows_as_the_session_begins(self) -> None:
+        """One replacement answers it: the session does not run yet, so that none runs beside it."""
+        self.path.write_bytes(healthy()[0])
+        malformed = sqlite3.DatabaseError("database disk image is malformed")
+        malformed.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        with mock.patch.object(queries, "count_pending", side_effect=[malformed, 8000]):
+            store = self.opened(self.path, "s2")
+        self.assertEqual(store.pending, 8000)
+        self.assertEqual(len(list(self.folder.glob("*.corrupt-*Z"))), 1)
+        self.assertEqual(list(self.folder.glob("*Z.1")), [])
+        self.assertEqual(sessions(self.path)["s2"], ("active", None))
 
     def test_the_first_page_of_an_older_database(self) -> None:
         """Its pages are larger than a new one's; it is read all the same."""

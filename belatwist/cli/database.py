@@ -72,7 +72,7 @@ class DatabaseError(BelaError):
     """The database cannot be read. The text names it, gives the reason, and what to do."""
 
 
-class Row(NamedTuple):
+class SampleRow(NamedTuple):
     """One sample.
 
     :ivar session: the UUID of the agent's run that stored it; ``None`` when it is no longer known.
@@ -92,10 +92,10 @@ class Row(NamedTuple):
         return self.timestamp_ms, self.series_id
 
 
-class Page(NamedTuple):
+class RowPage(NamedTuple):
     """Some rows, and their series by number."""
 
-    rows: list[Row]
+    rows: list[SampleRow]
     series: Mapping[int, Series]
 
 
@@ -117,7 +117,7 @@ class DatabaseReader:
         *,
         newest: bool = False,
         limit: int | None = None,
-    ) -> Page:
+    ) -> RowPage:
         """Read samples by their key.
 
         :param table: :data:`SAMPLES` or :data:`TEXTS`.
@@ -135,15 +135,17 @@ class DatabaseReader:
                 self._check_version(connection)
                 connection.execute("BEGIN")  # One state for the rows and their series.
                 cursor = connection.cursor()
-                rows = list(map(Row._make, cursor.execute(sql, (*after, *before, limit or PAGE))))
+                rows = list(
+                    map(SampleRow._make, cursor.execute(sql, (*after, *before, limit or PAGE)))
+                )
                 series = queries.series_of(cursor, {row.series_id for row in rows})
         except (OSError, sqlite3.Error, StartError) as error:
             raise DatabaseError(self._explain(error)) from error
         except (TypeError, ValueError) as error:  # A series that is missing, or whose tags are not.
             raise DatabaseError(f"{self._name}: is damaged: {error}") from error
-        return Page(rows, series)
+        return RowPage(rows, series)
 
-    def pages(self, table: str, after: Key = MIN_KEY, before: Key = MAX_KEY) -> Iterator[Page]:
+    def pages(self, table: str, after: Key = MIN_KEY, before: Key = MAX_KEY) -> Iterator[RowPage]:
         """Read all pages between two keys, in order.
 
         :raises DatabaseError: when the database cannot be read.

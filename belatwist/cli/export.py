@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 import click
 
 from belatwist.cli import output
-from belatwist.cli.database import PAGE, SAMPLES, TEXTS, DatabaseReader, Page, Row
+from belatwist.cli.database import PAGE, SAMPLES, TEXTS, DatabaseReader, RowPage, SampleRow
 from belatwist.cli.output import CommandError
 from belatwist.model import Series
 from belatwist.store import Key
@@ -113,14 +113,14 @@ Format = Callable[[DatabaseReader, Span, Wanted, Counter[str]], Iterator[Encoded
 FORMATS: Mapping[str, Format] = {"jsonl": jsonl, "csv": csv_lines}
 
 
-def _chosen(page: Page, wanted: Wanted) -> list[Row]:
+def _chosen(page: RowPage, wanted: Wanted) -> list[SampleRow]:
     ids = {number for number, series in page.series.items() if wanted(series.name)}
     return [row for row in page.rows if row.series_id in ids]
 
 
 def _rows(
     database: DatabaseReader, table: str, span: Span, wanted: Wanted
-) -> Iterator[tuple[Row, Series]]:
+) -> Iterator[tuple[SampleRow, Series]]:
     for page in database.pages(table, *span):
         for row in _chosen(page, wanted):
             yield row, page.series[row.series_id]

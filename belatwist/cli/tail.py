@@ -13,7 +13,7 @@ from belatwist.cli.database import (
     TEXTS,
     DatabaseError,
     DatabaseReader,
-    Row,
+    SampleRow,
 )
 from belatwist.clock.sources import WallClock
 from belatwist.collectors.registry import CATALOGUE
@@ -28,7 +28,7 @@ agent's memory, because the disk was full, come late."""
 MAX_PAGES_BACK = 20
 """Pages in which to look for the last samples: a rare metric must not cost the whole table."""
 
-Found = tuple[Row, Series]
+Found = tuple[SampleRow, Series]
 
 
 class Follower:
@@ -116,7 +116,7 @@ def pattern(glob: str | None) -> Callable[[str], bool]:
     return lambda name: fnmatch.fnmatchcase(name, glob)
 
 
-def json_line(row: Row, series: Series) -> str:
+def json_line(row: SampleRow, series: Series) -> str:
     """Format a sample as a JSON object."""
     return json.dumps(
         {
@@ -138,7 +138,7 @@ class Lines:
     def __init__(self) -> None:
         self._columns = output.Columns((23, 32, 16, 14), right=(3,))
 
-    def __call__(self, row: Row, series: Series) -> str:
+    def __call__(self, row: SampleRow, series: Series) -> str:
         """Return a sample's line: time, name, tags, value with unit, state."""
         entry = CATALOGUE.get(series.name)
         cells = (
@@ -190,6 +190,6 @@ def tail(
         return
 
 
-def _show(found: Iterable[Found], line: Callable[[Row, Series], str]) -> None:
+def _show(found: Iterable[Found], line: Callable[[SampleRow, Series], str]) -> None:
     for row, series in found:
         click.echo(line(row, series))

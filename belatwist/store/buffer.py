@@ -18,7 +18,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.store.batch_write import BATCH_SIZE, BatchWrite, is_database_error
 from belatwist.store.sql.eras import Restamped
-from belatwist.store.tick_queue import Call, Tick, TickQueue
+from belatwist.store.tick_queue import QueuedCall, QueuedTick, TickQueue
 from belatwist.text import one_line
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ class WriteBuffer(Service):
         :return: how many of them are stored, as soon as that has been tried; it never fails.
         """
         done: Deferred[int] = Deferred()
-        self._note_dropped(self._queue.append(Tick(samples, done)))
+        self._note_dropped(self._queue.append(QueuedTick(samples, done)))
         waited = self._seconds() - self._began
         if self._busy and waited > WRITE_TIMEOUT:
             self._note_failure(f"the database has not answered for {waited:.0f} s")
@@ -193,7 +193,7 @@ class WriteBuffer(Service):
 
     def _enqueue(self, function: "Callable[[], Deferred[T]]") -> "Deferred[T]":
         done: Deferred[T] = Deferred()
-        self._queue.append(Call(function, done))
+        self._queue.append(QueuedCall(function, done))
         self._drain()
         return done
 
@@ -218,14 +218,16 @@ class WriteBuffer(Service):
         while self._queue:
             self._began = self._seconds()
             head = self._queue.head
-            error = await (self._write_batch() if isinstance(head, Tick) else self._run_call(head))
+            error = await (
+                self._write_batch() if isinstance(head, QueuedTick) else self._run_call(head)
+            )
             if error is not None:
                 self._note_failure(str(error) or type(error).__name__, error)
                 self._queue.finish_all()
                 return
         self._note_recovery()
 
-    async def _run_call(self, call: Call) -> Exception | None:
+    async def _run_call(self, call: QueuedCall) -> Exception | None:
         """Run a call; if the database fails, the call keeps its place and waits."""
         try:
             result = await call.function()

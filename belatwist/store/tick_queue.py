@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, slots=True)
-class Tick:
+class QueuedTick:
     """Samples that were handed in together.
 
     :ivar done: fires with how many of them are stored; ``None`` once it has.
@@ -29,7 +29,7 @@ class Tick:
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class QueuedCall:
     """A call of the store that keeps its place among the ticks."""
 
     function: "Callable[[], Deferred[Any]]"
@@ -44,7 +44,7 @@ class TickQueue:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._items: deque[Tick | Call] = deque()
+        self._items: deque[QueuedTick | QueuedCall] = deque()
         self._count = 0
         self._in_flight = 0
 
@@ -57,17 +57,17 @@ class TickQueue:
         return self._count + self._in_flight
 
     @property
-    def head(self) -> Tick | Call:
+    def head(self) -> QueuedTick | QueuedCall:
         """The next item."""
         return self._items[0]
 
-    def append(self, item: Tick | Call) -> int:
+    def append(self, item: QueuedTick | QueuedCall) -> int:
         """Append a tick or a call.
 
         :return: how many samples were dropped to make room.
         """
         self._items.append(item)
-        if isinstance(item, Call):
+        if isinstance(item, QueuedCall):
             return 0
         self._count += len(item.samples)
         return self._drop_oldest()
@@ -76,16 +76,16 @@ class TickQueue:
         """Remove the next item, which is a call."""
         self._items.popleft()
 
-    def take(self, size: int) -> list[Tick]:
+    def take(self, size: int) -> list[QueuedTick]:
         """Take ticks to write, up to a number of samples or the next call; one tick at the least.
 
         They count as waiting until :meth:`put_back`.
         """
-        ticks: list[Tick] = []
+        ticks: list[QueuedTick] = []
         count = 0
         while self._items:
             head = self._items[0]
-            if isinstance(head, Call) or (ticks and count + len(head.samples) > size):
+            if isinstance(head, QueuedCall) or (ticks and count + len(head.samples) > size):
                 break
             ticks.append(head)
             count += len(head.samples)
@@ -102,20 +102,20 @@ class TickQueue:
         self._in_flight = 0
         if not samples:
             return 0
-        self._items.appendleft(Tick(samples, None))
+        self._items.appendleft(QueuedTick(samples, None))
         self._count += len(samples)
         return self._drop_oldest()
 
     def finish_all(self) -> None:
         """Report of every tick that nothing of it is stored yet; it continues to wait."""
         for item in self._items:
-            if isinstance(item, Tick):
+            if isinstance(item, QueuedTick):
                 item.finish(0)
 
     def _drop_oldest(self) -> int:
         lost = excess = max(self.waiting - self._limit, 0)
         for item in list(self._items) if excess else ():
-            if isinstance(item, Call):
+            if isinstance(item, QueuedCall):
                 continue
             gone = min(excess, len(item.samples))
             excess -= gone

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from belatwist.cli import tail
-from belatwist.cli.database import DatabaseReader, Row
+from belatwist.cli.database import DatabaseReader, SampleRow
 from belatwist.cli.tail import LATE_MS, Follower, pattern
 from belatwist.model import Sample, Series, sample
 from tests.cli.running import bela, make, start, ticks
@@ -183,8 +183,8 @@ def test_lines_are_aligned_and_harmless() -> None:
     """A line has time, name, tags, value, unit and state, without control characters."""
     odd = Series.of("a\x1b[31m", "box", {"core": "0\n"})
     line = tail.Lines()
-    one = line(Row(NOON, 1, 0.5, "s", "pending"), CORE)
-    two = line(Row(NOON, 2, 7, "s", "uploaded"), odd)
+    one = line(SampleRow(NOON, 1, 0.5, "s", "pending"), CORE)
+    two = line(SampleRow(NOON, 2, 7, "s", "uploaded"), odd)
     assert one.split()[2:] == ["cpu.usage_percent", "core=0", "0.500", "percent", "pending"]
     assert two.isprintable()
     assert one.index("0.500") + 5 == two.index(" 7 ") + 2

@@ -19,7 +19,7 @@ from belatwist.http.trust import trust_root
 CONNECT_TIMEOUT = 10.0
 """Seconds after which an attempt to connect fails."""
 
-Key = tuple[bytes, bytes, int]
+ConnectionKey = tuple[bytes, bytes, int]
 """Scheme, host and port of a server."""
 
 
@@ -34,8 +34,8 @@ class Endpoints:
     def __init__(self, reactor: Any, ca_file: Path | None) -> None:
         self._reactor = reactor
         self._tls = BrowserLikePolicyForHTTPS(trust_root(ca_file))
-        self._peers: dict[Key, tuple[str, int]] = {}
-        self._watched: dict[Key, Callable[[bool], None]] = {}
+        self._peers: dict[ConnectionKey, tuple[str, int]] = {}
+        self._watched: dict[ConnectionKey, Callable[[bool], None]] = {}
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """Return an endpoint that connects to a URI's server."""
@@ -74,7 +74,7 @@ class Endpoints:
         host, port = peer
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def _attempted(self, key: Key, peer: tuple[str, int] | None) -> None:
+    def _attempted(self, key: ConnectionKey, peer: tuple[str, int] | None) -> None:
         if peer is not None:
             self._peers[key] = peer
         if key in self._watched:
@@ -87,7 +87,7 @@ class _QuietFactory(Factory):
     noisy = False
 
 
-def _key(uri: URI) -> Key:
+def _key(uri: URI) -> ConnectionKey:
     return uri.scheme, uri.host, uri.port
 
 

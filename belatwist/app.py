@@ -217,6 +217,7 @@ def _machine(config: Config, reactor: Any) -> Machine:
         sysfs=Reader(config.paths.sysfs),
         seconds=reactor.seconds,
         load_reactor=lambda: reactor,
+        ca_file=config.remote.tls_ca_file,
     )
 
 

@@ -38,6 +38,20 @@ class ReadError(BelaError):
         self.code = code
 
 
+class HttpError(BelaError):
+    """A server has not given the answer that was asked for.
+
+    :param reason: what is wrong, with the server's name, in one line without secrets.
+    :ivar code: one word from a short list (``refused``, ``timeout``, ``HTTP 404``).
+    :ivar status: the answer's HTTP status; ``None`` when there is no answer.
+    """
+
+    def __init__(self, reason: str, code: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.status = status
+
+
 class NonFiniteValueError(BelaError):
     """The value of a sample is NaN or infinite. Neither the store nor the server keeps those."""
 

@@ -88,12 +88,14 @@ def machine(
     rng: random.Random | None = None,
     seconds: Callable[[], float] = lambda: 0.0,
     reactor: Any = None,
+    http: Any = None,
     statvfs: Callable[[bytes], os.statvfs_result] = half_full,
 ) -> Machine:
     """Make a machine of fixture trees; a tree that the test does not give is empty.
 
     :param seconds: stands still unless a test gives a clock.
     :param reactor: such as a ``MemoryReactorClock``; none unless a test gives one.
+    :param http: an ``HttpGetter`` or its stand-in; none unless a test gives one.
     :param statvfs: every file system is half full unless a test says otherwise.
     """
     nowhere = Reader(str(FIXTURES / "nowhere"))
@@ -104,6 +106,7 @@ def machine(
         rng=rng or random.Random(1),
         seconds=seconds,
         load_reactor=lambda: reactor,
+        load_http=lambda: http,
         statvfs=statvfs,
     )
 

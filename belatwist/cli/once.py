@@ -76,6 +76,7 @@ def enabled_sources(loaded: config.Config) -> list[EnabledSource]:
         sysfs=Reader(loaded.paths.sysfs),
         seconds=time.monotonic,
         load_reactor=load_reactor,
+        ca_file=loaded.remote.tls_ca_file,
     )
     return registry.build(loaded.metrics, machine)
 

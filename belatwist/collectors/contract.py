@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from belatwist.collectors.state import State
 from belatwist.config import NoOptions, Section
 from belatwist.errors import AbsentError, HiddenError
+from belatwist.http.lazy import lazy_getter
 from belatwist.metrics.metric import COUNTER, GAUGE, Metric
 from belatwist.model import Sample, Series
 from belatwist.procfs.reader import Reader
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         IReactorTCP,
         IReactorTime,
     )
+
+    from belatwist.http.get import HttpGetter
 
     class Reactor(IReactorTime, IReactorTCP, IReactorFDSet, IReactorPluggableNameResolver):
         """The interfaces of the reactor that sources use."""
@@ -84,6 +87,7 @@ class Machine:
     :ivar seconds: a monotonic clock; safe to use from any thread.
     :ivar load_reactor: returns the reactor, which is loaded as late as possible: most sources
         do without, and so does ``bela once`` with them.
+    :ivar load_http: returns the maker of HTTP requests, which is loaded in the same way.
     :ivar statvfs: asks a file system, by a path in it, how full it is; may hang.
     """
 
@@ -93,6 +97,7 @@ class Machine:
     rng: random.Random
     seconds: Callable[[], float]
     load_reactor: "Callable[[], Reactor]"
+    load_http: "Callable[[], HttpGetter]"
     statvfs: Callable[[bytes], os.statvfs_result]
 
     @classmethod
@@ -104,8 +109,12 @@ class Machine:
         sysfs: Reader,
         seconds: Callable[[], float],
         load_reactor: "Callable[[], Reactor]",
+        ca_file: str | None = None,
     ) -> "Machine":
-        """Make the machine that this program runs on."""
+        """Make the machine that this program runs on.
+
+        :param ca_file: PEM certificates that HTTP trusts instead of the system's.
+        """
         return cls(
             device_id=device_id,
             procfs=procfs,
@@ -113,6 +122,7 @@ class Machine:
             rng=random.Random(),  # noqa: S311 - made-up numbers
             seconds=seconds,
             load_reactor=load_reactor,
+            load_http=lazy_getter(load_reactor, ca_file),
             statvfs=os.statvfs,
         )
 
@@ -120,6 +130,11 @@ class Machine:
     def reactor(self) -> "Reactor":
         """The reactor, for sources that wait: its time is :attr:`seconds`."""
         return self.load_reactor()
+
+    @property
+    def http(self) -> "HttpGetter":
+        """Makes HTTP requests within bounds, for sources whose ``collect`` is a coroutine."""
+        return self.load_http()
 
     def series(self, metric: Metric, **tags: str) -> Series:
         """Return the series of a metric on this device; see :meth:`Metric.series`."""

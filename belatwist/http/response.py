@@ -23,23 +23,32 @@ _EXCERPT = 300
 class BoundedBody(Protocol):
     """Receives a body and keeps its beginning.
 
+    :param limit: bytes after which the rest is cut off.
+    :param kept: bytes that are kept.
     :ivar size: bytes received.
-    :ivar too_long: whether the body was longer than :data:`MAX_BYTES`, and the rest was cut off.
+    :ivar too_long: whether the body was longer than the limit, and the rest was cut off.
     :ivar finished: fires when the body is complete or too long, and fails when the connection ends
         before. Cancelling it closes the connection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_BYTES, kept: int = _KEPT_BYTES) -> None:
         self.size = 0
         self.too_long = False
-        self._start = b""
+        self._limit = limit
+        self._kept = kept
+        self._start = bytearray()
         self.finished: Deferred[None] = Deferred(lambda _: self._cut())
+
+    @property
+    def start(self) -> bytes:
+        """The bytes that are kept."""
+        return bytes(self._start)
 
     def dataReceived(self, data: bytes) -> None:
         """Receive a piece of the body."""
         self.size += len(data)
-        self._start += data[: _KEPT_BYTES - len(self._start)]
-        if self.size > MAX_BYTES and not self.finished.called:
+        self._start += data[: self._kept - len(self._start)]
+        if self.size > self._limit and not self.finished.called:
             self.too_long = True
             self.finished.callback(None)
             self._cut()

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from belatwist.errors import ReadError
+from belatwist.errors import HttpError, ReadError
 from belatwist.log.events import Event
 
 REPEAT_AFTER = 600.0
@@ -214,9 +214,9 @@ class ItemFailureLog:
 
 
 def kind_of(error: BaseException) -> str:
-    """Return the kind of a failure: the error's type and the system's name for it (``EIO``)."""
+    """Return the kind of a failure: the error's type and its code, such as ``EIO``."""
     code = ""
-    if isinstance(error, ReadError):
+    if isinstance(error, ReadError | HttpError):
         code = error.code
     elif isinstance(error, OSError):
         code = errno.errorcode.get(error.errno or 0, "")

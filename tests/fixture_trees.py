@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,9 @@ def machine(
 
 
 def enabled(on: Machine, **options: Options) -> list[EnabledSource]:
-    """Enable every source, at an interval of a second.
+    """Enable every source that reads this machine, at an interval of a second.
+
+    An asynchronous source asks a server, which a fixture tree does not have.
 
     :param options: those of a source, by its name with an underscore for the dot.
     """
@@ -124,7 +127,11 @@ def enabled(on: Machine, **options: Options) -> list[EnabledSource]:
         )
         for name, source in SOURCES.items()
     ]
-    return build(entries, on)
+    return [one for one in build(entries, on) if not iscoroutinefunction(one.collector.collect)]
+
+
+READ_HERE = tuple(one.source.name for one in enabled(machine()))
+"""The sources that read this machine."""
 
 
 def collect(one: EnabledSource, now_ms: int) -> Sequence[Sample]:

@@ -1,12 +1,13 @@
 """The tables of ``docs/configuration.md``, from the types of the configuration's sections."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
 
-from belatwist.config.collectors import CollectorEntry, KnownSources, NoOptions
+from belatwist.collectors.contract import Source
+from belatwist.config.collectors import CollectorEntry, NoOptions
 from belatwist.config.convert import allowed, unwrap
 from belatwist.config.renamed import RENAMED_KEYS
 from belatwist.config.schema import Config
@@ -20,7 +21,7 @@ EARLIER = {
 """The old names of a key, by its path."""
 
 
-def render(known: KnownSources) -> str:
+def render(known: Mapping[str, Source]) -> str:
     """Return the tables: every key of the file, the collectors, and the options of each."""
     parts = [_keys(Config, ""), _collectors(known)]
     for name, source in known.items():
@@ -79,9 +80,9 @@ def _text(value: str) -> str:
     return f"`{value}`" if value else '`""`'
 
 
-def _collectors(known: KnownSources) -> str:
+def _collectors(known: Mapping[str, Source]) -> str:
     rows = ["| collector | default interval | runs without `metrics` |", "| --- | --- | --- |"]
     for name, source in known.items():
-        runs = "yes" if source.default else "no: made-up numbers, for development"
+        runs = "yes" if source.default else f"no: {source.why_off}"
         rows.append(f"| `{name}` | `{format_duration(source.every)}` | {runs} |")
     return "\n".join(rows)

@@ -98,7 +98,7 @@ deb: | $(BIN)/pip ## build the Debian package in dist/, for this machine's archi
 victoria: ## install what the tests against the real servers take, from Debian's packages
 	apt-get update -qq
 	apt-get install -qq -y victoria-metrics sqlite3 faketime
-	apt-get install -qq -y --no-install-recommends prometheus prometheus-node-exporter docker-compose curl
+	apt-get install -qq -y --no-install-recommends prometheus prometheus-node-exporter docker-compose curl nut-server
 
 browser: ## install the browser that the tests of the status page use, from Debian's packages
 	apt-get update -qq

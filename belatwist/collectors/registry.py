@@ -3,7 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from belatwist.collectors import cpu, disk, filesystem, load, memory, network, srt, thermal, uptime
+from belatwist.collectors import (
+    cpu,
+    disk,
+    filesystem,
+    load,
+    memory,
+    network,
+    nut,
+    srt,
+    thermal,
+    uptime,
+)
 from belatwist.collectors.contract import EnabledSource, Machine, Source
 from belatwist.config import CollectorEntry
 from belatwist.metrics.agent import SELF
@@ -42,6 +53,7 @@ SOURCES = by_name(
         network.SOURCE,
         load.SOURCE,
         uptime.SOURCE,
+        nut.SOURCE,
         srt.SOURCE,
     )
 )

@@ -6,6 +6,7 @@ import pytest
 
 from belatwist import config
 from belatwist.cli import load_config
+from belatwist.collectors.registry import SOURCES
 from belatwist.errors import ConfigError
 from tests.process import write_config
 
@@ -27,7 +28,8 @@ def test_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(config, "DEFAULT_PATH", missing)
     lines: list[str] = []
     found = load_config.read(None, lines.append)
-    assert found == config.Config(device=found.device)
+    defaults = config.default_entries(SOURCES)
+    assert found == config.Config(device=found.device, metrics=defaults)
     assert lines == [
         f"{missing}: no such file; using the defaults (--config FILE names another file)"
     ]

@@ -17,7 +17,8 @@ from belatwist.log.throttle import FailureLog, kind_of
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.runtime.threads import Threads
-from belatwist.scheduler.jobs import Job, Run, Tick, Yielded
+from belatwist.scheduler.jobs import Job, Yielded
+from belatwist.scheduler.ticks import Run, Tick
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime

@@ -40,7 +40,7 @@ DEFAULT_EXCLUSIONS = (
 COUNTERS_FELL = Event(
     "network.counters_fell",
     LogLevel.warn,
-    "Counters of {interface} went backwards, its samples are left out once"
+    "Counters of {interface} went backwards"
     " (bytes received: {rx_bytes_delta}, sent: {tx_bytes_delta})",
     cure="None is needed where a modem was plugged in again. Otherwise dmesg shows its driver's"
     " errors.",
@@ -178,8 +178,8 @@ class NetworkTraffic:
     time. It rises at each collection while the limit is exceeded, so that PromQL's ``increase()``
     shows the condition although the first step is before the series' start.
 
-    When counters went backwards, another interface has taken the name. The collector leaves its
-    samples out once; ``rate()`` sees the reset at the next samples.
+    Counters are stored as the kernel has them, also when they went backwards: that tells PromQL's
+    ``rate()`` of a reset.
 
     :param machine: the machine to measure.
     :param options: which interfaces to report, and how many.
@@ -220,12 +220,12 @@ class NetworkTraffic:
         samples: list[Sample] = []
         for name, interface in self._interfaces.items():
             counters = wanted[name]
-            if not self._fell(name, interface.last, counters):
-                samples.extend(
-                    sample(series, now_ms, value)
-                    for series, value in zip(interface.series, counters, strict=True)
-                )
+            self._compare(name, interface.last, counters)
             interface.last = counters
+            samples.extend(
+                sample(series, now_ms, value)
+                for series, value in zip(interface.series, counters, strict=True)
+            )
         self._falls.removed(self._interfaces, INTERFACE_REMOVED)
         if self._dropped_total > 0:
             samples.append(sample(self._dropped, now_ms, self._dropped_total))
@@ -260,18 +260,17 @@ class NetworkTraffic:
         else:
             self._limit_hits.recovered(LIMIT_KEPT)
 
-    def _fell(self, name: str, last: InterfaceCounters, now: InterfaceCounters) -> bool:
-        """Return whether any counter of an interface went backwards, and log it."""
+    def _compare(self, name: str, last: InterfaceCounters, now: InterfaceCounters) -> None:
+        """Log whether any counter of an interface went backwards."""
         if all(a <= b for a, b in zip(last, now, strict=True)):
             self._falls.recovered(name, COUNTERS_RISE)
-            return False
+            return
         self._falls.failed(
             name,
             COUNTERS_FELL,
             rx_bytes_delta=now.rx_bytes - last.rx_bytes,
             tx_bytes_delta=now.tx_bytes - last.tx_bytes,
         )
-        return True
 
 
 SOURCE = Source(

@@ -144,14 +144,6 @@ def collect(one: EnabledSource, now_ms: int) -> Sequence[Sample]:
     return samples
 
 
-def collect_if_there(one: EnabledSource, now_ms: int) -> Sequence[Sample]:
-    """Run a collector that is a plain function; without samples where its source is absent."""
-    try:
-        return collect(one, now_ms)
-    except AbsentError:
-        return []
-
-
 def collected(on: Machine, proc: Board) -> list[Sample]:
     """Collect twice from every source, with ten seconds in between; return the second round."""
     sources = enabled(on)

@@ -14,6 +14,8 @@ _UNKNOWN = "unknown"
 
 _COLOURS = {"ok": "green", "degraded": "yellow", "error": "red"}
 
+_Row = tuple[str, str, str, str, str, str]
+
 
 class DocumentView:
     """An object of the document, read with type checks."""
@@ -99,29 +101,43 @@ class Report:
         return ", ".join(part for part in parts if part)
 
     def _collectors(self) -> list[str]:
-        rows = [("COLLECTOR", "STATUS", "LAST", "SAMPLES", "FAILED", "ERROR")]
+        rows: list[_Row] = [("COLLECTOR", "STATE", "LAST", "SAMPLES", "FAILED", "REASON")]
+        statuses: list[str | None] = []
         collectors = self._all.view("collectors")
         for name in collectors:
             collector = collectors.view(name)
-            rows.append(
-                (
-                    escape(name),
-                    collector.text("status") or "?",
-                    self._ago(collector, "last_collection"),
-                    collector.count("metrics_collected"),
-                    collector.count("metrics_failed"),
-                    collector.text("last_error") or "",
-                )
-            )
+            found = self._collector(escape(name), collector)
+            rows += found
+            statuses += [collector.text("status")] * len(found)
         head, *lines = output.table(rows, right=(3, 4))
-        statuses = [row[1] for row in rows[1:]]
         return [
             head,
             *(
-                click.style(line, fg="red") if status == "error" else line
+                click.style(line, fg=_COLOURS[status]) if status in {"degraded", "error"} else line
                 for line, status in zip(lines, statuses, strict=True)
             ),
         ]
+
+    def _collector(self, name: str, collector: DocumentView) -> list[_Row]:
+        """Return the row of a collector, and rows below its reason: the cure, what is left out."""
+        below = []
+        if (cure := collector.text("cure")) is not None:
+            below.append(f"cure: {cure}")
+        if left_out := collector.texts("left_out"):
+            below.append(f"left out: {', '.join(left_out)}")
+        reason = collector.text("reason") or ""
+        if below and not reason:
+            reason = below.pop(0)
+        row = (
+            name,
+            # Before the first collection there is no state.
+            collector.text("state") or ("waiting" if "state" in collector else "?"),
+            self._ago(collector, "last_collection"),
+            collector.count("metrics_collected"),
+            collector.count("metrics_failed"),
+            reason,
+        )
+        return [row, *(("", "", "", "", "", f"  {text}") for text in below)]
 
     def _uploader(self) -> Iterator[tuple[str, str]]:
         uploader = self._all.view("uploader")

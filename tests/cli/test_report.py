@@ -20,6 +20,7 @@ from belatwist.health.snapshot import (
     UploaderState,
 )
 from belatwist.health.status import judge
+from tests.health.snapshots import ABSENT, BAD, CROWDED, HIDDEN
 
 HEALTHY = Snapshot(
     version="0.1.0",
@@ -82,9 +83,9 @@ def test_all_is_well() -> None:
         "",
         "box-1, belatwist 0.1.0, up 3 h 4 min, process 1234, session 5b1c",
         "",
-        "COLLECTOR  STATUS  LAST     SAMPLES  FAILED  ERROR",
-        "cpu.usage  ok      3 s ago     4400       0",
-        "disk.io    ok      never          0       0",
+        "COLLECTOR  STATE    LAST     SAMPLES  FAILED  REASON",
+        "cpu.usage  ok       3 s ago     4400       0",
+        "disk.io    waiting  never          0       0",
         "",
         "uploads     ok, to https://vm.example/api/v1/import",
         "  last      12 s ago",
@@ -122,7 +123,7 @@ def test_all_is_not_well() -> None:
     assert all(line.startswith("  ") for line in lines[1 : lines.index("")])
     text = "\n".join(lines)
     for part in (
-        "cpu.usage  error   1 min 30 s ago     4400       2  no answer within 5 s",
+        "cpu.usage  failing  1 min 30 s ago     4400       2  no answer within 5 s",
         "  last      never",
         "  failures  3 attempts failed; now: connection refused",
         "  error     database or disk is full",
@@ -132,6 +133,30 @@ def test_all_is_not_well() -> None:
         "  NTP       not synchronised, 2 steps; the clock is not trusted yet",
     ):
         assert part in text
+
+
+def test_the_states_of_sources() -> None:
+    """Each in a word, with the reason; below it the cure, and what is left out."""
+    collectors = {
+        "cpu.temperature": ABSENT,
+        "video.ports": HIDDEN,
+        "network.traffic": CROWDED,
+        "disk.io": replace(BAD, left_out=("sdb",)),
+    }
+    lines = shown(replace(HEALTHY, collectors=collectors))
+    first = next(n for n, line in enumerate(lines) if line.startswith("COLLECTOR"))
+    assert lines[first : first + 7] == [
+        "COLLECTOR        STATE    LAST           SAMPLES  FAILED  REASON",
+        "cpu.temperature  absent   never                0       0"
+        "  /sys/class/thermal has no thermal zone",
+        "video.ports      hidden   never                0       0"
+        "  /dev/video0 is hidden by PrivateDevices=",
+        f"{'':58}  cure: Install the drop-in video.conf.",
+        "network.traffic  ok       2 s ago             40       0"
+        "  left out: veth1, veth2, … and 7 more",
+        "disk.io          failing  1 min 5 s ago       40       3  no such sensor",
+        f"{'':58}  left out: sdb",
+    ]
 
 
 def test_without_uploads() -> None:
@@ -174,10 +199,15 @@ def test_an_empty_database() -> None:
 
 
 def test_colours() -> None:
-    """The verdict and a failing collector are coloured."""
-    lines = Report({"status": "error", "collectors": {"a": {"status": "error"}}}).lines()
+    """The verdict, a failing collector and a hidden one are coloured, with the cure."""
+    collectors = {"a": {"status": "error"}, "b": {"status": "degraded", "reason": "r", "cure": "c"}}
+    lines = Report({"status": "error", "collectors": collectors}).lines()
     assert lines[0].startswith("\x1b[31m")
     assert any(line.startswith("\x1b[31m") and "a " in line for line in lines[1:])
+    assert [line.rpartition(" ")[2] for line in lines if line.startswith("\x1b[33m")] == [
+        "r\x1b[0m",
+        "c\x1b[0m",
+    ]
 
 
 _VALUES = st.recursive(
@@ -187,7 +217,20 @@ _VALUES = st.recursive(
 )
 _NAMES = st.sampled_from(list(json.loads(document(HEALTHY, judge(HEALTHY, HEALTH)))))
 _INNER = st.sampled_from(
-    ["status", "last_collection", "last_error", "lock", "skew_ms", "local", "enabled", "pid"]
+    [
+        "status",
+        "state",
+        "reason",
+        "cure",
+        "left_out",
+        "last_collection",
+        "last_error",
+        "lock",
+        "skew_ms",
+        "local",
+        "enabled",
+        "pid",
+    ]
 )
 
 

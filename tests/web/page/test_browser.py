@@ -281,6 +281,38 @@ def test_the_server_goes_away_and_comes_back(browser: Browser, tmp_path: Path) -
         quiet(browser, device)
 
 
+def test_the_states_of_sources(browser: Browser, device: Device) -> None:
+    """In plain words, with the reason and the cure; foreign text is text. They go when it is well.
+
+    A collector that is well says nothing, unless it leaves something out.
+    """
+    change = """
+        const all = body.health.collectors;
+        const set = (name, more) => Object.assign(all[name], more);
+        if (asked < 1) {
+            set("cpu.temperature", { state: "absent", reason: "no thermal zone" });
+            set("disk.io", { state: "hidden", reason: "<b>mode</b>", cure: "Join a group." });
+            set("network.traffic", { left_out: ["veth1", "veth2"] });
+            set("system.load", { state: "failing", reason: "not three averages" });
+            set("system.uptime", { state: null });
+        }"""
+    states = answers("/now", change)
+    browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", states)
+    browser.open(device.url)
+    hidden = "return document.querySelector('#sources').hidden"
+    assert browser.run(hidden)
+    browser.until(lambda: not browser.run(hidden), "the states")
+    tiles = "return [...document.querySelectorAll('#sources dl > div')].map((one) => one.innerText)"
+    shown = {tile.split("\n")[0]: tile.split("\n")[1:] for tile in browser.run(tiles)}
+    assert shown == {
+        "cpu.temperature": ["Not on this device", "no thermal zone"],
+        "disk.io": ["Hidden from the agent", "<b>mode</b>", "What to do: Join a group."],
+        "network.traffic": ["Left out: veth1, veth2"],
+        "system.load": ["Fails", "not three averages"],
+    }
+    browser.until(lambda: browser.run(hidden), "that all is well again")
+
+
 def test_a_backlog_that_drains(browser: Browser, device: Device) -> None:
     """The page says when it will be done, from how fast it falls."""
     change = """body.health.uptime_seconds += 200 + 10 * asked;

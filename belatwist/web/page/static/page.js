@@ -267,6 +267,35 @@ function showUploads() {
   tile("clock", `${day}${clock(local / 1000)} ${zone()}`, (time.trusted ? "" : "not trusted: ") + skew + sync);
 }
 
+const STATES = {
+  absent: "Not on this device",
+  hidden: "Hidden from the agent",
+  failing: "Fails",
+};
+
+/** Shows the collectors about which there is something to say; the others show their figures. */
+function showSources() {
+  const list = $("#sources dl");
+  const tiles = [];
+  for (const [name, { state, reason, cure, left_out: leftOut }] of Object.entries(health.collectors)) {
+    const texts = [STATES[state], reason, cure && `What to do: ${cure}`, leftOut.length && `Left out: ${leftOut.join(", ")}`];
+    const said = texts.filter(Boolean);
+    if (said.length) tiles.push([name, state, ...said]);
+  }
+  $("#sources").hidden = !tiles.length;
+  if (list.dataset.shown === JSON.stringify(tiles)) return;
+  list.dataset.shown = JSON.stringify(tiles);
+  list.replaceChildren(
+    ...tiles.map(([name, state, ...said]) => {
+      const tile = element("div");
+      tile.className = state ?? "";
+      element("dt", name, tile);
+      for (const text of said) element("dd", text, tile);
+      return tile;
+    }),
+  );
+}
+
 function showAll(now) {
   // After a pause, the mean rate of that pause is not the current rate.
   if (health && Math.abs(now.health.uptime_seconds - health.uptime_seconds) > PAUSE_SECONDS) last.clear();
@@ -277,6 +306,7 @@ function showAll(now) {
   showUplinks();
   showDevice();
   showUploads();
+  showSources();
 }
 
 async function ask() {

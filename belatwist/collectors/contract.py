@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import KW_ONLY, dataclass
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from belatwist.collectors.state import State
@@ -59,8 +60,11 @@ class Collector(Protocol):
     """Reads one source. The scheduler never runs it twice at a time.
 
     It may raise anything: only the scheduler catches, logs and counts it. It may have an attribute
-    ``left_out``: the names of items that it does not report, for health. A collector that is told
-    of events is a Twisted service as well, which the agent starts and stops.
+    ``left_out``: the names of items that it does not report, for health.
+
+    A collector to which events come is a Twisted service (``IService``) as well. It is started
+    before its first collection and stopped after its last, both on the reactor. ``startService``
+    raises only where it has left nothing behind: it is called again when the source is due.
     """
 
     def collect(self, now_ms: int) -> "Sequence[Sample] | Coroutine[Any, Any, Sequence[Sample]]":
@@ -187,3 +191,13 @@ class EnabledSource(NamedTuple):
     source: Source
     collector: Collector
     every: float
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether the collector runs on the reactor."""
+        return iscoroutinefunction(self.collector.collect)
+
+    @property
+    def pushed(self) -> bool:
+        """Whether the collector is a service, to which events come."""
+        return hasattr(self.collector, "startService")

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -15,6 +15,9 @@ from belatwist.log.throttle import FailureLog, kind_of
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, plausible_ms
 from belatwist.runtime.threads import no_answer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
 
 if TYPE_CHECKING:
     pass
@@ -46,6 +49,12 @@ SOURCE_HIDDEN = Event(
     "Collector {collector} cannot look: {error}",
     fields=("cure",),
     cure="The field cure says what to do, and so does /health.",
+)
+STOP_FAILED = Event(
+    "collector.stop_failed",
+    LogLevel.error,
+    "Collector {collector} did not stop cleanly: {error}",
+    cure="This is a fault of the program: report it with the traceback.",
 )
 SAMPLES_REFUSED = Event(
     "collector.samples_refused",
@@ -92,6 +101,8 @@ class Job:
     :ivar name: the source's.
     :ivar interval: seconds between two collections.
     :ivar asynchronous: whether its collector runs on the reactor.
+    :ivar pushed: whether its collector is a service, to which events come.
+    :ivar started: whether it can collect: a service must be started before.
     :ivar busy: whether it is collecting; then it is left out, however often it is due.
     :ivar state: how the source is doing; ``None`` before its first collection has ended.
     :ivar error: why the state is not ``ok``; ``None`` when it is.
@@ -114,7 +125,9 @@ class Job:
         self.name = enabled.source.name
         self.collector = enabled.collector
         self.interval = enabled.every
-        self.asynchronous = iscoroutinefunction(enabled.collector.collect)
+        self.asynchronous = enabled.asynchronous
+        self.pushed = enabled.pushed
+        self.started = not enabled.pushed
         self.busy = False
         self.state: State | None = None
         self.error: str | None = None
@@ -142,6 +155,29 @@ class Job:
         """The items that its collector does not report."""
         found: Sequence[str] = getattr(self.collector, "left_out", ())
         return found
+
+    def start(self) -> None:
+        """Start its collector, a service; a failure is recorded like one of a collection."""
+        collector: Any = self.collector
+        try:
+            collector.startService()
+        except Exception:  # noqa: BLE001 - the others must start, whatever it raises
+            self.ended_at = self._seconds()
+            self._record_failure(Failure())
+        else:
+            self.started = True
+
+    async def stop(self, clock: "IReactorTime", deadline: float) -> None:
+        """Stop its collector, a service.
+
+        :param deadline: seconds to wait for that at most.
+        """
+        collector: Any = self.collector
+        self.started = False
+        try:
+            await maybeDeferred(collector.stopService).addTimeout(deadline, clock)
+        except Exception as error:  # noqa: BLE001 - the agent must stop, whatever it raises
+            STOP_FAILED.failure(self._log, collector=self.name, error=str(error))
 
     def collect(self, now_ms: int) -> Any:
         """Run its collector; an asynchronous collector returns a coroutine."""

@@ -125,7 +125,7 @@ class CollectorScheduler(Service):
         """Stop; fires when the sink has taken all samples that were collected.
 
         The scheduler does not wait for collectors that still run: their samples would show the
-        shutdown.
+        shutdown. Collectors that are services stop last.
         """
         super().stopService()
         for loop in self._loops.values():
@@ -142,6 +142,10 @@ class CollectorScheduler(Service):
     async def _settled(self) -> None:
         for storing in list(self._storing):
             await storing
+        pushed = [job for job in self.jobs if job.pushed and job.started]
+        stops = [Deferred.fromCoroutine(job.stop(self._reactor, self._deadline)) for job in pushed]
+        for stopped in stops:
+            await stopped
 
     def _after(self, seconds: float, function: Callable[[], None]) -> "IDelayedCall":
         """Call a function later, unless the service has stopped by then."""
@@ -171,7 +175,9 @@ class CollectorScheduler(Service):
         for job in due:
             if job.busy:
                 job.note_busy()
-        self._begin([job for job in due if not job.busy])
+            elif not job.started:
+                job.start()
+        self._begin([job for job in due if job.started and not job.busy])
 
     def _begin(self, jobs: Sequence[Job]) -> None:
         """Begin a tick."""

@@ -60,6 +60,7 @@ pip_in "$new" install --no-compile --no-warn-script-location --no-deps --no-inde
 # Remove every mention of the folder in which pip installed it.
 library=$(echo "$new"/lib/python3.*/site-packages)
 rm -rf "$new"/bin/* "$new/include" "$new/lib64" "$library"/*.dist-info/direct_url.json
+sed -i '/^\.\.\/\.\.\/\.\.\/bin\//d; /\/direct_url\.json,/d' "$library"/*.dist-info/RECORD
 ln -s "$python" "$new/bin/python"
 sed -i '/^command = /d' "$new/pyvenv.cfg"
 launcher() {

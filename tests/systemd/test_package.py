@@ -1,5 +1,6 @@
 """The files that the package and ``make install`` install, and that their removal leaves."""
 
+import csv
 import hashlib
 import re
 import shutil
@@ -74,6 +75,15 @@ def test_the_package_knows_nothing_of_the_machine_it_was_built_on(unpacked: Path
         elif path.is_file():
             data = path.read_bytes()
             assert not [name for name in ours if name.encode() in data], path
+
+
+def test_libraries_list_what_is_there(unpacked: Path) -> None:
+    """Lists of pip's scripts, whose sums depend on the folder of the build, are gone with them."""
+    records = list(unpacked.rglob("*.dist-info/RECORD"))
+    assert records
+    for record in records:
+        for name, *_ in csv.reader(record.read_text().splitlines()):
+            assert (record.parents[1] / name).exists(), name
 
 
 def test_programs_are_programs(unpacked: Path) -> None:

@@ -63,10 +63,10 @@ SECTOR_SIZE = 512
 
 # Eleven statistics before Linux 4.18, then fifteen (discards), then seventeen since 5.5 (flushes);
 # the kernel adds new ones at the end. The parser checks merges, the times of reads and writes and
-# the requests in flight, and drops them.
+# the requests in flight, and drops them. Drivers that count badly make the last of them negative.
 _DEVICE = re.compile(
     (
-        rb" *N +N +([^\s\0]{1,64}) +(N) +N +(N) +N +(N) +N +(N) +N +N +(N) +(N)"
+        rb" *N +N +([^\s\0]{1,64}) +(N) +N +(N) +N +(N) +N +(N) +N +-?N +(N) +(N)"
         rb"(?: +N +N +N +N(?: +N +N(?: +N)*)?)?"
     ).replace(b"N", text.DIGITS)
 )

@@ -18,9 +18,12 @@ METRICS = (
 )
 """In the order of :class:`LoadAverage`."""
 
-# The averages, then runnable/existing tasks and the newest process id.
-_LOAD = rb"([0-9]{1,20}\.[0-9]{2})"
-_FILE = re.compile(rb" ".join([_LOAD] * 3) + rb" [0-9]{1,20}/[0-9]{1,20} [0-9]{1,20}\n")
+MOST_TASKS = 4 * 1024 * 1024
+"""The kernel never has more tasks (``PID_MAX_LIMIT``, include/linux/threads.h)."""
+
+# What follows the averages, runnable/existing tasks and the newest process id, is not used.
+_LOAD = rb"([0-9]{1,20}(?:\.[0-9]{1,9})?)"
+_FILE = re.compile(rb" ".join([_LOAD] * 3) + rb"(?: [^\n]{0,64})?\n")
 
 
 class LoadAverage(NamedTuple):
@@ -34,12 +37,13 @@ class LoadAverage(NamedTuple):
 def parse(content: bytes) -> LoadAverage:
     """Parse ``/proc/loadavg``.
 
-    :raises ParseError: when it is not exactly the documented line.
+    :raises ParseError: when it does not begin with three averages, or with some that cannot be.
     """
     match = _FILE.fullmatch(content)
-    if match is None:
+    averages = tuple(map(float, match.groups())) if match else ()
+    if not averages or max(averages) > MOST_TASKS:
         raise ParseError("/proc/loadavg", f"'{text.quote(content)}' is not three averages")
-    return LoadAverage._make(map(float, match.groups()))
+    return LoadAverage._make(averages)
 
 
 class SystemLoad:

@@ -24,7 +24,12 @@ SWAP_TOTAL = Metric("memory.swap_total_bytes", GAUGE, "bytes", "Swap there is.")
 
 _KIB = 1024
 
+LARGEST = 2**52 // _KIB
+"""KiB; no processor addresses more memory: 52 bits, on x86-64 (Intel SDM, volume 3, 4.1.4) and on
+arm64 (FEAT_LPA). Amounts that fell below nothing are near 2^64 bytes, as swap in some containers."""
+
 _KEYS = frozenset({b"MemTotal", b"MemAvailable", b"SwapTotal", b"SwapFree"})
+_PARTS = ((b"MemAvailable", b"MemTotal"), (b"SwapFree", b"SwapTotal"))
 _AMOUNT = re.compile(rb" *(%b) kB" % text.DIGITS)
 
 
@@ -49,24 +54,29 @@ class Meminfo:
 def parse(content: bytes) -> Meminfo:
     """Parse ``/proc/meminfo``.
 
-    Of an amount listed twice the first line counts.
+    Of an amount listed twice the first line counts. An amount that cannot be is left out: one above
+    :data:`LARGEST`, and more that is free than there is.
 
     :raises ParseError: when there is no usable ``MemTotal``.
     """
     complete, unusable = text.lines(content)
     amounts: dict[bytes, int] = {}
+    found: dict[bytes, bytes] = {}
     for line in complete:
         key, _, amount = line.partition(b":")
         if key not in _KEYS:
             continue
         match = _AMOUNT.fullmatch(amount)
-        values = text.numbers(match.groups()) if match else None
-        if values is None or key in amounts:
+        if match is None or int(match[1]) > LARGEST or key in amounts:
             unusable.append(line)
         else:
-            amounts[key] = values[0]
-    if b"MemTotal" not in amounts:
+            amounts[key], found[key] = int(match[1]), line
+    if not amounts.get(b"MemTotal"):
         raise ParseError("/proc/meminfo", f"no MemTotal in '{text.quote(content)}'")
+    for free, total in _PARTS:
+        if amounts.get(free, 0) > amounts.get(total, LARGEST):
+            unusable.append(found[free])
+            del amounts[free]
     return Meminfo(
         total=amounts[b"MemTotal"],
         available=amounts.get(b"MemAvailable"),
@@ -79,8 +89,7 @@ def parse(content: bytes) -> Meminfo:
 class MemoryUsage:
     """``memory.*_bytes``; used memory is total less available memory.
 
-    An amount that the kernel does not write is absent, and so is a difference that would be
-    negative.
+    An amount that the kernel does not write is absent, and so is one that cannot be.
 
     :param machine: the machine to measure.
     """
@@ -114,7 +123,7 @@ class MemoryUsage:
 
 
 def _difference(total: int | None, free: int | None) -> int | None:
-    if total is None or free is None or free > total:
+    if total is None or free is None:
         return None
     return total - free
 

@@ -3,6 +3,7 @@
 Source: ``/proc/uptime`` (Documentation/filesystems/proc.rst; fs/proc/uptime.c).
 """
 
+import math
 import re
 
 from belatwist.collectors.contract import GAUGE, Machine, Metric, Source
@@ -12,20 +13,26 @@ from belatwist.procfs import text
 
 UPTIME = Metric("system.uptime_seconds", GAUGE, "seconds", "Time since boot.")
 
-# The second number is the idle time summed over all cores.
-_FILE = re.compile(rb"([0-9]{1,20}\.[0-9]{2}) [0-9]{1,20}\.[0-9]{2}\n")
+LONGEST = 100 * 365 * 86400
+"""Seconds; longer than any Linux can have run. A container's ``lxcfs`` may subtract the start of the
+container from nothing, which gives 2^64 hundredths of a second (lxc/lxcfs, issue 732)."""
+
+# The second number, which is the idle time summed over all cores, is not used. Old releases of
+# lxcfs write whole seconds or tenths (lxc/lxcfs, pull request 48 and issue 165).
+_FILE = re.compile(rb"([0-9]{1,20}(?:\.[0-9]{1,9})?)(?: [^\n]{0,64})?\n")
 
 
 def parse(content: bytes) -> float:
     """Parse ``/proc/uptime``.
 
     :return: seconds since boot, suspended time included.
-    :raises ParseError: when it is not exactly the documented line.
+    :raises ParseError: when it does not begin with a number, or with one that cannot be.
     """
     match = _FILE.fullmatch(content)
-    if match is None:
+    seconds = float(match[1]) if match else math.inf
+    if seconds > LONGEST:
         raise ParseError("/proc/uptime", f"'{text.quote(content)}' is not an uptime")
-    return float(match[1])
+    return seconds
 
 
 class SystemUptime:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belatwist.collectors.memory import Meminfo, MemoryUsage, parse
+from belatwist.collectors.memory import LARGEST, Meminfo, MemoryUsage, parse
 from belatwist.errors import ParseError
 from belatwist.model import Sample
 from tests.collectors import kernel_texts
@@ -133,7 +133,10 @@ def test_a_machine_without_swap_has_none() -> None:
         (b"", {"used", "available", "swap_used", "swap_total"}),
         (b"MemAvailable: 40 kB\nSwapTotal: 9 kB\n", {"swap_used"}),
         (b"MemAvailable: 40 kB\nSwapFree: 9 kB\n", {"swap_used", "swap_total"}),
-        (b"MemAvailable: 101 kB\nSwapTotal: 8 kB\nSwapFree: 9 kB\n", {"used", "swap_used"}),
+        (
+            b"MemAvailable: 101 kB\nSwapTotal: 8 kB\nSwapFree: 9 kB\n",
+            {"available", "used", "swap_used"},
+        ),
     ],
 )
 def test_what_is_not_known_is_absent(text: bytes, absent: set[str]) -> None:
@@ -143,12 +146,36 @@ def test_what_is_not_known_is_absent(text: bytes, absent: set[str]) -> None:
     assert found.keys() == {f"memory.{name}_bytes" for name in names - absent}
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+@given(st.integers(1, LARGEST), st.integers(0, 2**64 - 1))
 def test_used_is_never_negative(total: int, available: int) -> None:
-    """For any amounts, used is between 0 and the total, or absent."""
+    """For any amounts, used is between 0 and the total, or absent; so is what is available."""
     found = collect(b"MemTotal: %d kB\nMemAvailable: %d kB\n" % (total, available))
-    assert 0 <= found.get("memory.used_bytes", 0) <= found["memory.total_bytes"]
-    assert ("memory.used_bytes" in found) == (available <= total)
+    for name in ("memory.used_bytes", "memory.available_bytes"):
+        assert 0 <= found.get(name, 0) <= found["memory.total_bytes"]
+        assert (name in found) == (available <= total)
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        (b"MemAvailable: 101 kB", {"MemAvailable:"}),
+        (b"SwapTotal: 18014398509481980 kB", {"SwapTotal:"}),  # 2^64 bytes less 4 KiB
+        (b"SwapTotal: 8 kB\nSwapFree: 9 kB", {"SwapFree:"}),
+        (b"SwapTotal: 8 kB\nSwapFree: 18014398509481980 kB", {"SwapFree:"}),
+    ],
+)
+def test_an_amount_that_cannot_be_is_left_out_and_named(line: bytes, names: set[str]) -> None:
+    """More than any processor addresses, or more free than there is, as in some containers."""
+    reading = parse(b"MemTotal: 100 kB\n" + line + b"\n")
+    assert {skipped.split()[0] for skipped in reading.skipped} == names
+    assert "MemAvailable" not in str(names) or reading.available is None
+
+
+@pytest.mark.parametrize("total", [0, LARGEST + 1])
+def test_a_machine_has_memory(total: int) -> None:
+    """None, or more than any processor addresses, is no reading."""
+    with pytest.raises(ParseError, match="no MemTotal"):
+        parse(b"MemTotal: %d kB\n" % total)
 
 
 def test_an_unreadable_text_is_an_error() -> None:

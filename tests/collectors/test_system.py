@@ -53,6 +53,52 @@ def test_damage_never_makes_an_uptime(text: bytes) -> None:
         assert float(text.split()[0]) == reading
 
 
+@pytest.mark.parametrize(
+    ("content", "seconds"),
+    [
+        (b"41.0 41.0\n", 41),  # lxcfs 2.0.5
+        (b"11752 0\n", 11752),  # lxcfs before 0.11
+        (b"0.0 0.0\n", 0),
+        (b"231307.24 1843825.27\n", 231307.24),
+        (b"231307.24 18446744073709551615.99\n", 231307.24),
+        (b"0.00 0.00\n", 0),
+        (b"12.345\n", 12.345),
+    ],
+)
+def test_uptimes_that_others_than_the_kernel_write(content: bytes, seconds: float) -> None:
+    """A container's file has another number of digits; the idle time is not looked at."""
+    assert uptime.parse(content) == seconds
+
+
+@pytest.mark.parametrize("content", [b"18446744073709529.16 0.00\n", b"9999999999.00 1.00\n"])
+def test_no_machine_has_run_for_so_long(content: bytes) -> None:
+    """As a container's file says where the start of its first process cannot be found."""
+    with pytest.raises(ParseError, match="is not an uptime"):
+        uptime.parse(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "averages"),
+    [
+        (b"0.00 0.00 0.00 0/0 0\n", (0, 0, 0)),
+        (b"1 2.5 3.125 1/28 153\n", (1, 2.5, 3.125)),
+        (b"0.03 0.02 0.00 -1/525 40555\n", (0.03, 0.02, 0)),
+        (b"0.03 0.02 0.00\n", (0.03, 0.02, 0)),
+    ],
+)
+def test_averages_that_others_than_the_kernel_write(
+    content: bytes, averages: tuple[float, ...]
+) -> None:
+    """The digits may be more or fewer, and what follows them is not looked at."""
+    assert load.parse(content) == averages
+
+
+def test_a_load_of_more_tasks_than_there_can_be() -> None:
+    """A count that fell below nothing gives such an average."""
+    with pytest.raises(ParseError, match="is not three averages"):
+        load.parse(b"1.00 4294967295.00 1.00 1/2 3\n")
+
+
 def test_the_load_of_the_board() -> None:
     """Three averages under three names."""
     samples = SystemLoad(machine(procfs("orangepi5plus"))).collect(NOW_MS)

@@ -101,5 +101,5 @@ class SampleStore(Protocol):
         ...
 
     def settle(self, settlements: Sequence[Settlement], now_ms: int) -> "Deferred[None]":
-        """Record settlements, each with a checkpoint, in one transaction."""
+        """Record settlements, each with a number of its own, in one transaction."""
         ...

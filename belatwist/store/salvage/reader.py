@@ -158,7 +158,7 @@ class DamagedReader:
         return rows, whole
 
     def last_settlement(self) -> int | None:
-        """Read the number of the last checkpoint, so that numbers go on from there."""
+        """Read the number of the last settlement, so that new numbers follow it."""
         try:
             row = self._connection.execute("SELECT max(id) FROM upload_checkpoints").fetchone()
         except READ_ERRORS:
@@ -254,10 +254,10 @@ class DamagedReader:
 
     def _is_sound(self, row: tuple[Any, ...], last: Key, *, up: bool) -> bool:
         """Return whether a row is plausible and in its order."""
-        timestamp_ms, series_id, _, priority, session, _, checkpoint = row
+        timestamp_ms, series_id, _, priority, session, _, settlement = row
         if not _is_plausible(row) or not (row[:2] > last if up else row[:2] < last):
             return False
-        if checkpoint is not None:
+        if settlement is not None:
             return True
         if self._sessions is not None and session not in self._sessions:
             return False
@@ -300,7 +300,7 @@ class DamagedReader:
 
 def _is_plausible(row: tuple[Any, ...]) -> bool:
     """Return whether every column holds a possible value."""
-    timestamp_ms, series_id, value, priority, session, era, checkpoint = row
+    timestamp_ms, series_id, value, priority, session, era, settlement = row
     whole = (timestamp_ms, series_id, priority, session, 1 if era is None else era)
     return (
         all(type(one) is int for one in whole)
@@ -309,7 +309,7 @@ def _is_plausible(row: tuple[Any, ...]) -> bool:
         and (type(value) is int or (type(value) is float and math.isfinite(value)))
         and 0 <= priority <= 3
         and 0 < session < 1 << 31
-        and (checkpoint is None or (type(checkpoint) is int and checkpoint > 0))
+        and (settlement is None or (type(settlement) is int and settlement > 0))
     )
 
 

@@ -193,14 +193,14 @@ def settle(cursor: Cursor, settlements: Sequence[Settlement], now_ms: int, as_of
                 settlement.reason,
             ),
         )
-        checkpoint = cursor.lastrowid
+        number = cursor.lastrowid
         unchanged = settlement.as_of == as_of
         if unchanged and _is_contiguous(cursor, first, last, len(settlement.rows)):
-            cursor.execute(MARK_RANGE, (checkpoint, *first, *last))
+            cursor.execute(MARK_RANGE, (number, *first, *last))
         else:
             # By its value as well: if the clock was stepped during the upload, another sample of
             # the series may have this key now.
-            cursor.executemany(_MARK, [(checkpoint, *row) for row in settlement.rows])
+            cursor.executemany(_MARK, [(number, *row) for row in settlement.rows])
         settled += cursor.rowcount
     return settled
 

@@ -339,8 +339,8 @@ def test_duplicates(path: Path, states: Sequence[int], winner: int, rows_a_step:
     ]
 
 
-def test_checkpoints(path: Path) -> None:
-    """Checkpoints are kept; an uploaded row points at its own, or at one that is made for it."""
+def test_settlements(path: Path) -> None:
+    """Settlements are kept; an uploaded row points at its own, or at one that is made for it."""
     version_2(
         path,
         [

@@ -498,7 +498,7 @@ def test_a_lost_session_leaves_a_trace(tmp_path: Path) -> None:
 
 
 def test_settled_samples_stay_behind(tmp_path: Path) -> None:
-    """Nothing that the server has becomes pending again; checkpoints are numbered on."""
+    """Nothing that the server has becomes pending again; new settlements have later numbers."""
     path = tmp_path / "metrics.db"
     with reading(path) as connection:
         schema.create(connection, "now")

@@ -232,8 +232,8 @@ def test_settle_looks_for_each_sample_after_a_write(db: sqlite3.Connection) -> N
     assert pending(db) == [second]
 
 
-def test_settle_writes_checkpoints(db: sqlite3.Connection) -> None:
-    """A settlement's checkpoint says which chunk it was, up to which sample, when, and how many."""
+def test_settle_writes_settlements(db: sqlite3.Connection) -> None:
+    """A settlement has its chunk, its last sample, its time and its count."""
     fill(db, 5, [LOAD, CORE])
     rows = pending(db)
     assert [row[0] for row in rows] == [2, 4, 1, 3, 5]
@@ -249,7 +249,7 @@ def test_settle_writes_checkpoints(db: sqlite3.Connection) -> None:
 
 
 def test_settle_is_one_transaction(db: sqlite3.Connection) -> None:
-    """When one settlement cannot be recorded, none is: no mark, no checkpoint."""
+    """When one settlement cannot be recorded, none is: no mark, no row."""
     fill(db, 4)
     rows = pending(db)
     db.execute(

@@ -108,7 +108,7 @@ def test_old_pending_rows_are_not_looked_at(db: sqlite3.Connection) -> None:
     assert [d.count for d in steps(db, 2)] == [3, 1]
 
 
-def test_a_checkpoint_that_does_not_say_where(db: sqlite3.Connection) -> None:
+def test_a_settlement_that_does_not_say_where(db: sqlite3.Connection) -> None:
     """Of a settlement from elsewhere all samples are found, wherever they are."""
     fill(db, 8)
     settle(db, accept(rows(db, 1, 7)))
@@ -188,7 +188,7 @@ def test_exactly_what_was_settled_is_deleted(
         assert [d.first_ms for d in deleted] == sorted(d.first_ms for d in deleted)
 
 
-def test_emptied_checkpoints_are_deleted(db: sqlite3.Connection) -> None:
+def test_emptied_settlements_are_deleted(db: sqlite3.Connection) -> None:
     """A few at a time, and never the newest: its number would be given again."""
     fill(db, 8)
     for row in pending(db):

@@ -21,7 +21,7 @@ from belatwist.health.status import Status, Verdict
 from belatwist.text import one_line
 
 _MAX_TEXT = 500  # Characters: enough for a long path.
-_MAX_NAME = 64  # Characters of the name of an item.
+_MAX_NAME = 100  # Characters of the name of an item.
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

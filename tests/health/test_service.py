@@ -14,6 +14,8 @@ import pytest
 from belatwist import __version__
 from belatwist.collectors.registry import HOST, SOURCE_OF
 from belatwist.metrics.agent import SELF
+from belatwist.procfs.reader import UNMOUNTED_CURE
+from tests.fixture_trees import FIXTURES
 from tests.process import TIMEOUT, Twistd, free_port, write_config
 from tests.twistd_with_hooks import HANGS
 
@@ -172,6 +174,40 @@ def test_a_failing_collector(tmp_path: Path) -> None:
         code, found = device.until("error")
         assert code == 503
         assert found["reasons"][0] == "collectors: all are failing"
+        assert service.stop() == 0
+
+
+def test_a_hidden_source(tmp_path: Path) -> None:
+    """It degrades, with what hides it and the cure; once it can be seen to be absent, all is well.
+
+    Items beyond a limit are named.
+    """
+    sys = tmp_path / "sys"
+    metrics = [
+        {"name": "cpu.temperature", "interval": "100ms"},
+        {"name": "network.traffic", "config": {"include_ifaces": [".*"], "max_interfaces": 1}},
+    ]
+    board = FIXTURES / "orangepi5plus" / "proc"
+    paths = {"procfs": str(board), "sysfs": str(sys)}
+    device = Device(tmp_path, metrics=metrics, paths=paths)
+    with device.run() as service:
+        hidden = service.expect_event("collector.hidden")
+        code, found = device.until("degraded")
+        assert code == 200
+        source = found["collectors"]["cpu.temperature"]
+        assert (source["status"], source["state"]) == ("degraded", "hidden")
+        assert source["reason"].startswith(f"{sys}/class: ")
+        assert source["cure"] == hidden["cure"] == UNMOUNTED_CURE
+        assert any(
+            one.startswith("collector cpu.temperature: its source is hidden: ")
+            for one in found["reasons"]
+        )
+        assert "eth1" in found["collectors"]["network.traffic"]["left_out"]
+        (sys / "class").mkdir(parents=True)
+        code, found = device.until("ok")
+        source = found["collectors"]["cpu.temperature"]
+        assert (source["state"], source["last_error"]) == ("absent", None)
+        assert source["reason"] == f"{sys}/class/thermal has no thermal zone"
         assert service.stop() == 0
 
 

@@ -27,6 +27,9 @@ IDLE_TIMEOUT = 50
 DATE_TIMEOUT = 5.0
 """Seconds after which a request for the server's time has failed."""
 
+_UNSEEN = (b"content-encoding", b"set-cookie", b"set-cookie2")
+"""Headers of an answer that treq would act upon."""
+
 
 class HTTPImportClient:
     """Posts to ``/api/v1/import`` over persistent connections.
@@ -62,7 +65,7 @@ class HTTPImportClient:
         self._pool.cachedConnectionTimeout = IDLE_TIMEOUT
         self._endpoints = Endpoints(reactor, ca_file)
         agent = Agent.usingEndpointFactory(reactor, self._endpoints, self._pool)
-        self._http = HTTPClient(IdentityEncodingAgent(agent))
+        self._http = HTTPClient(PlainAgent(agent))
 
     @property
     def endpoint(self) -> str:
@@ -188,10 +191,11 @@ class _PreEncodedURL(EncodedURL):
 
 
 @implementer(IAgent)
-class IdentityEncodingAgent:
-    """An agent for treq that does not ask for compressed answers, and does not unpack them.
+class PlainAgent:
+    """An agent for treq that neither asks for compressed answers nor unpacks them, nor has cookies.
 
-    treq unpacks without a bound: two megabytes could become two thousand.
+    treq unpacks without a bound: two megabytes could become two thousand. It keeps every cookie
+    for as long as it lives, and sends all of them back.
 
     :param agent: makes the requests.
     """
@@ -211,7 +215,8 @@ class IdentityEncodingAgent:
             headers.removeHeader(b"accept-encoding")
 
         def plain(response: IResponse) -> IResponse:
-            response.headers.removeHeader(b"content-encoding")
+            for name in _UNSEEN:
+                response.headers.removeHeader(name)
             return response
 
         requested: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)

@@ -1,9 +1,11 @@
 """The HTTP client against real servers on loopback, most of which misbehave."""
 
+import gc
 import gzip
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -52,15 +54,15 @@ class Import(Resource):
     def render_POST(self, request: Request) -> Any:
         assert request.content is not None
         self.bodies.append(request.content.read())
-        self.headers.append(
-            {
-                k.decode().lower(): v[0].decode()
-                for k, v in request.requestHeaders.getAllRawHeaders()
-            }
-        )
+        self.keep_headers(request)
         assert request.channel is not None
         self.connections.add(id(request.channel))
         return self.answer(request)
+
+    def keep_headers(self, request: Request) -> None:
+        """Keep the headers of a request, by their names in lower case."""
+        found = request.requestHeaders.getAllRawHeaders()
+        self.headers.append({k.decode().lower(): v[0].decode() for k, v in found})
 
 
 def no_content(request: Request) -> bytes:
@@ -383,6 +385,32 @@ def test_a_packed_answer_is_not_unpacked() -> "Generator[Deferred[Any], Any, Non
 
 
 @pytest_twisted.inlineCallbacks
+def test_no_cookie_is_kept() -> "Generator[Deferred[Any], Any, None]":
+    """What a server sets never comes back to it, nor does it stay in memory."""
+
+    def answer(request: Request) -> bytes:
+        for i in range(20):
+            value = b"portal%d=s3cret; Path=/; Max-Age=9999" % i
+            request.responseHeaders.addRawHeader(b"Set-Cookie", value)
+        request.responseHeaders.addRawHeader(b"Set-Cookie2", b"old=s3cret; Version=1")
+        return no_content(request)
+
+    resource = Health()
+    resource.answer = resource.page_answer = answer
+    with listening(Site(resource)) as url:
+        one = client(url)
+        for _ in range(3):
+            assert (yield one.post(b"body")) == Accepted(204, 0)
+            yield Deferred.fromCoroutine(one.date_of(url))
+        yield one.close()
+    assert len(resource.headers) == 6
+    assert all("cookie" not in name for sent in resource.headers for name in sent)
+    jars = [kept for kept in gc.get_objects() if isinstance(kept, CookieJar)]
+    assert jars
+    assert [cookie.name for jar in jars for cookie in jar if cookie.value == "s3cret"] == []
+
+
+@pytest_twisted.inlineCallbacks
 def test_headers_of_any_bytes() -> "Generator[Deferred[Any], Any, None]":
     """A header that is no text in any encoding does not turn a success into a failure."""
 
@@ -462,11 +490,19 @@ def date_of(url: str, times: int = 1, **options: Any) -> "Deferred[list[tuple[st
 
 
 class Health(Import):
-    """Answers a request for the time."""
+    """Answers a request for the time.
+
+    :ivar page_answer: called with each such request, if it is there, before the answer.
+    """
 
     page = b"text/plain"
+    page_answer: Callable[[Request], Any] | None = None
 
     def render_GET(self, request: Request) -> bytes:
+        self.keep_headers(request)
+        if self.page_answer is not None:
+            self.page_answer(request)
+        request.setResponseCode(200)
         request.setHeader("content-type", self.page)
         return b"OK"
 

@@ -296,8 +296,8 @@ def _copy_rows(source: DamagedReader, target: sqlite3.Connection) -> str | None:
         with target:
             target.executemany(
                 "INSERT INTO sessions (number, id, start_time, end_time, status)"
-                " VALUES (?1, 'lost-' || ?1, ?2, ?2, 'failed')",
-                lost.items(),
+                " VALUES (?, 'lost-' || ?, ?, ?, 'failed')",
+                [(number, number, first, first) for number, first in lost.items()],
             )
             target.executemany(
                 "INSERT OR IGNORE INTO samples"

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from belatwist import config
 from belatwist.cli import output
-from belatwist.cli.reactor import load_reactor
+from belatwist.cli.reactor import ReactorThread, load_reactor
 from belatwist.clock.sources import WallClock
 from belatwist.collectors import registry
 from belatwist.collectors.contract import EnabledSource, Machine
@@ -68,9 +68,9 @@ class Collected:
         ]
 
 
-def enabled_sources(loaded: config.Config) -> list[EnabledSource]:
-    """Make the collectors that a configuration enables."""
-    machine = Machine.of(
+def machine(loaded: config.Config) -> Machine:
+    """Make the machine that collectors use."""
+    return Machine.of(
         loaded.device.id,
         procfs=Reader(loaded.paths.procfs),
         sysfs=Reader(loaded.paths.sysfs),
@@ -78,7 +78,11 @@ def enabled_sources(loaded: config.Config) -> list[EnabledSource]:
         load_reactor=load_reactor,
         ca_file=loaded.remote.tls_ca_file,
     )
-    return registry.build(loaded.metrics, machine)
+
+
+def enabled_sources(loaded: config.Config) -> list[EnabledSource]:
+    """Make the collectors that a configuration enables."""
+    return registry.build(loaded.metrics, machine(loaded))
 
 
 def collect(
@@ -89,33 +93,91 @@ def collect(
 ) -> Collected:
     """Run collectors, and run those that yield nothing a second time.
 
+    The reactor is loaded only where one of them needs it.
+
     :param wait: waits for so many seconds.
     :param deadline: seconds that all of them have together, each time.
     """
-    results = _run(sources, wall_ms(), deadline)
-    silent = [one for one in sources if results[one.source.name] == []]
-    if silent:
-        wait(PAUSE)
-        results.update(_run(silent, wall_ms(), deadline))
-    collected = Collected()
-    for name, result in results.items():
-        collected.add(name, result)
-    for one in sources:
-        if left_out := getattr(one.collector, "left_out", ()):
-            collected.left_out[one.source.name] = first_of(left_out, _MAX_LEFT_OUT)
-    return collected
+    if not any(one.asynchronous or one.pushed for one in sources):
+        return _Collection(sources, wall_ms, deadline, _call).run(wait)
+    with ReactorThread(deadline) as reactor:
+        return _Collection(sources, wall_ms, deadline, reactor.call).run(wait)
 
 
-def _run(
-    sources: Sequence[EnabledSource], now_ms: int, deadline: float
-) -> dict[str, Sequence[Sample] | Exception]:
-    """Run collectors side by side.
+def _call(function: Callable[[], Any]) -> Any:
+    return function()
 
-    :return: the samples of each, or why there are none, by the sources' names.
+
+class _Collection:
+    """Runs collectors.
+
+    :param on_reactor: calls a function on the reactor, where some of the collectors need it.
     """
-    collects: list[Callable[[], Any]] = [partial(one.collector.collect, now_ms) for one in sources]
-    results = run_all(collects, deadline)
-    return {one.source.name: result for one, result in zip(sources, results, strict=True)}
+
+    def __init__(
+        self,
+        sources: Sequence[EnabledSource],
+        wall_ms: WallClock,
+        deadline: float,
+        on_reactor: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self._sources = sources
+        self._wall_ms = wall_ms
+        self._deadline = deadline
+        self._on_reactor = on_reactor
+
+    def run(self, wait: Callable[[float], object]) -> Collected:
+        """Start the services, collect, collect again from silent sources, and stop the services."""
+        pushed = [one for one in self._sources if one.pushed]
+        results = _failed(self._serve("startService", pushed))
+        ready = [one for one in self._sources if one.source.name not in results]
+        results |= self._collect(ready)
+        silent = [one for one in ready if _is_empty(results[one.source.name])]
+        if silent:
+            wait(PAUSE)
+            results |= self._collect(silent)
+        stops = _failed(self._serve("stopService", [one for one in pushed if one in ready]))
+        collected = Collected()
+        for one in self._sources:
+            name = one.source.name
+            collected.add(name, results[name])
+            if name in stops:
+                collected.failures.setdefault(name, f"its service did not stop: {stops[name]}")
+            if left_out := getattr(one.collector, "left_out", ()):
+                collected.left_out[name] = first_of(left_out, _MAX_LEFT_OUT)
+        return collected
+
+    def _serve(self, method: str, sources: Sequence[EnabledSource]) -> dict[str, Any]:
+        """Call a method of collectors that are services."""
+        return self._side_by_side(
+            {
+                one.source.name: partial(self._on_reactor, getattr(one.collector, method))
+                for one in sources
+            }
+        )
+
+    def _collect(self, sources: Sequence[EnabledSource]) -> dict[str, Any]:
+        """Return the samples of each, or why there are none, by the sources' names."""
+        now_ms = self._wall_ms()
+        calls: dict[str, Callable[[], Any]] = {
+            one.source.name: partial(one.collector.collect, now_ms) for one in sources
+        }
+        for one in sources:
+            if one.asynchronous:
+                calls[one.source.name] = partial(self._on_reactor, calls[one.source.name])
+        return self._side_by_side(calls)
+
+    def _side_by_side(self, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        results = run_all(list(calls.values()), self._deadline)
+        return dict(zip(calls, results, strict=True))
+
+
+def _failed(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: result for name, result in results.items() if isinstance(result, Exception)}
+
+
+def _is_empty(result: object) -> bool:
+    return isinstance(result, Sequence) and not result
 
 
 @contextmanager

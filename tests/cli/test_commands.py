@@ -55,9 +55,11 @@ main()
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["check", "export", "status", "--help"])
+@pytest.mark.parametrize("name", ["check", "export", "once", "status", "--help"])
 def test_no_reactor_is_loaded(name: str, tmp_path: Path) -> None:
     """Importing the reactor takes longer than these commands need for their work.
+
+    ``bela once`` loads it only for sources that run on it.
 
     A command that reads a configuration loads Twisted's log, because sources declare events.
     """
@@ -66,6 +68,7 @@ def test_no_reactor_is_loaded(name: str, tmp_path: Path) -> None:
     arguments = {
         "check": [str(config)],
         "export": ["--config", str(config), "--all"],
+        "once": ["--config", str(config)],
         "status": ["--url", "http://127.0.0.1:1/"],
     }
     done = subprocess.run(

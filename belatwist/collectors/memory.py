@@ -25,8 +25,9 @@ SWAP_TOTAL = Metric("memory.swap_total_bytes", GAUGE, "bytes", "Swap there is.")
 _KIB = 1024
 
 LARGEST = 2**52 // _KIB
-"""KiB; no processor addresses more memory: 52 bits, on x86-64 (Intel SDM, volume 3, 4.1.4) and on
-arm64 (FEAT_LPA). Amounts that fell below nothing are near 2^64 bytes, as swap in some containers."""
+"""KiB; no processor addresses more memory: 52 bits, on x86-64 (Intel SDM, volume 3, 4.1.4) and
+on arm64 (FEAT_LPA). Amounts that fell below nothing are near 2^64 bytes, as swap in some
+containers."""
 
 _KEYS = frozenset({b"MemTotal", b"MemAvailable", b"SwapTotal", b"SwapFree"})
 _PARTS = ((b"MemAvailable", b"MemTotal"), (b"SwapFree", b"SwapTotal"))

@@ -14,8 +14,8 @@ from belatwist.procfs import text
 UPTIME = Metric("system.uptime_seconds", GAUGE, "seconds", "Time since boot.")
 
 LONGEST = 100 * 365 * 86400
-"""Seconds; longer than any Linux can have run. A container's ``lxcfs`` may subtract the start of the
-container from nothing, which gives 2^64 hundredths of a second (lxc/lxcfs, issue 732)."""
+"""Seconds; longer than any Linux can have run. A container's ``lxcfs`` may subtract the start of
+the container from nothing, which gives 2^64 hundredths of a second (lxc/lxcfs, issue 732)."""
 
 # The second number, which is the idle time summed over all cores, is not used. Old releases of
 # lxcfs write whole seconds or tenths (lxc/lxcfs, pull request 48 and issue 165).

@@ -1,4 +1,4 @@
-"""The connection of one request: where it leaves, and what it may bring before an answer."""
+"""The connection of one request: where it leaves, and how it ends."""
 
 from typing import Any
 
@@ -11,18 +11,14 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from belatwist.http.bound import BoundReactor
-
-MAX_HEADER_BYTES = 32 * 1024
-"""Bytes after which the headers of an answer are too long. Twisted bounds a header, not their
-number. What the kernel hands over at once, 64 KiB at most, is read before the bound is checked."""
+from belatwist.http.limits import LimitedFactory, LimitedProtocol
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
@@ -33,7 +29,7 @@ class SingleConnection:
     :param timeout: seconds after which an attempt to connect fails.
     :param interface: the network interface by which the connection leaves.
     :param source: the IP address from which it comes.
-    :ivar headers_too_long: whether it was given up because the headers went on and on.
+    :param body_bytes: that the body of the answer may have.
     """
 
     def __init__(
@@ -43,8 +39,9 @@ class SingleConnection:
         timeout: float,
         interface: str | None,
         source: str | None,
+        *,
+        body_bytes: int,
     ) -> None:
-        self.headers_too_long = False
         self._reactor = reactor
         if interface is not None or source is not None:
             self._reactor = BoundReactor(reactor, interface, source)
@@ -52,8 +49,8 @@ class SingleConnection:
         self._timeout = timeout
         self._endpoint: Any = None
         self._encrypted = False
-        self._protocol: _CountingProtocol | None = None
-        self._answered = False
+        self._body_bytes = body_bytes
+        self._protocol: LimitedProtocol | None = None
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """Return itself; the connection will go to a URI's server."""
@@ -73,23 +70,14 @@ class SingleConnection:
     def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[IProtocol]":
         """Connect."""
 
-        def connected(protocol: _CountingProtocol) -> IProtocol:
+        def connected(protocol: LimitedProtocol) -> IProtocol:
             self._protocol = protocol
             inner: IProtocol = protocol.inner
             return inner
 
-        connecting: Deferred[Any] = self._endpoint.connect(_CountingFactory(protocolFactory, self))
+        factory = LimitedFactory(protocolFactory, self._body_bytes)
+        connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addCallback(connected)
-
-    def answered(self) -> None:
-        """Take note that the headers of the answer are complete."""
-        self._answered = True
-
-    def received(self, protocol: "_CountingProtocol") -> None:
-        """Give the connection up if its headers are too long; called after each piece."""
-        if not self._answered and protocol.size > MAX_HEADER_BYTES:
-            self.headers_too_long = True
-            protocol.abort()
 
     @property
     def broken(self) -> Failure | None:
@@ -107,48 +95,3 @@ class SingleConnection:
         """End the connection, wherever it is, without a word to the other side."""
         if self._protocol is not None:
             self._protocol.abort()
-
-
-class _CountingProtocol(Protocol):
-    """Counts the bytes that another protocol receives.
-
-    :ivar inner: the other protocol, which has the transport for itself.
-    :ivar size: bytes received.
-    :ivar lost: why the connection has ended.
-    """
-
-    transport: Any
-
-    def __init__(self, inner: Any, connection: SingleConnection) -> None:
-        self.inner = inner
-        self.size = 0
-        self.lost: Failure | None = None
-        self._connection = connection
-
-    def connectionMade(self) -> None:
-        self.inner.makeConnection(self.transport)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.size += len(data)
-        self.inner.dataReceived(data)
-        self._connection.received(self)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost = reason
-        self.inner.connectionLost(reason)
-
-    def abort(self) -> None:
-        if self.lost is None:
-            self.transport.abortConnection()
-
-
-class _CountingFactory(Factory[Any]):
-    noisy = False  # It starts and stops with each request.
-
-    def __init__(self, inner: IProtocolFactory, connection: SingleConnection) -> None:
-        self._inner = inner
-        self._connection = connection
-
-    def buildProtocol(self, addr: IAddress | None) -> "_CountingProtocol":
-        assert addr is not None  # noqa: S101 - only connections over a process's pipes have none
-        return _CountingProtocol(self._inner.buildProtocol(addr), self._connection)

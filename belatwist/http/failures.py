@@ -41,7 +41,10 @@ def describe(error: BaseException, secrets: Iterable[str] = (), *, url: str = "r
     :param secrets: texts that must not be in the description.
     :param url: names the URL whose host the certificate should be for.
     """
-    causes = (_describe_one(cause, secrets, url) for cause in root_causes(error))
+    found = root_causes(error)
+    # An error of the package says why the others have followed from it.
+    found = [cause for cause in found if isinstance(cause, BelaError)] or found
+    causes = (_describe_one(cause, secrets, url) for cause in found)
     return "; ".join(dict.fromkeys(causes))
 
 

@@ -22,7 +22,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from belatwist.errors import AbsentError, BelaError, HiddenError, HttpError
 from belatwist.http.bound import is_name
-from belatwist.http.connection import MAX_HEADER_BYTES, SingleConnection
+from belatwist.http.connection import SingleConnection
 from belatwist.http.failures import describe, redact, root_causes, secrets_of
 from belatwist.http.response import BoundedBody, header
 from belatwist.http.trust import trust_root
@@ -93,7 +93,9 @@ class HttpGetter:
         asked = _Question(url, dict(headers or {}), limit)
         if interface is not None and not is_name(interface):
             raise AbsentError(f"there is no interface {one_line(interface, 40)}")
-        connection = SingleConnection(self._reactor, self._tls, timeout, interface, source)
+        connection = SingleConnection(
+            self._reactor, self._tls, timeout, interface, source, body_bytes=limit
+        )
 
         def timed_out(_result: object, seconds: float) -> NoReturn:
             raise asked.error(f"no answer within {seconds:g} s", "timeout")
@@ -105,7 +107,7 @@ class HttpGetter:
             connection.abort()
             if isinstance(error, BelaError | CancelledError) or not isinstance(error, Exception):
                 raise
-            raise _explained(error, asked, connection, interface) from error
+            raise _explained(error, asked, interface) from error
         connection.close()
         return found
 
@@ -150,7 +152,6 @@ async def _ask(reactor: Any, connection: SingleConnection, asked: _Question) -> 
     response = await agent.request(
         b"GET", asked.url.encode("ascii"), Headers({name: [headers[name]] for name in headers})
     )
-    connection.answered()
     _check(response, asked)
     body = BoundedBody(asked.limit, kept=asked.limit)
     response.deliverBody(body)
@@ -198,9 +199,7 @@ _KINDS: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
 """Errors of Twisted and OpenSSL, with a text, empty where they say more, and the code."""
 
 
-def _explained(
-    error: Exception, asked: _Question, connection: SingleConnection, interface: str | None
-) -> BelaError:
+def _explained(error: Exception, asked: _Question, interface: str | None) -> BelaError:
     """Turn what Twisted has raised into one of our errors."""
     cause = root_causes(error)[0]
     number = getattr(cause, "osError", None) or 0
@@ -211,8 +210,8 @@ def _explained(
         if number == errno.EPERM:
             return HiddenError(f"the kernel does not let the agent choose interface {name}", CURE)
     text, code = describe(error, asked.secrets, url="the request"), type(cause).__name__
-    if connection.headers_too_long:
-        text, code = f"the headers have more than {MAX_HEADER_BYTES:,} bytes", "too long"
+    if isinstance(cause, HttpError):
+        code = cause.code
     elif number in _UNREACHABLE:
         text, code = "there is no route", "unreachable"
     elif number in errno.errorcode:

@@ -13,7 +13,7 @@ from twisted.web.iweb import IResponse
 from belatwist.http.failures import redact
 from belatwist.text import one_line
 
-MAX_BYTES = 64 * 1024
+MAX_BYTES = 16 * 1024
 """A longer answer is cut off. The import endpoint answers with an empty body."""
 
 _KEPT_BYTES = 8 * 1024  # More than the excerpt, so that no secret is cut in two.

@@ -25,6 +25,7 @@ class Server(Protocol):
         self._received = b""
 
     def connectionMade(self) -> None:
+        self.factory.connections += 1
         self.factory.open.add(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -46,12 +47,17 @@ class Server(Protocol):
         for piece in pieces:
             self.transport.write(piece)
 
+    def forget(self) -> None:
+        """Wait for another request on this connection."""
+        self._received = b""
+
 
 class Servers(Factory[Server]):
     """The servers of one port.
 
     :ivar requests: the head of each request.
     :ivar peers: the address that each came from.
+    :ivar connections: how many there were.
     :ivar open: the connections that stand.
     """
 
@@ -62,6 +68,7 @@ class Servers(Factory[Server]):
         self.talk = talk
         self.requests: list[str] = []
         self.peers: list[str] = []
+        self.connections = 0
         self.open: set[Server] = set()
         self.emptied: Deferred[None] | None = None
 

@@ -14,6 +14,8 @@ from twisted.web.client import URI, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from belatwist.http.limits import LimitedFactory
+from belatwist.http.response import MAX_BYTES
 from belatwist.http.trust import trust_root
 
 CONNECT_TIMEOUT = 10.0
@@ -93,7 +95,7 @@ def _key(uri: URI) -> ConnectionKey:
 
 @implementer(IStreamClientEndpoint)
 class _PeerTrackingEndpoint:
-    """An endpoint that reports each attempt to connect: the peer's IP and port, or ``None``."""
+    """Limits what a connection may bring, and reports each attempt: the peer's IP and port."""
 
     def __init__(
         self, endpoint: IStreamClientEndpoint, attempted: Callable[[tuple[str, int] | None], None]
@@ -107,11 +109,12 @@ class _PeerTrackingEndpoint:
         def connected(protocol: Any) -> Any:
             peer = protocol.transport.getPeer()
             self._attempted((peer.host, peer.port))
-            return protocol
+            return protocol.inner
 
         def failed(failure: Failure) -> Failure:
             if not failure.check(CancelledError):
                 self._attempted(None)
             return failure
 
-        return self._endpoint.connect(protocolFactory).addCallbacks(connected, failed)
+        factory = LimitedFactory(protocolFactory, MAX_BYTES)
+        return self._endpoint.connect(factory).addCallbacks(connected, failed)

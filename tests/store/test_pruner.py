@@ -555,7 +555,8 @@ def test_everything_together(tmp_path: Path) -> Steps:
             adding = store.add([sample(LOAD, n * 1000 + m, m) for m in range(1000)])
             batch = yield store.fetch(900, EVER)
             yield gatherResults([adding, store.settle([accept(batch.rows)], n)])
-        yield deferLater(reactor, 0.05)
+        while (yield store.database.transact(retention.size)).file > limit:
+            yield deferLater(reactor, 0.01)
         yield service.stopService()
     yield checkpointer.stopService()
     assert counted(telemetry, "storage_metrics_pruned_total") > 10_000

@@ -21,6 +21,7 @@ from benchmarks import (
     retention,
     stages,
     startup,
+    ticks,
     together,
     turns,
     wear,
@@ -32,6 +33,7 @@ QUESTIONS: Mapping[str, Callable[[Plan], list[Row]]] = MappingProxyType(
         module.NAME: module.measure
         for module in (
             stages,
+            ticks,
             together,
             floor,
             turns,

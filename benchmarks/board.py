@@ -37,8 +37,8 @@ METRICS = tuple(
 )
 """The host collectors as shipped, with the disks of virtual machines as well.
 
-Without ``filesystem.usage``: it runs once a minute, and would measure the file systems of the machine
-that runs the benchmark. So every version's figures are those of the same 80 samples.
+Without ``filesystem.usage``: it runs once a minute, and would measure the file systems of the
+machine that runs the benchmark. So every version's figures are those of the same 80 samples.
 """
 
 _FIXTURES = ROOT / "tests" / "fixtures"

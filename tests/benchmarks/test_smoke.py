@@ -23,6 +23,7 @@ from benchmarks import (
     retention,
     server,
     stages,
+    ticks,
 )
 from benchmarks.harness import Plan, Row, in_worker
 from tests.store.migration import legacy_databases
@@ -99,6 +100,14 @@ def test_process_counters_are_read() -> None:
 def test_interpreter_memory() -> None:
     """An import costs memory on top of the bare interpreter."""
     assert 1 < memory.imported("").rss < memory.imported("import twisted.web.client").rss
+
+
+@pytest.mark.process
+def test_ticks_are_counted() -> None:
+    """Either scheduler begins with one tick, and hands over at least one a second."""
+    found = in_worker(ticks.run, None, 2.5)
+    assert found["8"] >= 2 * 60 / 2.5
+    assert found["20"] >= 2 * 60 / 2.5
 
 
 @pytest.mark.process

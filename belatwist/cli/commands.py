@@ -69,7 +69,7 @@ def once(config: str | None, form: str) -> None:
         output.notify(f"collector {name}: {why}")
     click.echo("\n".join(run.FORMATS[form](collected.samples)))
     if form == "table" and (notes := collected.notes()):
-        click.echo(escape("\n".join(["", *notes]), keep="\n"))
+        click.echo("\n".join(["", *map(escape, notes)]))
     sys.exit(1 if collected.failures else 0)
 
 

@@ -152,9 +152,9 @@ class Job:
 
     @property
     def left_out(self) -> Sequence[str]:
-        """The items that its collector does not report."""
-        found: Sequence[str] = getattr(self.collector, "left_out", ())
-        return found
+        """The items that its collector does not report; none if it names them in another type."""
+        found: Any = getattr(self.collector, "left_out", ())
+        return [str(name) for name in found] if isinstance(found, list | tuple) else ()
 
     def start(self) -> None:
         """Start its collector, a service; a failure is recorded like one of a collection."""

@@ -341,6 +341,21 @@ class SchedulerTests(SynchronousTestCase):
         self.assertEqual((event["event"], event["cure"]), ("collector.hidden", job.cure))
         self.assertEqual(self.counted("collector_metrics_failed_total", "a"), 0)
 
+    def test_what_is_left_out_is_a_list_of_names(self) -> None:
+        """Whatever a collector has there, health can show it; one without it leaves nothing out."""
+        a = FakeCollector("a", self.clock)
+        (job,) = self.scheduler((a, 1.0)).jobs
+        self.assertEqual(list(job.left_out), [])
+        for given, expected in (
+            (["x"], ["x"]),
+            (("x", 5), ["x", "5"]),
+            (None, []),
+            (7, []),
+            ("xy", []),
+        ):
+            vars(a)["left_out"] = given
+            self.assertEqual(list(job.left_out), expected)
+
     def counted(self, name: str, collector: str) -> float:
         """Return a counter of a collector."""
         values = {(name, labels): value for name, labels, value in self.telemetry.values()}

@@ -13,6 +13,7 @@ from belatwist.config.values import (
     HealthPath,
     Host,
     HostName,
+    ImportUrl,
     LongSeconds,
     Output,
     Seconds,
@@ -119,9 +120,10 @@ class Remote(Section, frozen=True, kw_only=True):
     """The server that gets the samples."""
 
     url: Annotated[
-        Url,
+        ImportUrl,
         Meta(
-            description="VictoriaMetrics' import endpoint. A query (`?extra_label=…`) is sent "
+            description="VictoriaMetrics' import endpoint, whose path ends in `/api/v1/import`. "
+            "The agent refuses other paths of VictoriaMetrics. A query (`?extra_label=…`) is sent "
             "along."
         ),
     ] = "http://localhost:8428/api/v1/import"

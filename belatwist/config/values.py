@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
+from belatwist.config.endpoints import right_url
 from belatwist.config.refusals import NOT_SHOWN, show
 from belatwist.text import shorten
 
@@ -144,6 +145,13 @@ def _read_url(raw: object) -> str:
     return text
 
 
+def _read_import_url(raw: object) -> str:
+    text = _read_url(raw)
+    if (right := right_url(text)) is not None:
+        raise ValueError(f"this path of VictoriaMetrics takes no JSON lines; use {right}")
+    return text
+
+
 def _show_url(raw: object) -> str:
     """Show a URL without its query, which may be secret; nothing of it where it has a password."""
     if not isinstance(raw, str):
@@ -239,6 +247,7 @@ Seconds = Annotated[float, DURATION, Meta(ge=0.1, le=86400)]
 LongSeconds = Annotated[float, DURATION, Meta(ge=1, le=87600 * 3600)]
 DeviceId = Annotated[str, ValueType(_DEVICE_ID, _read_device_id)]
 Url = Annotated[str, ValueType(_URL, _read_url, _show_url), Meta(max_length=2048)]
+ImportUrl = Annotated[str, ValueType(_URL, _read_import_url, _show_url), Meta(max_length=2048)]
 Pattern = Annotated[str, ValueType(_PATTERN, _read_pattern)]
 NamePattern = Annotated[str, ValueType(_PATTERN, _read_name_pattern)]
 FilePath = Annotated[str, ValueType(_PATH, _read_path), Meta(max_length=4096)]

@@ -6,12 +6,16 @@ is a daemon, so that the process can end without it.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 Result = TypeVar("Result")
+
+PATIENCE = 0.02
+"""Seconds after which :meth:`Calls.ask_all` does not let the next functions wait for one."""
 
 
 class Threads:
@@ -83,6 +87,55 @@ class Calls:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def ask_all(
+        self, functions: Mapping[str, Callable[[], Result]], deadline: float
+    ) -> dict[str, Result | Exception]:
+        """Run functions one after the other on another thread, and wait for them.
+
+        A function that takes longer than :data:`PATIENCE` keeps its thread, and the next ones run
+        on a new one, so that one that hangs does not keep the others waiting.
+
+        :param functions: by what they ask. While an earlier call for it hangs, no other is made.
+        :param deadline: seconds that all of them have together. A later result is dropped.
+        :return: the results or exceptions of the functions, by the same keys. A function that did
+            not return in time has a ``TimeoutError``.
+        """
+        results: dict[str, Result | Exception] = {
+            key: TimeoutError("an earlier call has not returned") for key in functions
+        }
+        todo = deque((k, call) for k, call in functions.items() if k not in self._running)
+        answers: SimpleQueue[tuple[str, Result | Exception]] = SimpleQueue()
+        waiting = {key for key, _ in todo}
+        results.update((key, no_answer(deadline)) for key in waiting)
+
+        def serve() -> None:
+            while todo:
+                try:
+                    key, function = todo.popleft()
+                except IndexError:  # Another thread took the last one.
+                    return
+                self._running.add(key)
+                try:
+                    answer: Result | Exception = function()
+                except Exception as error:  # noqa: BLE001 - the caller gets it
+                    answer = error
+                self._running.discard(key)
+                answers.put((key, answer))
+
+        until = time.monotonic() + deadline
+        starts = True
+        while waiting and (left := until - time.monotonic()) > 0:
+            if starts and todo:
+                self._threads(serve)
+            try:
+                key, results[key] = answers.get(timeout=min(PATIENCE, left) if todo else left)
+                waiting.discard(key)
+                starts = False
+            except Empty:
+                starts = True
+        todo.clear()
+        return results
 
 
 def run_all(functions: Sequence[Callable[[], Result]], deadline: float) -> list[Result | Exception]:

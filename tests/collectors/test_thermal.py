@@ -1,5 +1,8 @@
 """The temperatures."""
 
+import os
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +14,18 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.collectors.thermal import CpuTemperature, parse_temperature, parse_type
+from belatwist.collectors.thermal import (
+    ANSWER_WITHIN,
+    CpuTemperature,
+    CpuTemperatureOptions,
+    parse_temperature,
+    parse_type,
+)
+from belatwist.collectors.zone_types import Part, part_of
 from belatwist.errors import AbsentError, HiddenError, ParseError, ReadError
 from belatwist.model import Sample
 from belatwist.procfs.reader import Reader
+from belatwist.scheduler.service import DEADLINE
 from tests.collectors import kernel_texts
 from tests.fixture_trees import FIXTURES, NOW_MS, machine, sysfs
 from tests.log_events import shown
@@ -59,6 +70,18 @@ def zone_type(content: bytes) -> str:
     return parse_type(content, "/sys/zone/type")
 
 
+def collector_of(
+    board: Reader,
+    *,
+    seconds: Callable[[], float] = lambda: 0.0,
+    include_zones: tuple[str, ...] = (),
+    exclude_zones: tuple[str, ...] = (),
+) -> CpuTemperature:
+    """Make the collector of a board."""
+    options = CpuTemperatureOptions(include_zones=include_zones, exclude_zones=exclude_zones)
+    return CpuTemperature(machine(sys=board, seconds=seconds), options)
+
+
 @pytest.mark.parametrize("form", kernel_texts.DAMAGED_NUMBERS)
 def test_a_damaged_number_is_an_error(form: str) -> None:
     """Only what the kernel writes is a number."""
@@ -97,16 +120,38 @@ def test_damage_never_makes_an_empty_type(text: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("content", "value"),
-    [(b"0\n", 0), (b"-5000\n", -5000), (b"2600\n", 2600), (b"2147483647\n", 2**31 - 1)],
+    [
+        (b"0\n", 0),
+        (b"-5000\n", -5000),
+        (b"2600\n", 2600),
+        (b"-55000\n", -55000),
+        (b"150000\n", 150000),
+    ],
 )
-def test_implausible_temperatures_are_passed_on(content: bytes, value: int) -> None:
-    """The kernel's word is not second-guessed."""
+def test_temperatures_that_a_sensor_can_mean(content: bytes, value: int) -> None:
+    """From the coldest to the hottest that sensors on silicon measure."""
     assert temperature(content) == value
 
 
-@pytest.mark.parametrize("content", [b"-274000\n", b"-300000\n", b"2147483648\n", b"9999999999\n"])
-def test_the_mark_of_no_reading_is_an_error(content: bytes) -> None:
-    """Below absolute zero is the kernel's mark of no reading; it writes no value beyond int."""
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"-55001\n",
+        b"150001\n",
+        b"200000\n",
+        b"-256000\n",
+        b"-273150\n",
+        b"-274000\n",
+        b"-300000\n",
+        b"65535000\n",
+        b"2147483647\n",
+        b"-2147483648\n",
+        b"2147483648\n",
+        b"9999999999\n",
+    ],
+)
+def test_what_no_sensor_can_mean_is_an_error(content: bytes) -> None:
+    """The kernel's mark of no reading, those of drivers, and what is beyond a sensor's range."""
     with pytest.raises(ParseError, match="is no reading"):
         temperature(content)
 
@@ -144,13 +189,52 @@ def test_a_type_may_hold_spaces() -> None:
                 HOTTEST: 48.076,
             },
         ),
+        (
+            # What is hotter than the processor: a constant, Wi-Fi, a battery, a disk. One means
+            # nothing.
+            ("variants/lying-zones", "orangepi5plus"),
+            BOARD
+            | {
+                "PMIC-Die": 100.0,
+                "iwlwifi_1": 71.0,
+                "test_battery": 62.0,
+                "nvme": 68.85,
+                HOTTEST: 52.692,
+            },
+        ),
+        (
+            ("variants/x86-zones",),
+            {
+                "acpitz": 27.8,
+                "INT3400 Thermal": 20.0,
+                "SEN1": 65.05,
+                "pch_cannonlake": 66.5,
+                "B0D4": 58.05,
+                "iwlwifi_1": 72.0,
+                "x86_pkg_temp": 59.0,
+                HOTTEST: 59.0,
+            },
+        ),
+        (("variants/raspberry-zones",), {"cpu-thermal": 48.686, HOTTEST: 48.686}),
+        (
+            ("variants/jetson-zones",),
+            {
+                "AO-therm": 41.5,
+                "CPU-therm": 34.0,
+                "GPU-therm": 31.0,
+                "PLL-therm": 31.5,
+                "PMIC-Die": 100.0,
+                "thermal-fan-est": 33.0,
+                HOTTEST: 34.0,
+            },
+        ),
         (("variants/throttled", "orangepi5plus"), None),
         (("variants/kernel-6.1", "orangepi5plus"), None),
     ],
 )
 def test_machines(trees: tuple[str, ...], expected: dict[str, float] | None) -> None:
     """Each zone goes by its type; the hottest is the highest."""
-    found = degrees(CpuTemperature(machine(sys=sysfs(*trees))).collect(NOW_MS))
+    found = degrees(collector_of(sysfs(*trees)).collect(NOW_MS))
     if expected is not None:
         assert found == expected
     else:
@@ -158,17 +242,96 @@ def test_machines(trees: tuple[str, ...], expected: dict[str, float] | None) -> 
         assert found[HOTTEST] == max(v for zone, v in found.items() if zone != HOTTEST)
 
 
+def test_a_zone_that_means_nothing_is_named() -> None:
+    """It is absent, and health says so."""
+    collector = collector_of(sysfs("variants/lying-zones", "orangepi5plus"))
+    collector.collect(NOW_MS)
+    assert collector.left_out == ("modem-thermal",)
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "zones", "hottest"),
+    [
+        ((), ("PMIC-Die", "iwl.*", "nvme"), {*BOARD, "test_battery"}, 52.692),
+        ((), (".*core.*", "[^ns].*"), {"soc-thermal", "npu-thermal", "nvme"}, 51.769),
+        (("soc-thermal", "PMIC.*"), (), {"soc-thermal", "PMIC-Die"}, 100),
+        (("gpu-.*", "npu-.*"), ("npu-thermal",), {"gpu-thermal"}, 50.846),
+    ],
+)
+def test_zones_that_are_wanted(
+    include: tuple[str, ...], exclude: tuple[str, ...], zones: set[str], hottest: float
+) -> None:
+    """Exclusions win. The hottest is one of the inclusions, whatever they are."""
+    board = sysfs("variants/lying-zones", "orangepi5plus")
+    collector = collector_of(board, include_zones=include, exclude_zones=exclude)
+    found = degrees(collector.collect(NOW_MS))
+    assert found.pop(HOTTEST) == hottest
+    assert found.keys() == zones
+
+
+def test_a_machine_without_a_zone_that_is_wanted() -> None:
+    """The reason is the configuration."""
+    collector = collector_of(sysfs("orangepi5plus"), include_zones=("soc",))
+    with pytest.raises(AbsentError, match="no zone that the configuration lets through"):
+        collector.collect(NOW_MS)
+
+
+def test_an_excluded_zone_is_not_read() -> None:
+    """It may be one whose driver makes trouble."""
+    board = sysfs("orangepi5plus")
+    collector_of(board, exclude_zones=("soc-thermal",)).collect(NOW_MS)
+    assert ALL[0] not in board.reads
+    assert ALL[1] in board.reads
+
+
+def test_another_zone_does_not_take_the_processors_place() -> None:
+    """Where all of the processor's zones fail, its temperature is absent."""
+    board = sysfs("variants/lying-zones", "orangepi5plus")
+    board.faults = {path: ReadError(f"{path}: Input/output error (EIO)", "EIO") for path in ALL}
+    found = degrees(collector_of(board).collect(NOW_MS))
+    assert found.keys() == {"PMIC-Die", "iwlwifi_1", "test_battery", "nvme"}
+
+
+@pytest.mark.parametrize(
+    ("types", "part"),
+    [
+        (
+            "soc-thermal bigcore0-thermal bigcore1-thermal bigcore2-thermal littlecore-thermal "
+            "little-core-thermal center-thermal gpu-thermal npu-thermal package-thermal "
+            "cpu-thermal cpu_thermal cpu0-thermal cpu_thermal_zone cpul_thermal_zone "
+            "bcm2835_thermal "
+            "x86_pkg_temp TCPU TCPU_PCI B0D4 coretemp soc_thermal ddr-thermal gpu_thermal "
+            "cpuss0-thermal cpu-0-0-top-thermal cpu1-gold-usr mtktscpu cpu-big0-thermal "
+            "CPU-therm MCPU-therm BCPU-therm GPU-therm tj-thermal imx_thermal_zone ap-cpu0-thermal "
+            "cluster0-thermal BIG LITTLE apcpu0-thmzone tsens_tz_sensor0",
+            Part.PROCESSOR,
+        ),
+        ("acpitz AO-therm PLL-therm thermal-fan-est main0-thermal", Part.UNKNOWN),
+        (
+            "PMIC-Die iwlwifi iwlwifi_1 mt7915_phy0 ath11k_hwmon battery test_battery bat0 nvme "
+            "pm8150b-thermal pmk8350-thermal pch_cannonlake SEN1 Tboard_tegra skin-thermal "
+            "mtktsbattery-battery charger modem-thermal wlan-thermal cpu-pmic-thermal usb_conn-usb",
+            Part.OTHER,
+        ),
+    ],
+)
+def test_what_a_zone_measures(types: str, part: Part) -> None:
+    """By its type, on kernels old and new."""
+    assert {one: part_of(one) for one in types.split()} == dict.fromkeys(types.split(), part)
+    assert part_of("INT3400 Thermal") == Part.OTHER
+
+
 @pytest.mark.parametrize("tree", ["vm", "container"])
 def test_a_machine_without_zones(tree: str) -> None:
     """It has no such thing, whether the folder is empty or missing."""
     with pytest.raises(AbsentError, match=r"/class/thermal has no thermal zone$"):
-        CpuTemperature(machine(sys=sysfs(tree))).collect(NOW_MS)
+        collector_of(sysfs(tree)).collect(NOW_MS)
 
 
 def test_without_sysfs_the_zones_are_hidden() -> None:
     """Where ``/sys`` is not mounted there may be zones: it is not absence."""
     with pytest.raises(HiddenError, match=r"/class: .*, although every kernel has it$"):
-        CpuTemperature(machine(sys=sysfs("nowhere"))).collect(NOW_MS)
+        collector_of(sysfs("nowhere")).collect(NOW_MS)
 
 
 def test_zones_that_may_not_be_read_are_hidden() -> None:
@@ -178,11 +341,11 @@ def test_zones_that_may_not_be_read_are_hidden() -> None:
     for name in zones:
         board.faults[f"class/thermal/{name}/temp"] = HiddenError(f"{name} is denied", "a group")
     with pytest.raises(HiddenError, match="is denied") as caught:
-        CpuTemperature(machine(sys=board)).collect(NOW_MS)
+        collector_of(board).collect(NOW_MS)
     assert caught.value.cure == "a group"
     board.faults[f"class/thermal/{zones[-1]}/temp"] = ReadError("temp: (EIO)", "EIO")
     with pytest.raises(ReadError, match="no thermal zone can be read"):
-        CpuTemperature(machine(sys=board)).collect(NOW_MS)
+        collector_of(board).collect(NOW_MS)
 
 
 def test_a_failing_sensor_is_left_out() -> None:
@@ -191,7 +354,7 @@ def test_a_failing_sensor_is_left_out() -> None:
     board.faults[ALL[3]] = ReadError("temp: Resource temporarily unavailable (EAGAIN)")
     board.texts[ALL[0]] = b"5176"
     board.texts[ALL[1]] = b"-274000\n"
-    found = degrees(CpuTemperature(machine(sys=board)).collect(NOW_MS))
+    found = degrees(collector_of(board).collect(NOW_MS))
     assert found == {
         "bigcore1-thermal": 51.769,
         "center-thermal": 50.846,
@@ -204,7 +367,7 @@ def test_a_failing_sensor_is_left_out() -> None:
 def test_all_sensors_failing_is_an_error() -> None:
     """A board with zones and no reading has a fault that must show; it heals by itself."""
     board = sysfs("orangepi5plus")
-    collector = CpuTemperature(machine(sys=board))
+    collector = collector_of(board)
     collector.collect(NOW_MS)
     board.faults = {path: ReadError(f"{path}: Input/output error (EIO)") for path in ALL}
     with pytest.raises(ReadError, match=r"^no thermal zone can be read: .*zone0/temp: .*EIO"):
@@ -218,13 +381,13 @@ def test_an_unreadable_directory_is_an_error() -> None:
     board = sysfs("orangepi5plus")
     board.faults["class/thermal"] = ReadError("class/thermal: Permission denied (EACCES)")
     with pytest.raises(ReadError, match="EACCES"):
-        CpuTemperature(machine(sys=board)).collect(NOW_MS)
+        collector_of(board).collect(NOW_MS)
 
 
 def test_types_are_read_once() -> None:
     """A tick costs a listing, and a read for each zone."""
     board = sysfs("orangepi5plus")
-    collector = CpuTemperature(machine(sys=board))
+    collector = collector_of(board)
     for _ in range(3):
         collector.collect(NOW_MS)
     assert {path.rsplit("/", 1)[1]: n for path, n in board.reads.items()} == {"type": 1, "temp": 3}
@@ -235,7 +398,7 @@ def test_a_type_that_cannot_be_read_is_tried_again() -> None:
     """A zone without a type has no name to be reported under."""
     board = sysfs("orangepi5plus")
     board.faults["class/thermal/thermal_zone0/type"] = ReadError("type: EIO")
-    collector = CpuTemperature(machine(sys=board))
+    collector = collector_of(board)
     assert "soc-thermal" not in degrees(collector.collect(NOW_MS))
     board.faults = {}
     assert degrees(collector.collect(NOW_MS)) == BOARD | {HOTTEST: 52.692}
@@ -258,7 +421,7 @@ def test_zones_of_one_type_are_told_apart(tmp_path: Path) -> None:
     for number, temperature in ((10, 30000), (2, 20000), (9, 25000)):
         make_zone(tmp_path, number, "nvme", temperature)
     make_zone(tmp_path, 11, "nvme-10", 40000)
-    found = degrees(CpuTemperature(machine(sys=Reader(str(tmp_path)))).collect(NOW_MS))
+    found = degrees(collector_of(Reader(str(tmp_path))).collect(NOW_MS))
     assert found == {
         "nvme": 20.0,
         "nvme-9": 25.0,
@@ -268,17 +431,72 @@ def test_zones_of_one_type_are_told_apart(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("file", ["temp", "type"])
+def test_a_zone_that_hangs_costs_only_itself(tmp_path: Path, file: str) -> None:
+    """The others and the hottest of them are there, at each tick; the one is named.
+
+    It is not read again while its read hangs, and it recovers when that returns.
+    """
+    for number, (kind, heat) in enumerate(BOARD.items()):
+        make_zone(tmp_path, number, kind, round(heat * 1000))
+    path = tmp_path / "class/thermal/thermal_zone6" / file
+    answer = path.read_text()
+    path.unlink()
+    os.mkfifo(path)
+    clock = Clock()
+    collector = collector_of(Reader(str(tmp_path)), seconds=clock.seconds)
+    name = "npu-thermal" if file == "temp" else "thermal_zone6"
+    expected = BOARD | {HOTTEST: 52.692}
+    del expected["npu-thermal"]
+    with capturedLogs() as events:
+        for _ in range(3):
+            assert degrees(collector.collect(NOW_MS)) == expected
+            assert collector.left_out == (name,)
+    (line,) = shown(events)
+    assert re.fullmatch(
+        rf"Thermal zone {name} is left out: it hangs, no answer within 0\.\d s", line
+    )
+    path.write_text(answer)
+    while collector._calls._running:
+        pass
+    path.unlink()
+    path.write_text(answer)
+    with capturedLogs() as events:
+        assert degrees(collector.collect(NOW_MS)) == BOARD | {HOTTEST: 52.692}
+    assert collector.left_out == ()
+    assert shown(events) == [f"Thermal zone {name} recovered, after 0 s and 3 failures"]
+
+
+def test_all_zones_hanging(tmp_path: Path) -> None:
+    """The collector is late once, by less than a tick may last, and then says so at once."""
+    for number, (kind, heat) in enumerate(BOARD.items()):
+        make_zone(tmp_path, number, kind, round(heat * 1000))
+    fifos = [tmp_path / f"class/thermal/thermal_zone{number}/temp" for number in range(7)]
+    for fifo in fifos:
+        fifo.unlink()
+        os.mkfifo(fifo)
+    collector = collector_of(Reader(str(tmp_path)))
+    began = time.monotonic()
+    for _ in range(50):
+        with pytest.raises(ReadError, match="no thermal zone can be read: it hangs"):
+            collector.collect(NOW_MS)
+    assert time.monotonic() - began < 50 * ANSWER_WITHIN / 2
+    assert ANSWER_WITHIN * 1.5 < DEADLINE
+    for fifo in fifos:
+        fifo.write_text("1\n")
+
+
 def test_no_label_is_given_twice(tmp_path: Path) -> None:
     """Not even when a type reads like another zone's label."""
     for number, kind in enumerate(("a", "a-2", "a")):
         make_zone(tmp_path, number, kind, 20000 + number)
-    found = degrees(CpuTemperature(machine(sys=Reader(str(tmp_path)))).collect(NOW_MS))
+    found = degrees(collector_of(Reader(str(tmp_path))).collect(NOW_MS))
     assert found == {"a": 20.0, "a-2": 20.001, "a-2-2": 20.002, HOTTEST: 20.002}
 
 
 def test_zones_come_and_go(tmp_path: Path) -> None:
     """A zone keeps its label while it is there; a new zone under an old number is read anew."""
-    collector = CpuTemperature(machine(sys=Reader(str(tmp_path))))
+    collector = collector_of(Reader(str(tmp_path)))
     (tmp_path / "class").mkdir()
     with pytest.raises(AbsentError):
         collector.collect(NOW_MS)
@@ -303,14 +521,14 @@ def test_other_entries_are_no_zones(tmp_path: Path) -> None:
     make_zone(tmp_path, 0, "soc", 20000)
     for name in ("cooling_device0", "thermal_zone", "thermal_zone1x", "thermal_zone\u0661"):
         (tmp_path / "class" / "thermal" / name).mkdir()
-    found = CpuTemperature(machine(sys=Reader(str(tmp_path)))).collect(NOW_MS)
+    found = collector_of(Reader(str(tmp_path))).collect(NOW_MS)
     assert degrees(found) == {"soc": 20.0, HOTTEST: 20.0}
 
 
 def test_below_zero(tmp_path: Path) -> None:
     """Frost is no fault, and the hottest may be below zero."""
     make_zone(tmp_path, 0, "soc", -5500)
-    found = CpuTemperature(machine(sys=Reader(str(tmp_path)))).collect(NOW_MS)
+    found = collector_of(Reader(str(tmp_path))).collect(NOW_MS)
     assert degrees(found) == {"soc": -5.5, HOTTEST: -5.5}
 
 
@@ -325,7 +543,7 @@ class Log(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.board, self.clock = sysfs("orangepi5plus"), Clock()
-        self.collector = CpuTemperature(machine(sys=self.board, seconds=self.clock.seconds))
+        self.collector = collector_of(self.board, seconds=self.clock.seconds)
 
     def collect(self, error: str = "") -> list[str]:
         """Collect ten seconds after the last time, the first zone failing with an error."""
@@ -360,7 +578,7 @@ class Log(SynchronousTestCase):
         root = Path(self.enterContext(TemporaryDirectory()))
         make_zone(root, 0, "soc", 20000)
         bad = make_zone(root, 1, "modem", 21000)
-        collector = CpuTemperature(machine(sys=Reader(str(root))))
+        collector = collector_of(Reader(str(root)))
         (bad / "temp").write_text("rubbish\n")
         with capturedLogs() as events:
             collector.collect(NOW_MS)

@@ -1,4 +1,4 @@
-"""A sensor that never answers delays neither the other collectors nor the end."""
+"""A file that never answers delays neither the other collectors nor the end."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from tests.victoria.server import VictoriaMetrics
 pytestmark = [pytest.mark.process, pytest.mark.victoria]
 
 BOARD = Path(__file__).parent.parent / "fixtures" / "orangepi5plus"
-STUCK = "cpu.temperature"
+STUCK = "system.uptime"
 OTHERS = {"memory.usage", "system.load"}
 
 
 class Board:
-    """A board with a temperature that stops answering, and answers again.
+    """A board with an uptime that stops answering, and answers again.
 
     :ivar world: a device that reads it.
     """
@@ -29,9 +29,9 @@ class Board:
     def __init__(self, server: VictoriaMetrics, proxy: Proxy, folder: Path) -> None:
         board = folder / "board"
         shutil.copytree(BOARD, board)
-        self._temperature = board / "sys/class/thermal/thermal_zone3/temp"
-        self._new = self._temperature.with_name("new")
-        self._dead = self._temperature.with_name("dead")
+        self._uptime = board / "proc/uptime"
+        self._new = self._uptime.with_name("new")
+        self._dead = self._uptime.with_name("dead")
         os.mkfifo(self._dead)
         self.world = World(
             folder / "device",
@@ -45,13 +45,13 @@ class Board:
     def hang(self) -> None:
         """Let the next read have no end."""
         self._new.hardlink_to(self._dead)
-        self._new.rename(self._temperature)
+        self._new.rename(self._uptime)
 
     def answer(self) -> None:
         """Let the next read have an answer, and the read that hangs a stale one."""
-        self._new.write_text("45000\n")
-        self._new.rename(self._temperature)
-        self._dead.write_text("44000\n")
+        self._new.write_text("45.00 1.00\n")
+        self._new.rename(self._uptime)
+        self._dead.write_text("44.00 1.00\n")
 
 
 def collected(events: list[dict[str, Any]]) -> list[str]:

@@ -120,3 +120,37 @@ def test_the_errors_of_a_call_are_the_callers() -> None:
     with pytest.raises(OSError, match="dead"):
         calls.ask("a", fail, 60.0)
     assert calls.ask("a", lambda: 3, 60.0) == 3
+
+
+def test_one_that_hangs_does_not_keep_the_others_waiting() -> None:
+    """The others have their results or exceptions; while it hangs it is not asked again."""
+    calls, let_go = Calls("test"), threading.Event()
+    asked: SimpleQueue[str] = SimpleQueue()
+
+    def hang() -> str:
+        asked.put("hang")
+        let_go.wait()
+        return "late"
+
+    def broken() -> str:
+        raise ValueError("broken")
+
+    for reason in ("no answer within 0.3 s", "an earlier call has not returned"):
+        answers = calls.ask_all(
+            {"a": lambda: "first", "hangs": hang, "b": broken, "c": lambda: "last"}, 0.3
+        )
+        assert list(answers) == ["a", "hangs", "b", "c"]
+        assert (answers["a"], answers["c"]) == ("first", "last")
+        assert str(answers["b"]) == "broken"
+        assert str(answers["hangs"]) == reason
+    assert asked.get() == "hang"
+    assert asked.empty()
+    let_go.set()
+    while calls._running:
+        pass
+    assert calls.ask_all({"hangs": lambda: "again"}, TIMEOUT) == {"hangs": "again"}
+
+
+def test_nothing_to_ask() -> None:
+    """No thread is needed."""
+    assert Calls("test").ask_all({}, TIMEOUT) == {}

@@ -110,6 +110,9 @@ class CpuUsage:
                 samples.append(self._usage(core, busy, total, now_ms))
                 all_busy += busy
                 all_total += total
+        if len(self._series) > len(reading.cores) + 1:
+            # A core that is offline for long leaves memory.
+            self._series = {one: s for one, s in self._series.items() if one in reading.cores}
         if all_total > 0:
             samples.append(self._usage("all", all_busy, all_total, now_ms))
         return samples

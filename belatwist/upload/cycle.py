@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from belatwist.model import Series
 from belatwist.store import Row
 
 
@@ -20,6 +21,7 @@ class Cycle:
     :ivar incomplete: whether the server has not accepted some of the samples.
     :ivar newest_at: when the newest samples last went first, in seconds on the reactor's clock.
     :ivar quarantined: samples of quarantined series, by series. They are sent after all others.
+    :ivar series: the series of ``quarantined``, by their ids.
     :ivar steps: how often the clock had been stepped when the samples of the batch were read.
     """
 
@@ -33,4 +35,5 @@ class Cycle:
     incomplete: bool = False
     newest_at: float = 0.0
     quarantined: dict[int, list[Row]] = field(default_factory=dict)
+    series: dict[int, Series] = field(default_factory=dict)
     steps: int = 0

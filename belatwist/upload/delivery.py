@@ -125,7 +125,7 @@ class Delivery:
             if end is _End.ENDED:
                 return
             if len(batch.rows) < self._batch_size:
-                await self._retry_quarantined(batch, cycle)
+                await self._retry_quarantined(cycle)
                 return
             after = batch.last
             if not await self._send_newest(cycle):
@@ -152,9 +152,9 @@ class Delivery:
         rows, unsendable = self._encoder.partition(batch.rows, batch.series)
         for reason, bad in unsendable.items():
             await self._sender.reject(bad, reason, batch, cycle)
-        rows = self._quarantine.divert(
-            rows, cycle.quarantined if in_order else {}, self._batch_size
-        )
+        diverted = cycle.quarantined if in_order else {}
+        rows = self._quarantine.divert(rows, diverted, self._batch_size)
+        cycle.series.update((i, batch.series[i]) for i in diverted if i in batch.series)
         while rows and not self._wakeup.stopped:
             chunk, body = cut(rows, self._size.samples, lambda part: self._build(part, batch))
             end = await self._deliver(chunk, body, batch, cycle)
@@ -204,11 +204,12 @@ class Delivery:
             self._sender.failed(result, cycle)
         return isinstance(result, Accepted)
 
-    async def _retry_quarantined(self, batch: Batch, cycle: Cycle) -> None:
+    async def _retry_quarantined(self, cycle: Cycle) -> None:
         """Send the samples of quarantined series, after the server has accepted others.
 
         Each sample goes by itself. A series that the server always refuses goes as a whole.
         """
+        batch = Batch((), cycle.series)
         singles = 0
         for series_id, rows in cycle.quarantined.items():
             if self._quarantine.rejects_whole_series(series_id):

@@ -10,6 +10,7 @@ The same rows always give the same bytes, so that the server recognises a chunk 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from deflate import gzip_compress
 
@@ -30,16 +31,17 @@ MAX_LABEL_NAME_BYTES = 256
 MAX_AHEAD_MS = 2 * 24 * 3600 * 1000
 """VictoriaMetrics acknowledges points that lie further in the future and drops them."""
 
+CACHED_SERIES = 4096
+"""Series whose lines' beginnings stay in memory, the last used ones. A device has some 200 series;
+for each that is not cached a chunk takes 10 µs longer (measured)."""
+
 
 class Encoder:
-    """Encodes rows, and caches the beginning of each series' line.
-
-    It lives as long as the process, and grows by an entry for each series.
-    """
+    """Encodes rows, and caches the beginning of the lines of :data:`CACHED_SERIES`."""
 
     def __init__(self) -> None:
-        self._heads: dict[Series, bytes] = {}
-        self._reasons: dict[Series, str | None] = {}
+        self._head = lru_cache(CACHED_SERIES)(_head)
+        self._reason = lru_cache(CACHED_SERIES)(unsendable)
 
     def partition(
         self, rows: Sequence[Row], series: Mapping[int, Series]
@@ -85,20 +87,12 @@ class Encoder:
             for head, values, timestamps in lines
         )
 
-    def _head(self, series: Series) -> bytes:
-        """Return the line up to the opening bracket of its values."""
-        head = self._heads.get(series)
-        if head is None:
-            named = {"__name__": metric_name(series.name), **labels(series.device_id, series.tags)}
-            text = json.dumps(named, ensure_ascii=False, separators=(",", ":"))
-            head = b'{"metric":' + text.encode("utf-8", "backslashreplace") + b',"values":['
-            self._heads[series] = head
-        return head
 
-    def _reason(self, series: Series) -> str | None:
-        if series not in self._reasons:
-            self._reasons[series] = unsendable(series)
-        return self._reasons[series]
+def _head(series: Series) -> bytes:
+    """Return a series' line up to the opening bracket of its values."""
+    named = {"__name__": metric_name(series.name), **labels(series.device_id, series.tags)}
+    text = json.dumps(named, ensure_ascii=False, separators=(",", ":"))
+    return b'{"metric":' + text.encode("utf-8", "backslashreplace") + b',"values":['
 
 
 def compress(body: bytes, level: int) -> bytes:

@@ -13,6 +13,12 @@ WHOLE_SERIES_AFTER = 8
 """After so many rejected samples in a row, the server is taken to refuse the whole series. Its
 samples are then sent together."""
 
+MAX_SERIES = 1024
+"""Series in quarantine, at most."""
+
+MAX_REFUSED = 20_000
+"""Refused samples that are remembered, at most: two of the largest batches."""
+
 
 class _Record:
     """A series of which the server has refused a sample.
@@ -27,10 +33,14 @@ class _Record:
 
 
 class Quarantine:
-    """Series with refused samples. They are in memory only, and learned anew after a restart."""
+    """Series with refused samples. They are in memory only, and learned anew after a restart.
+
+    Memory is bounded: what has to make way is learned anew as well.
+    """
 
     def __init__(self) -> None:
         self._series: dict[int, _Record] = {}
+        self._count = 0  # Of refused samples, in all records.
 
     def contains(self, series_id: int) -> bool:
         """Return whether samples of a series are to be sent apart from all others."""
@@ -68,9 +78,16 @@ class Quarantine:
         """
         rejected = []
         for row in rows:
-            record = self._series.setdefault(row[1], _Record())
+            record = self._series.get(row[1]) or self._admit(row[1])
             key = (row[0], row[1])
-            if record.refused.setdefault(key, cycle) < cycle:
+            first = record.refused.get(key)
+            if first is None:
+                if self._count >= MAX_REFUSED:
+                    self._make_room(record)
+                record.refused[key] = cycle
+                self._count += 1
+            elif first < cycle:
+                self._count -= 1
                 del record.refused[key]
                 record.rejected += 1
                 rejected.append(row)
@@ -84,6 +101,26 @@ class Quarantine:
             record = self._series.get(row[1])
             if record is not None:
                 record.rejected = 0
-                record.refused.pop((row[0], row[1]), None)
+                if record.refused.pop((row[0], row[1]), None) is not None:
+                    self._count -= 1
                 if not record.refused:
                     del self._series[row[1]]
+
+    def _admit(self, series_id: int) -> _Record:
+        """Begin a record. If there are too many, the first without refused samples makes way."""
+        if len(self._series) >= MAX_SERIES:
+            first = next(iter(self._series))
+            gone = next((i for i, one in self._series.items() if not one.refused), first)
+            self._count -= len(self._series.pop(gone).refused)
+        record = self._series[series_id] = _Record()
+        return record
+
+    def _make_room(self, record: _Record) -> None:
+        """Forget the refused samples of the first record that has any, other than the given one.
+
+        If no other has any, those of the given one are forgotten.
+        """
+        others = (one for one in self._series.values() if one.refused and one is not record)
+        gone = next(others, record)
+        self._count -= len(gone.refused)
+        gone.refused.clear()

@@ -175,6 +175,20 @@ def test_a_core_that_comes_back_starts_anew() -> None:
     assert usage(collector.collect(NOW_MS)) == pytest.approx({"3": 0.0, "4": 100.0, "all": 9.09})
 
 
+def test_cores_of_the_past_leave_memory() -> None:
+    """Whatever names come and go, only the series of the last reading's cores are kept."""
+    proc = procfs("orangepi5plus")
+    collector = CpuUsage(machine(proc))
+    for number in range(50):
+        for busy in (1, 2):
+            proc.texts["stat"] = b"cpu%d %d 0 0 9 0 0 0 0\ncpu7%d %d 0 0 9 0 0 0 0\n" % (
+                (number, busy) * 2
+            )
+            found = usage(collector.collect(NOW_MS))
+        assert found.keys() == {str(number), f"7{number}", "all"}
+    assert len(collector._series) <= 5
+
+
 def test_no_time_passed_yields_nothing() -> None:
     """Two equal readings divide by nothing."""
     collector = CpuUsage(machine(procfs("orangepi5plus")))

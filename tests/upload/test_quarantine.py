@@ -3,7 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belatwist.upload.quarantine import WHOLE_SERIES_AFTER, Quarantine
+from belatwist.upload.quarantine import (
+    MAX_REFUSED,
+    MAX_SERIES,
+    WHOLE_SERIES_AFTER,
+    Quarantine,
+)
 
 ROW = (1000, 1, 0.5)
 LATER = (2000, 1, 0.5)
@@ -76,3 +81,46 @@ def test_never_condemned_in_the_first_cycle(steps: list[tuple[int, int, bool]]) 
             assert (rejected == [row]) == (len(refused[key]) == 2)
             if rejected:
                 del refused[key]
+
+
+def held(quarantine: Quarantine) -> tuple[int, int]:
+    """Count the series and the refused samples that a quarantine remembers."""
+    records = quarantine._series.values()
+    count = sum(len(record.refused) for record in records)
+    assert count == quarantine._count
+    return len(records), count
+
+
+def test_refused_series_do_not_pile_up() -> None:
+    """Series whose samples are rejected make way first, then the first one that was refused."""
+    quarantine = Quarantine()
+    quarantine.refused([ROW], 1)
+    for number in range(2, MAX_SERIES + 1):
+        row = (1, number, 0.0)
+        quarantine.refused([row], 1)
+        if number == 7:
+            assert quarantine.refused([row], 2) == [row]
+    quarantine.refused([(1, MAX_SERIES + 1, 0.0)], 2)
+    assert quarantine.contains(1)
+    assert not quarantine.contains(7)
+    quarantine.refused([(1, MAX_SERIES + 2, 0.0)], 2)
+    assert not quarantine.contains(1)
+    assert held(quarantine) == (MAX_SERIES, MAX_SERIES)
+    # It is learned anew.
+    assert quarantine.refused([ROW], 3) == []
+    assert quarantine.refused([ROW], 4) == [ROW]
+
+
+def test_refused_samples_do_not_pile_up() -> None:
+    """However many are refused in one cycle, a bounded number is remembered, and rejected later."""
+    quarantine = Quarantine()
+    for number in (1, 2, 3):
+        rows = [(ms, number, 0.0) for ms in range(MAX_REFUSED - 5)]
+        quarantine.refused(rows, number)
+        assert held(quarantine)[1] <= MAX_REFUSED
+    rejected = quarantine.refused(rows, 9)
+    assert set(rejected) == set(rows)
+    many = [(ms, 3, 0.0) for ms in range(3 * MAX_REFUSED)]
+    quarantine.refused(many, 10)
+    assert 0 < held(quarantine)[1] <= MAX_REFUSED
+    assert quarantine.refused(many[-5:], 11) == many[-5:]

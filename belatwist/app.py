@@ -26,6 +26,7 @@ from belatwist.runtime.lockfile import ProcessLock
 from belatwist.runtime.sd_notify import Notifier
 from belatwist.runtime.watchdog import RecencyCheck, ResponsivenessCheck, Watchdog
 from belatwist.scheduler.service import CollectorScheduler
+from belatwist.store.alive import ALIVE_FOR
 from belatwist.store.buffer import WriteBuffer
 from belatwist.store.checkpointer import Checkpointer
 from belatwist.store.database import Database
@@ -58,12 +59,18 @@ def build(
     """
     session_id = str(uuid4())
     telemetry = Telemetry()
-    store = SQLiteStore(_database(config.storage, reactor), telemetry=telemetry)
+    sources = registry.build(config.metrics, _machine(config, reactor))
+    own = selfmetrics.enabled(config.device.id, telemetry, config.monitoring.self_metrics_interval)
+    store = SQLiteStore(
+        _database(config.storage, reactor),
+        telemetry=telemetry,
+        max_series=config.storage.max_series,
+        # A series that is stored once an interval is alive all the time.
+        alive_for=max(ALIVE_FOR, *(2 * one.every for one in (*sources, own))),
+    )
     buffer = WriteBuffer(store, seconds=reactor.seconds, telemetry=telemetry)
     client = _client(config, reactor)
     timekeeper = _timekeeper(config, buffer, clocks, client, reactor=reactor, telemetry=telemetry)
-    sources = registry.build(config.metrics, _machine(config, reactor))
-    own = selfmetrics.enabled(config.device.id, telemetry, config.monitoring.self_metrics_interval)
     scheduler = CollectorScheduler(
         [*sources, own],
         reactor=reactor,

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from benchmarks import (
+    churn,
     drain,
     flash,
     floor,
@@ -41,6 +42,7 @@ QUESTIONS: Mapping[str, Callable[[Plan], list[Row]]] = MappingProxyType(
             flash,
             wear,
             memory,
+            churn,
             startup,
             migration,
             retention,

@@ -98,7 +98,7 @@ async def least(
         schema.create(connection, "now")
         cursor = connection.cursor()
         session, _ = queries.begin_session(cursor, "floor", start_ms, "{}")
-        _, known = queries.insert(cursor, ticks[0], {}, session)
+        _, known, _ = queries.insert(cursor, ticks[0], {}, session)
         connection.commit()
         series: dict[int, Series] = {number: one for one, number in known.items()}
         for number, tick in enumerate(ticks[1:], 1):

@@ -73,7 +73,7 @@ def _stored(path: Path) -> list[str]:
     source = iter(ticks)
 
     def store() -> None:
-        _, found = queries.insert(cursor, next(source), known, 1)
+        _, found, _ = queries.insert(cursor, next(source), known, 1)
         known.update(found)
         connection.commit()
 

@@ -12,6 +12,7 @@ from twisted.python import threadpool
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series
 from belatwist.store import Batch, Key, Position, Row, Settlement
+from belatwist.store.alive import ALIVE_FOR, MAX_SERIES, AliveSeries
 from belatwist.store.database import Database
 from belatwist.store.sqlite import SQLiteStore
 
@@ -53,19 +54,27 @@ class InlineThreadPool:
 
 
 def inline_store(
-    path: Path, *, busy_timeout_ms: int = 5000, telemetry: Telemetry | None = None
+    path: Path,
+    *,
+    busy_timeout_ms: int = 5000,
+    telemetry: Telemetry | None = None,
+    reactor: MemoryReactorClock | None = None,
+    max_series: int = MAX_SERIES,
 ) -> SQLiteStore:
-    """Make the real store on a real file, without a thread: its Deferreds have already fired."""
+    """Make the real store on a real file, without a thread: its Deferreds have already fired.
+
+    :param reactor: the clock; ``None`` for one that stands.
+    """
     with mock.patch.object(threadpool, "ThreadPool", InlineThreadPool):
         database = Database(
             path,
-            InlineReactor(),
+            reactor or InlineReactor(),
             synchronous="full",
             cache_mb=8,
             mmap_mb=0,
             busy_timeout_ms=busy_timeout_ms,
         )
-    return SQLiteStore(database, telemetry=telemetry or Telemetry())
+    return SQLiteStore(database, telemetry=telemetry or Telemetry(), max_series=max_series)
 
 
 class MemoryStore:
@@ -74,10 +83,15 @@ class MemoryStore:
     It answers as the SQLite store does, down to the ids of the series, and can be told to fail or
     to hang.
 
+    :param max_series: how many series may be alive.
+    :param seconds: the clock by which series are alive; it stands where none is given.
     :ivar settlements: every settlement that was settled, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, max_series: int = MAX_SERIES, seconds: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._alive = AliveSeries(max_series, ALIVE_FOR, seconds)
         self.settlements: list[Settlement] = []
         self._writes = 0
         self._ids: dict[Series, int] = {}
@@ -141,8 +155,15 @@ class MemoryStore:
     def _add(self, samples: Sequence[Sample]) -> int:
         self._writes += 1
         new = 0
+        self._alive.touch(samples)
+        room = self._alive.room
+        alive: dict[Series, int] = {}
         for one in samples:
-            number = self._ids.setdefault(one.series, len(self._ids) + 1)
+            if one.series not in self._alive.recent and one.series not in alive:
+                if len(alive) >= room:
+                    continue
+                alive[one.series] = self._ids.setdefault(one.series, len(self._ids) + 1)
+            number = self._ids[one.series]
             self._series.setdefault(number, one.series)
             key = (one.timestamp_ms, number)
             if one.series.value_type == TEXT:
@@ -151,18 +172,23 @@ class MemoryStore:
                 self._values[key] = _as_stored(float(one.value))
                 self._pending[key] = one.series.priority
                 new += 1
+        self._alive.stored(alive)
         return new
 
     def _fetch(self, limit: int, until_ms: int, after: Position) -> Batch:
         due = sorted((p, *key) for key, p in self._pending.items() if key[0] <= until_ms)
         due = [place for place in due if place > after][:limit]
         rows: list[Row] = [(t, i, self._values[t, i]) for _, t, i in due]
-        return Batch(rows, self._series, due[-1] if due else None, as_of=self._writes)
+        return Batch(rows, self._of(rows), due[-1] if due else None, as_of=self._writes)
 
     def _fetch_newest(self, limit: int, until_ms: int) -> Batch:
         newest = sorted(key for key in self._pending if key[0] <= until_ms)[-limit:]
         rows = [(*key, self._values[key]) for key in newest]
-        return Batch(rows, self._series, as_of=self._writes)
+        return Batch(rows, self._of(rows), as_of=self._writes)
+
+    def _of(self, rows: Sequence[Row]) -> dict[int, Series]:
+        """Return the series of some rows, and no others: nobody may rely on more."""
+        return {row[1]: self._series[row[1]] for row in rows}
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         self._writes += 1

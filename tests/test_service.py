@@ -243,6 +243,54 @@ def test_the_disk_is_looked_after(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+def test_new_names_are_bounded(tmp_path: Path) -> None:
+    """Interfaces whose names never come back fill the limit; the uplink goes on being stored."""
+    table = tmp_path / "proc" / "net" / "dev"
+    table.parent.mkdir(parents=True)
+    header = "".join((BOARD / "proc/net/dev").read_text().splitlines(keepends=True)[:2])
+
+    def rename(number: int) -> None:
+        names = ["usb0", *(f"x{number}n{i}" for i in range(31))]
+        text = header + "".join(f"{name}: {' '.join('5' * 16)}\n" for name in names)
+        new = table.with_name("dev.new")
+        new.write_text(text)
+        new.replace(table)
+
+    rename(0)
+    port = free_port()
+    config = write_config(
+        tmp_path,
+        storage={"max_series": 100},
+        health={"enabled": True, "port": port},
+        paths={"procfs": str(tmp_path / "proc"), "sysfs": str(tmp_path)},
+        metrics=[{"name": "network.traffic", "interval": "0.2s", "config": {"max_interfaces": 40}}],
+    )
+    with Twistd("bela", "--config", str(config), cwd=tmp_path) as service:
+        refused = service.expect_event("store.series_refused")
+        for number in range(1, 4):
+            rename(number)
+            service.expect_event("scheduler.tick_stored")
+            service.expect_event("scheduler.tick_stored")
+        health = get(f"http://127.0.0.1:{port}/health")
+        assert service.stop() == 0
+    assert refused["limit"] == 100
+    assert health["status"] == "degraded"
+    assert any("new series are not stored" in reason for reason in health["reasons"])
+    storage = health["storage"]
+    assert storage["series_alive"] == storage["max_series"] == 100
+    assert storage["metrics_refused"] > 0
+    assert storage["refused_series"][0].startswith("network.")
+    database = tmp_path / "metrics.db"
+    assert query(database, "SELECT count(*) FROM series") == [(100,)]
+    uplink = (
+        'SELECT count(*) FROM metrics WHERE tags = \'{"interface":"usb0"}\' GROUP BY timestamp_ms'
+    )
+    ticks = query(database, uplink)
+    assert len(ticks) > 5
+    assert set(ticks) == {(6,)}
+
+
+@pytest.mark.process
 def test_hangup_does_not_end_it(tmp_path: Path) -> None:
     """SIGHUP leaves the service running; it reopens the log."""
     config = write_config(tmp_path)

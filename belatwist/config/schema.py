@@ -94,6 +94,16 @@ class Storage(Section, frozen=True, kw_only=True):
             "error in a mapped page kills the process.",
         ),
     ] = 0
+    max_series: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=100_000,
+            description="Maximum number of series (a metric with its tags) that are alive: stored "
+            "within the last hour, or twice the longest interval. The agent stores no new series "
+            "beyond it. Each takes some 1.2 kB of memory; a device has about 200.",
+        ),
+    ] = 10_000
     retention: Retention = Retention()
 
 

@@ -80,6 +80,11 @@ class StorageState:
     :ivar waiting: samples in memory that are not stored yet.
     :ivar dropped: samples lost in this run before their upload.
     :ivar dropped_age: seconds since the last loss; ``None`` when no sample was lost.
+    :ivar series: how many series are alive.
+    :ivar max_series: how many may be. New ones beyond it are not stored.
+    :ivar refused: samples that were not stored in this run, because too many series were alive.
+    :ivar refused_age: seconds since that last happened; ``None`` when it did not.
+    :ivar refused_series: some of the series that were last not stored: their names and tags.
     :ivar pruned: samples deleted in this run because of their age or the size limit.
     :ivar replaced_as: the path that a damaged database was moved to in this run; ``None`` when the
         database was not damaged.
@@ -99,6 +104,11 @@ class StorageState:
     waiting: int
     dropped: int
     dropped_age: float | None
+    series: int
+    max_series: int
+    refused: int
+    refused_age: float | None
+    refused_series: tuple[str, ...]
     pruned: int
     replaced_as: str | None
     replaced_age: float | None

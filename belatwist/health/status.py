@@ -105,6 +105,9 @@ def _storage(storage: StorageState) -> Iterator[Finding]:
     if _recent(storage.dropped_age):
         reason = f"samples were lost within the last hour, {storage.dropped} in this run"
         yield Status.DEGRADED, f"storage: {reason}"
+    if _recent(storage.refused_age):
+        reason = f"new series are not stored, storage.max_series ({storage.max_series}) are alive"
+        yield Status.DEGRADED, f"storage: {reason}: {', '.join(storage.refused_series)}"
     if not storage.locked:
         reason = f"{storage.lock} was removed or replaced: a second instance could start"
         yield Status.DEGRADED, f"storage: {reason}"

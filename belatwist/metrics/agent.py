@@ -92,6 +92,12 @@ _SELF = (
         "Samples lost before their upload: they could not be stored, or there was no room.",
     ),
     Metric(
+        "storage.metrics_refused_total",
+        COUNTER,
+        "samples",
+        "Samples not stored: their series is new, and as many as storage.max_series are alive.",
+    ),
+    Metric(
         "storage.write_failures_total",
         COUNTER,
         "transactions",

@@ -62,6 +62,7 @@ class Telemetry:
         self.upload_duration = self._histogram("uploader.upload_duration_seconds", _UPLOAD_SECONDS)
         self.metrics_pruned = self._counter("storage.metrics_pruned_total")
         self.metrics_dropped = self._counter("storage.metrics_dropped_total")
+        self.metrics_refused = self._counter("storage.metrics_refused_total")
         self.write_failures = self._counter("storage.write_failures_total")
         self.query_duration = self._histogram("storage.query_duration_seconds", _STORAGE_SECONDS)
         self.write_duration = self._histogram("storage.write_duration_seconds", _STORAGE_SECONDS)

@@ -129,6 +129,7 @@ class Deleter:
         """
         if not await self._database.transact(retention.needs_cleanup):
             return
+        since = self._database.seconds()
         sessions: set[int] = set()
         series: set[int] = set()
         for table in ("samples", "texts"):
@@ -144,7 +145,7 @@ class Deleter:
             "sessions",
             lambda: self._database.transact(retention.delete_sessions, sessions, before_ms),
         )
-        await self._delete_unused("series", lambda: self._store.delete_series(series))
+        await self._delete_unused("series", lambda: self._store.delete_series(series, since))
 
     async def _delete_unused(self, kind: str, step: "Callable[[], Deferred[int]]") -> None:
         count = deleted = await step()

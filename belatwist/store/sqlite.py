@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import TEXT, Sample, Series
-from belatwist.store import Batch, Position, Row, Settlement
+from belatwist.store import Batch, Position, Settlement
+from belatwist.store.alive import ALIVE_FOR, MAX_SERIES, AliveSeries, RefusedSeries
 from belatwist.store.database import Database
 from belatwist.store.lifecycle import Lifecycle
 from belatwist.store.salvage.replacement import Salvaged
@@ -19,27 +20,57 @@ from belatwist.store.sql.retention import Deleted, delete_pending, delete_series
 T = TypeVar("T")
 
 
+class _Added(NamedTuple):
+    """What a transaction has added.
+
+    :ivar new: how many numeric samples.
+    :ivar dropped: how many others were dropped on moving; ``None`` if none were moved.
+    :ivar ids: of the series that became alive.
+    :ivar refused: samples that were not stored, because too many series are alive.
+    """
+
+    new: int
+    dropped: int | None
+    ids: Mapping[Series, int]
+    refused: Sequence[Sample]
+
+
 class SQLiteStore:
     """A :class:`~belatwist.store.SampleStore` in a file.
 
     :param telemetry: learns how long reading and writing take, in the database's thread.
+    :param max_series: how many series may be alive. New ones beyond it are not stored.
+    :param alive_for: seconds for which a series is alive after its last sample, at least. It is
+        longer than any collector's interval.
     :ivar database: the connection and its thread.
     :ivar lifecycle: how the database is opened, closed and replaced.
+    :ivar refused: the samples that were not stored, because too many series are alive.
     :ivar pending: how many samples wait to be sent, as of the last change.
     :ivar lost_at: when pending samples were last lost with a damaged database, in seconds on the
         reactor's clock; ``None`` when none were.
     """
 
-    def __init__(self, database: Database, *, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        telemetry: Telemetry,
+        max_series: int = MAX_SERIES,
+        alive_for: float = ALIVE_FOR,
+    ) -> None:
         self.database = database
         self.lifecycle = Lifecycle(database, self)
         self.pending = 0
         self.lost_at: float | None = None
         self._telemetry = telemetry
-        self._ids: dict[Series, int] = {}
-        self._series: dict[int, Series] = {}
-        self._used: set[int] = set()
+        self.refused = RefusedSeries(max_series, database.seconds, telemetry)
+        self._alive = AliveSeries(max_series, alive_for, database.seconds)
         self._eras = EraState()
+
+    @property
+    def alive(self) -> int:
+        """How many series are alive."""
+        return len(self._alive)
 
     async def open(self, session_id: str, now_ms: int) -> None:
         """Open the database and begin a session; see :meth:`.Lifecycle.open`."""
@@ -52,22 +83,21 @@ class SQLiteStore:
     def add(self, samples: Sequence[Sample]) -> "Deferred[int]":
         """Store samples in one transaction; see :class:`~belatwist.store.SampleStore`."""
 
-        def work(connection: Any) -> tuple[int, int]:
-            new, dropped, ids = self._write(connection, self._insert, samples)
-            # Only now: ids from a transaction that was rolled back would point nowhere.
-            self._ids.update(ids)
-            self._series.update((number, series) for series, number in ids.items())
-            self._used.update(ids.values())
-            if dropped is None:
-                return new, 0
-            self._eras.restamping = False
-            return new, dropped
+        def work(connection: Any) -> _Added:
+            added: _Added = self._write(connection, self._insert, samples)
+            self._alive.stored(added.ids)
+            if added.dropped is not None:
+                self._eras.restamping = False
+            return added
 
-        def stored(result: tuple[int, int]) -> None:
-            new, dropped = result
-            self.pending += new - dropped
+        def stored(added: _Added) -> None:
+            self.pending += added.new - (added.dropped or 0)
+            if added.refused:
+                self.refused.refused(added.refused)
+            elif added.ids:
+                self.refused.accepted()
 
-        return self.database.write(work, stored).addCallback(lambda result: result[0])
+        return self.database.write(work, stored).addCallback(lambda added: added.new)
 
     def fetch(self, limit: int, until_ms: int, after: Position | None = None) -> "Deferred[Batch]":
         """Read pending samples; see :class:`~belatwist.store.SampleStore`."""
@@ -75,7 +105,7 @@ class SQLiteStore:
         def read(cursor: queries.Cursor) -> Batch:
             rows = queries.fetch(cursor, limit, until_ms, after)
             last = queries.position(cursor, rows[-1]) if rows else None
-            series = self._series_of(cursor, rows)
+            series = self._alive.read(cursor, {row[1] for row in rows})
             return Batch(rows, series, last, as_of=self.database.writes)
 
         return self._read(read)
@@ -85,7 +115,8 @@ class SQLiteStore:
 
         def read(cursor: queries.Cursor) -> Batch:
             rows = queries.fetch_newest(cursor, limit, until_ms)
-            return Batch(rows, self._series_of(cursor, rows), as_of=self.database.writes)
+            series = self._alive.read(cursor, {row[1] for row in rows})
+            return Batch(rows, series, as_of=self.database.writes)
 
         return self._read(read)
 
@@ -160,13 +191,21 @@ class SQLiteStore:
 
         return self.database.transact(delete_pending).addCallback(deleted)
 
-    def delete_series(self, used: Set[int]) -> "Deferred[int]":
-        """Delete unused series when there are very many; those used in this run stay.
+    def delete_series(self, used: Set[int], since: float) -> "Deferred[int]":
+        """Delete unused series when there are very many; those that are alive stay.
 
         :param used: series that have samples.
+        :param since: when the search for these began. If it took so long that a series stored
+            meanwhile may not be alive any more, none is deleted.
         """
-        # Read in the database's thread, which knows the ids of all samples stored before.
-        return self.database.transact(lambda cursor: delete_series(cursor, used | self._used))
+
+        def delete(cursor: queries.Cursor) -> int:
+            # In the database's thread, in which all samples stored before are known.
+            if since < self._alive.since:
+                return 0
+            return delete_series(cursor, used | self._alive.ids())
+
+        return self.database.transact(delete)
 
     # For the lifecycle; all but replaced() run in the database's thread.
 
@@ -177,11 +216,11 @@ class SQLiteStore:
 
     def known_series(self) -> Mapping[int, Series]:
         """Return the remembered series by their ids."""
-        return self._series
+        return self._alive.known()
 
     def forget(self) -> None:
         """Clear the memory of a database that another one replaces."""
-        self._ids, self._series = {}, {}
+        self._alive.forget()
         self._eras.forget()
 
     def replaced(self, done: Salvaged, *, running: bool) -> None:
@@ -219,23 +258,21 @@ class SQLiteStore:
         self._telemetry.write_duration.observe(time.perf_counter() - began)
         return result
 
-    def _insert(
-        self, cursor: queries.Cursor, samples: Sequence[Sample]
-    ) -> tuple[int, int | None, dict[Series, int]]:
-        """Insert samples; where one is in the way that is to be moved, all are moved first.
-
-        :return: how many were new; how many others were dropped on moving, ``None`` if none were
-            moved; and the ids of series that were not known yet.
-        """
+    def _insert(self, cursor: queries.Cursor, samples: Sequence[Sample]) -> _Added:
+        """Insert samples; where one is in the way that is to be moved, all are moved first."""
         era = self._eras.current(cursor)
         session = self.lifecycle.session
         number = 0 if session is None else session.number
-        new, ids = queries.insert(cursor, samples, self._ids, number, era)
-        if not self._eras.restamping or new == sum(s.series.value_type != TEXT for s in samples):
-            return new, None, ids
+        alive = self._alive
+        alive.touch(samples)
+        new, ids, refused = queries.insert(
+            cursor, samples, alive.recent, number, era, room=alive.room
+        )
+        if not self._eras.restamping or new == _numeric(samples) - _numeric(refused):
+            return _Added(new, None, ids, refused)
         dropped = self._eras.restamp_all(cursor)
-        again, _ = queries.insert(cursor, samples, self._ids, number, era)
-        return new + again, dropped, ids
+        again, _, _ = queries.insert(cursor, samples, alive.recent, number, era, room=alive.room)
+        return _Added(new + again, dropped, ids, refused)
 
     def _in_era(self, function: Callable[[queries.Cursor], int | None]) -> "Deferred[int | None]":
         """Run a function that returns the era that is open afterwards, and take note of that."""
@@ -250,8 +287,6 @@ class SQLiteStore:
 
         return self.database.run(work)
 
-    def _series_of(self, cursor: queries.Cursor, rows: Sequence[Row]) -> Mapping[int, Series]:
-        missing = {row[1] for row in rows} - self._series.keys()
-        if missing:
-            self._series.update(queries.series_of(cursor, missing))
-        return self._series
+
+def _numeric(samples: Sequence[Sample]) -> int:
+    return sum(one.series.value_type != TEXT for one in samples)

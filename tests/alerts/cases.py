@@ -266,6 +266,16 @@ CASES = [
         spares="SamplesLost",
     ),
     Case(
+        "too-many-series",
+        {"storage_metrics_refused_total": counted(100, TROUBLE + 60)},
+        fires={"SeriesRefused": 5},
+    ),
+    Case(
+        "prunes-old-series",
+        {"storage_metrics_pruned_total": counted(100, TROUBLE + 60)},
+        spares="SeriesRefused",
+    ),
+    Case(
         "samples-rejected",
         {"uploader_metrics_rejected_total": counted(0.1, TROUBLE + 60)},
         fires={"SamplesRejected": 5},

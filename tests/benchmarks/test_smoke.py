@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import (
     board,
+    churn,
     flash,
     floor,
     harness,
@@ -123,6 +124,14 @@ def test_collect_stage(tmp_path: Path) -> None:
 def test_store_stage(tmp_path: Path) -> None:
     """The store takes some CPU time for each sample."""
     assert in_worker(stages.store, None, str(tmp_path / "metrics.db"), 3)["ms"] > 0
+
+
+@pytest.mark.process
+def test_churn(tmp_path: Path) -> None:
+    """New names take memory only as long as they are alive, of which there is a limit."""
+    found = in_worker(churn.rename, None, str(tmp_path), 60)
+    assert found["series"] == found["alive"] == 10_000
+    assert found["after"] > found["before"] > 0
 
 
 @pytest.mark.process

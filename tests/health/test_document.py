@@ -37,6 +37,8 @@ GOLDEN = {
     "reasons": [
         "storage: the database was damaged and put aside as /db.corrupt-1",
         "storage: samples were lost within the last hour, 5 in this run",
+        "storage: new series are not stored, storage.max_series (10000) are alive: "
+        'm {"a":"\\u0007"}, n {}',
         "collector cpu.temperature: no such sensor",
         "uploader: no upload for 95 s (limit 60 s): connection refused",
     ],
@@ -109,6 +111,11 @@ GOLDEN = {
         "metrics_waiting": 0,
         "metrics_dropped": 5,
         "last_drop": "2025-12-31T23:59:00.370Z",
+        "metrics_refused": 6,
+        "last_refusal": "2025-12-31T23:59:30.370Z",
+        "refused_series": ['m {"a":"\\u0007"}', "n {}"],
+        "series_alive": 150,
+        "max_series": 10000,
         "metrics_pruned": 500,
         "replaced_as": "/db.corrupt-1",
         "replaced_at": "2025-12-31T23:50:00.370Z",
@@ -133,6 +140,9 @@ def test_the_whole_document() -> None:
         storage={
             "dropped": 5,
             "dropped_age": 60.0,
+            "refused": 6,
+            "refused_age": 30.0,
+            "refused_series": ('m {"a":"\a"}', "n {}"),
             "replaced_as": "/db.corrupt-1",
             "replaced_age": 600.0,
         },
@@ -244,6 +254,8 @@ def test_every_text_is_harmless() -> None:
                 "replaced_age": 1.0,
                 "lock": evil,
                 "locked": False,
+                "refused_age": 1.0,
+                "refused_series": (evil,),
             },
         ),
         judge(snapshot, HEALTH),
@@ -272,7 +284,8 @@ def test_nothing_of_a_snapshot_is_left_out() -> None:
     everything = healthy_but(
         collectors={"a": BAD},
         uploader={"error": "e"},
-        storage={"error": "e", "replaced_as": "r", "replaced_age": 1.0} | {"dropped_age": 1.0},
+        storage={"error": "e", "replaced_as": "r", "replaced_age": 1.0}
+        | {"dropped_age": 1.0, "refused_age": 1.0},
     )
 
     def variants(one: Any) -> Any:

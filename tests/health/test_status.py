@@ -190,6 +190,12 @@ def test_the_cause_is_told_once(
         ({"dropped": 7, "dropped_age": 3600.0}, DEGRADED, ", 7 in this run"),
         ({"dropped": 7, "dropped_age": 3600.001}, OK, ""),
         (
+            {"refused_age": 3600.0, "max_series": 100, "refused_series": ("a {}", "b {}")},
+            DEGRADED,
+            "new series are not stored, storage.max_series (100) are alive: a {}, b {}",
+        ),
+        ({"refused": 7, "refused_age": 3600.001}, OK, ""),
+        (
             {"replaced_as": "/x/metrics.db.corrupt-1", "replaced_age": 3600.0},
             DEGRADED,
             "the database was damaged and put aside as /x/metrics.db.corrupt-1",
@@ -338,6 +344,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             "pending": draw(pending),
             "error": draw(errors),
             "dropped_age": draw(recent),
+            "refused_age": draw(recent),
             "replaced_as": draw(st.none() | anything),
             "replaced_age": draw(recent),
             "locked": draw(st.booleans()),
@@ -365,6 +372,7 @@ def broken_rules(one: Snapshot) -> list[Status]:
             up.enabled and up.misconfigured,
             store.opening is not None,
             store.dropped_age is not None and not store.dropped_age > 3600,
+            store.refused_age is not None and not store.refused_age > 3600,
             store.replaced_as is not None
             and store.replaced_age is not None
             and not store.replaced_age > 3600,

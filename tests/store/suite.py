@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.model import Sample, Series, sample
 from belatwist.store import Batch, Row, SampleStore
+from tests.fakes import InlineReactor
 from tests.store.databases import CORE, LOAD, STATE, accept, reject
 
 EVER = 2**62
@@ -15,6 +16,10 @@ class Suite(SynchronousTestCase):
     """The rules of :class:`belatwist.store.SampleStore`, for a new and empty ``store``."""
 
     store: SampleStore
+
+    def limited(self, max_series: int, reactor: InlineReactor) -> SampleStore:
+        """Return another new and empty store, in which so many series may be alive."""
+        raise NotImplementedError
 
     def add(self, *samples: Sample) -> int:
         """Add samples, and return how many were new."""
@@ -140,6 +145,35 @@ class Suite(SynchronousTestCase):
             self.successResultOf(self.store.settle([settlement], 9))
             self.assertEqual(self.store.pending, 1)
             self.assertEqual(list(self.rows()), rows[1:])
+
+    def test_too_many_series(self) -> None:
+        """Beyond the limit new series are not stored; those that are alive are, whatever comes."""
+        reactor = InlineReactor()
+        self.store = self.limited(2, reactor)
+        many = [Series.of("m", "box", {"n": str(n)}) for n in range(5)]
+        self.assertEqual(self.add(sample(LOAD, 1, 0)), 1)
+        self.assertEqual(self.add(*(sample(s, 2, 0) for s in (*many, LOAD, STATE))), 2)
+        self.assertEqual(self.named(), [(1, LOAD, 0), (2, LOAD, 0), (2, many[0], 0)])
+        self.assertEqual(self.add(sample(many[1], 3, 0)), 0)
+
+    def test_series_that_are_gone_make_room(self) -> None:
+        """After two hours without a sample; one that comes back is the same series as before."""
+        reactor = InlineReactor()
+        self.store = self.limited(2, reactor)
+        self.add(sample(LOAD, 1, 0), sample(CORE, 1, 0))
+        first = self.rows()
+        for ms in range(2, 8):
+            reactor.advance(1800)
+            self.add(sample(CORE, ms, 0))
+        other = Series.of("m", "box")
+        self.assertEqual(self.add(sample(other, 9, 0), sample(LOAD, 9, 0)), 1)
+        for ms in range(10, 16):
+            reactor.advance(1800)
+            self.add(sample(CORE, ms, 0))
+        self.assertEqual(self.add(sample(LOAD, 1, 0), sample(LOAD, 20, 0)), 1)
+        rows = self.rows()
+        self.assertEqual(rows[-1][1], first[-1][1])
+        self.assertEqual([row for row in rows if row[0] == 1], list(first))
 
     def test_settle_nothing(self) -> None:
         """No settlements change nothing."""

@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from belatwist.model import sample
 from belatwist.store import SampleStore
-from tests.fakes import MemoryStore
+from tests.fakes import InlineReactor, MemoryStore
 from tests.store import suite
 from tests.store.databases import CORE, LOAD, accept, reject
 from tests.store.suite import EVER
@@ -20,6 +20,10 @@ class MemoryStoreTests(suite.Suite):
         self.memory = MemoryStore()
         # The annotation has mypy check that it is a store.
         self.store: SampleStore = self.memory
+
+    def limited(self, max_series: int, reactor: InlineReactor) -> SampleStore:
+        """Return another store with the reactor's clock."""
+        return MemoryStore(max_series, reactor.seconds)
 
     def calls(self) -> Sequence[Callable[[], "Deferred[Any]"]]:
         """Each of the three calls, on one pending sample."""

@@ -20,7 +20,7 @@ from twisted.logger import LogLevel
 from belatwist.model import Sample, Series, sample
 from belatwist.store import SampleStore
 from belatwist.store.sql import queries, schema
-from tests.fakes import inline_store
+from tests.fakes import InlineReactor, inline_store
 from tests.log_events import Captured
 from tests.store import suite
 from tests.store.databases import (
@@ -59,6 +59,13 @@ class SQLiteStoreTests(suite.Suite, InFolder):
         InFolder.setUp(self)
         # The annotation has mypy check that it is a store.
         self.store: SampleStore = self.opened(self.path)
+
+    def limited(self, max_series: int, reactor: InlineReactor) -> SampleStore:
+        """Open another store, on the reactor's clock."""
+        store = inline_store(self.folder / "limited.db", reactor=reactor, max_series=max_series)
+        self.successResultOf(Deferred.fromCoroutine(store.open("s1", 1000)))
+        self._open.append(store)
+        return store
 
 
 class LifeTests(InFolder):

@@ -1,6 +1,7 @@
 """Every statement on samples, as plain functions of a cursor, within the caller's transaction."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -92,30 +93,39 @@ def insert(
     known: Mapping[Series, int],
     session: int,
     era: int | None = None,
-) -> tuple[int, dict[Series, int]]:
+    *,
+    room: float = math.inf,
+) -> tuple[int, dict[Series, int], list[Sample]]:
     """Insert samples; a sample that is already stored is ignored.
 
     :param known: ids of series, as far as they are known.
     :param session: the number of the running session.
     :param era: the open clock era; ``None`` when the clock is known to be good.
-    :return: how many numeric samples were new, and the ids of series that ``known`` lacked. They
-        hold only once the transaction is committed.
+    :param room: how many series that ``known`` lacks are stored, at most.
+    :return: how many numeric samples were new; the ids of series that ``known`` lacked; and the
+        samples for whose series there was no room. The ids hold once the transaction is committed.
     """
     found: dict[Series, int] = {}
+    refused: list[Sample] = []
     for one in samples:
         if one.series not in known and one.series not in found:
-            found[one.series] = series_id(cursor, one.series)
+            if len(found) < room:
+                found[one.series] = series_id(cursor, one.series)
+            else:
+                refused.append(one)
     ids = {**known, **found} if found else known
+    if refused:
+        samples = [one for one in samples if one.series in ids]
     rows = [
         (s.timestamp_ms, ids[s.series], s.value, s.series.priority, session, era) for s in samples
     ]
     if not any(s.series.value_type == TEXT for s in samples):
         cursor.executemany(_INSERT_SAMPLE, rows)
-        return cursor.rowcount, found
+        return cursor.rowcount, found, refused
     texts = [s.series.value_type == TEXT for s in samples]
     cursor.executemany(_INSERT_TEXT, [r for r, text in zip(rows, texts, strict=True) if text])
     cursor.executemany(_INSERT_SAMPLE, [r for r, text in zip(rows, texts, strict=True) if not text])
-    return cursor.rowcount, found
+    return cursor.rowcount, found, refused
 
 
 def series_id(cursor: Cursor, series: Series) -> int:

@@ -81,13 +81,14 @@ def test_a_text_and_a_number_of_one_name_are_two_samples(db: sqlite3.Connection)
 def test_new_series_are_reported(db: sqlite3.Connection) -> None:
     """The ids of series that the caller does not know come back; known ones are not looked up."""
     cursor = db.cursor()
-    assert queries.insert(cursor, [sample(LOAD, 1, 1)], {}, 1) == (1, {LOAD: 1})
+    assert queries.insert(cursor, [sample(LOAD, 1, 1)], {}, 1) == (1, {LOAD: 1}, [])
     assert queries.insert(cursor, [sample(LOAD, 2, 1), sample(CORE, 2, 1)], {LOAD: 1}, 1) == (
         2,
         {CORE: 2},
+        [],
     )
-    assert queries.insert(cursor, [sample(LOAD, 3, 1)], {}, 1) == (1, {LOAD: 1})
-    assert queries.insert(cursor, [sample(CORE, 4, 1)], {LOAD: 1, CORE: 2}, 1) == (1, {})
+    assert queries.insert(cursor, [sample(LOAD, 3, 1)], {}, 1) == (1, {LOAD: 1}, [])
+    assert queries.insert(cursor, [sample(CORE, 4, 1)], {LOAD: 1, CORE: 2}, 1) == (1, {}, [])
 
 
 @given(st.lists(strategies.series(), min_size=1, max_size=8))

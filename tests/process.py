@@ -90,6 +90,7 @@ class Twistd:
 
     :param arguments: what follows ``twistd -n``: the service and its options.
     :param hooked: run it by way of :mod:`tests.twistd_with_hooks`.
+    :param module: run it by way of this module.
     """
 
     def __init__(
@@ -98,10 +99,13 @@ class Twistd:
         cwd: Path,
         env: Mapping[str, str] | None = None,
         hooked: bool = False,
+        module: str | None = None,
     ) -> None:
         command = twistd(*arguments)
         if hooked:
-            command[:1] = [sys.executable, "-m", "tests.twistd_with_hooks"]
+            module = "tests.twistd_with_hooks"
+        if module is not None:
+            command[:1] = [sys.executable, "-m", module]
             env = {"PYTHONPATH": str(Path(__file__).parent.parent), **(env or {})}
         self.process = subprocess.Popen(
             command,

@@ -1,8 +1,7 @@
 """The scheduler's jobs: an enabled source and its state."""
 
-import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger, LogLevel
@@ -15,12 +14,10 @@ from belatwist.log.throttle import FailureLog, kind_of
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, plausible_ms
 from belatwist.runtime.threads import no_answer
+from belatwist.scheduler.examination import Yielded, examine
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
-
-if TYPE_CHECKING:
-    pass
 
 COLLECTED = Event(
     "collector.collected",
@@ -75,19 +72,6 @@ TIMES_CORRECTED = Event(
 TIMES_PLAUSIBLE = Event(
     "collector.times_plausible", LogLevel.info, "Samples of {collector} have plausible times again"
 )
-
-
-class Yielded(NamedTuple):
-    """The result of a collection.
-
-    :ivar samples: those that can be stored.
-    :ivar refused: the number of those that cannot.
-    :ivar reason: why the first of these cannot be stored.
-    """
-
-    samples: Sequence[Sample]
-    refused: int = 0
-    reason: str = ""
 
 
 class Job:
@@ -188,16 +172,7 @@ class Job:
 
         :raises TypeError: when the collector has returned something else than samples.
         """
-        samples: list[Sample] = []
-        refused, reason = 0, ""
-        for one in yielded:
-            objection = self._objection(one)
-            if objection is None:
-                samples.append(one)
-            else:
-                refused += 1
-                reason = reason or objection
-        return Yielded(samples, refused, reason)
+        return examine(yielded, self._declared)
 
     def ended(self, result: Yielded | Failure, took: float, now_ms: int) -> Sequence[Sample]:
         """Record the end of a collection.
@@ -250,18 +225,6 @@ class Job:
         """Log again that it does not answer, if it does not; called when it is due again."""
         if self._overdue is not None:
             self._log_failure(self._overdue)
-
-    def _objection(self, one: object) -> str | None:
-        """Say why something cannot be stored."""
-        if type(one) is not Sample:
-            return f"{type(one).__name__} is no sample"
-        if one.series.name not in self._declared:
-            return f"{one.series.name} is not declared"
-        if type(one.value) is not float and type(one.value) is not int:
-            return f"{one.series.name} has a value of type {type(one.value).__name__}"
-        if not math.isfinite(one.value):
-            return f"{one.series.name} is {one.value}"
-        return None
 
     def _record_success(self) -> None:
         self.state, self.error, self.cure = State.OK, None, None

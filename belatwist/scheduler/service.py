@@ -17,7 +17,8 @@ from belatwist.log.throttle import FailureLog, kind_of
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample
 from belatwist.runtime.threads import Threads
-from belatwist.scheduler.jobs import Job, Yielded
+from belatwist.scheduler.examination import Yielded
+from belatwist.scheduler.jobs import Job
 from belatwist.scheduler.ticks import Run, Tick
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from twisted.python.failure import Failure
 
 from belatwist.model import Sample
-from belatwist.scheduler.jobs import Job, Yielded
+from belatwist.scheduler.examination import Yielded
+from belatwist.scheduler.jobs import Job
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -23,6 +23,7 @@ from belatwist.collectors.contract import (
 from belatwist.errors import ParseError
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
+from belatwist.scheduler.examination import MAX_SAMPLES
 from belatwist.scheduler.service import (
     GATHER,
     SLOW_AFTER,
@@ -273,6 +274,11 @@ class SchedulerTests(SynchronousTestCase):
             (Sample(good, 1, -math.inf), "test.a is -inf"),
             (Sample(good, 1, "text"), "test.a has a value of type str"),
             (Sample(good, 1, True), "test.a has a value of type bool"),
+            (Sample(good, 1, 2**63), "test.a is an integer of more than 64 bits"),
+            (Sample(good, 1, -(10**400)), "test.a is an integer of more than 64 bits"),
+            (Sample(good, "1", 1.0), "test.a has a time of type str"),  # type: ignore[arg-type]
+            (Sample(good, math.nan, 1.0), "test.a has a time of type float"),  # type: ignore[arg-type]
+            (Sample("test.a", 1, 1.0), "Sample is no sample"),  # type: ignore[arg-type]
             (Sample(Series.of("test.other", "device"), 1, 1.0), "test.other is not declared"),
             ((good, 1, 1.0), "tuple is no sample"),
             (None, "NoneType is no sample"),
@@ -294,6 +300,17 @@ class SchedulerTests(SynchronousTestCase):
             self.assertEqual((event["collector"], event["count"]), ("test.a", 1))
             self.successResultOf(service.stopService())
         self.assertEqual(self.counted("collector_metrics_failed_total", "a"), len(wrong))
+
+    def test_a_collection_without_end_is_cut(self) -> None:
+        """It yields as many samples as there may be series; what follows is refused."""
+        endless, good = FakeCollector("endless", self.clock), FakeCollector("good", self.clock)
+        series = Series.of("test.endless", "device")
+        samples: Any = (sample(series, 1_000, n) for n in count())
+        endless.collect = lambda now_ms: samples  # type: ignore[method-assign]
+        service = self.scheduler((endless, 1.0), (good, 1.0))
+        (tick,) = self.ticks
+        self.assertEqual(len(tick), MAX_SAMPLES + 1)
+        self.assertEqual(service.jobs[0].error, "1 samples are left out: more than 10,000 samples")
 
     def test_what_is_no_collection_is_a_failure(self) -> None:
         """A collector that returns nothing, or something else, fails; the others go on."""

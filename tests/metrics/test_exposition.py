@@ -52,7 +52,7 @@ def test_a_metric_of_each_kind() -> None:
     ]
     lines = text(samples).splitlines()[:7]
     assert lines == [
-        "# HELP cpu_temperature_celsius Heat of the hottest zone.",
+        "# HELP cpu_temperature_celsius Heat of the hottest zone of the processor.",
         "# TYPE cpu_temperature_celsius gauge",
         "cpu_temperature_celsius 52.25",
         "# HELP network_rx_bytes_total Bytes received.",

@@ -36,7 +36,7 @@ BUSY_SECONDS = 5.0
 # Left joins, so that SQLite finds the rows in the order of their keys.
 _PAGE = """
 SELECT x.timestamp_ms, x.series_id, x.value, r.id, {state}
-FROM {table} x LEFT JOIN sessions r ON r.number = x.session_number {checkpoint}
+FROM {table} x LEFT JOIN sessions r ON r.number = x.session_number {settlement}
 WHERE (x.timestamp_ms, x.series_id) > (?, ?) AND (x.timestamp_ms, x.series_id) < (?, ?)
 ORDER BY x.timestamp_ms {order}, x.series_id {order} LIMIT ?
 """
@@ -44,8 +44,8 @@ _STATE = """
 CASE WHEN x.checkpoint_id IS NULL THEN 'pending' WHEN c.outcome = 2 THEN 'rejected'
 ELSE 'uploaded' END
 """
-_CHECKPOINT = "LEFT JOIN upload_checkpoints c ON c.id = x.checkpoint_id"
-_PARTS = {SAMPLES: (_STATE, _CHECKPOINT), TEXTS: ("'local'", "")}
+_SETTLEMENT = "LEFT JOIN upload_checkpoints c ON c.id = x.checkpoint_id"
+_PARTS = {SAMPLES: (_STATE, _SETTLEMENT), TEXTS: ("'local'", "")}
 
 
 _NO_LOG = (
@@ -127,9 +127,9 @@ class DatabaseReader:
         :param limit: maximum number of rows; :data:`PAGE` by default.
         :raises DatabaseError: when the database cannot be read.
         """
-        state, checkpoint = _PARTS[table]
+        state, settlement = _PARTS[table]
         order = "DESC" if newest else "ASC"
-        sql = _PAGE.format(table=table, state=state, checkpoint=checkpoint, order=order)
+        sql = _PAGE.format(table=table, state=state, settlement=settlement, order=order)
         try:
             with closing(self._open()) as connection:
                 self._check_version(connection)

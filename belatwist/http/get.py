@@ -114,7 +114,7 @@ class HttpGetter:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is asked, and how its errors are told.
+    """A request, checked, and how its errors name it.
 
     :raises HttpError: when the URL is none that can be asked.
     """

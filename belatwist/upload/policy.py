@@ -31,7 +31,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class Retryable:
     """A later attempt may succeed: connection errors, timeouts, 408, 429, 5xx, a cut answer.
 
     :ivar status: the HTTP status; ``None`` when there was no answer.
@@ -65,10 +65,10 @@ class OnHold:
     reason: str
 
 
-SendResult = Accepted | Rejected | Retry | Misconfigured
+SendResult = Accepted | Rejected | Retryable | Misconfigured
 """The result of a request."""
 
-NotAccepted = Rejected | Retry | Misconfigured | OnHold
+NotAccepted = Rejected | Retryable | Misconfigured | OnHold
 """Everything that keeps samples pending."""
 
 
@@ -125,13 +125,13 @@ def classify(
     """
     reason = f"HTTP {status}" + (f": {excerpt}" if excerpt else "")
     if 200 <= status < 300 and web_page:
-        return Retry(f"a web page answered, perhaps of a captive portal: {reason}", status)
+        return Retryable(f"a web page answered, perhaps of a captive portal: {reason}", status)
     if 200 <= status < 300:
         return Accepted(status, received_bytes)
     if status in {400, 413, 422}:
         return Rejected(status, reason)
     if status in {408, 429} or status >= 500:
-        return Retry(reason, status, parse_retry_after(retry_after, now))
+        return Retryable(reason, status, parse_retry_after(retry_after, now))
     return Misconfigured(status, reason)
 
 
@@ -141,7 +141,7 @@ def advice(failure: NotAccepted) -> str | None:
     :param failure: a :class:`Rejected` means that the server refuses everything.
     :return: ``None`` when the configuration is not the cause.
     """
-    if isinstance(failure, Retry | OnHold):
+    if isinstance(failure, Retryable | OnHold):
         return None
     if failure.status in {401, 403}:
         return "remote.auth_token_file: the server wants another token"

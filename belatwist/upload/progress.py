@@ -13,7 +13,7 @@ from belatwist.model import Series
 from belatwist.store import Row, SampleStore
 from belatwist.text import one_line, shorten
 from belatwist.upload.cycle import Cycle
-from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Retry, advice
+from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Retryable, advice
 from belatwist.upload.retry import Sent
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Progress:
         cycle.bytes += size
 
     def will_retry(
-        self, cycle: Cycle, count: int, failure: Retry, attempt: int, wait: float
+        self, cycle: Cycle, count: int, failure: Retryable, attempt: int, wait: float
     ) -> None:
         """Record an attempt that has failed, before the next one.
 

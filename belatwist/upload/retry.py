@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from belatwist.metrics.telemetry import Telemetry
 from belatwist.upload import ImportClient
-from belatwist.upload.policy import Backoff, OnHold, Retry, SendResult
+from belatwist.upload.policy import Backoff, OnHold, Retryable, SendResult
 from belatwist.upload.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Check = Callable[[], Awaitable[str | None]]
 """Returns why a body should not be sent now; ``None`` when it may be."""
 
-Retrying = Callable[[Retry, int, float], None]
+Retrying = Callable[[Retryable, int, float], None]
 """Called before a wait, with the failure, the number of the attempt, and the wait in seconds."""
 
 
@@ -34,7 +34,7 @@ class Sent:
 
 
 class RetryChain:
-    """Sends a body again, with growing waits, while the result is :class:`Retry`.
+    """Sends a body again, with growing waits, while the result is :class:`Retryable`.
 
     :mod:`belatwist.upload.policy` decides what an answer means and how long to wait.
 
@@ -65,7 +65,7 @@ class RetryChain:
         """Send a body.
 
         :param check: called before each attempt. A reason ends the chain.
-        :return: the last attempt's result: :class:`Retry` when the attempts were used up,
+        :return: the last attempt's result: :class:`Retryable` when the attempts were used up,
             :class:`OnHold` when ``check`` had a reason, or the agent stops.
         """
         attempt = 1
@@ -77,7 +77,7 @@ class RetryChain:
             seconds = self._reactor.seconds() - began
             self._durations.observe(seconds)
             last = attempt >= self._backoff.attempts or self._wakeup.stopped
-            if last or not isinstance(result, Retry):
+            if last or not isinstance(result, Retryable):
                 return Sent(result, attempt, seconds)
             wait = self._backoff.wait(attempt, asked=result.after, random=self._random())
             retrying(result, attempt, wait)

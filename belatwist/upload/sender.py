@@ -8,7 +8,7 @@ from belatwist.store import Batch, Outcome, Row, SampleStore, Settlement
 from belatwist.upload.chunks import ChunkSize
 from belatwist.upload.cycle import Cycle
 from belatwist.upload.jsonl import MAX_AHEAD_MS
-from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Rejected, Retry, SendResult
+from belatwist.upload.policy import Accepted, NotAccepted, OnHold, Rejected, Retryable, SendResult
 from belatwist.upload.progress import Progress
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.wakeup import Wakeup
@@ -135,6 +135,6 @@ class Sender:
     def failed(self, failure: NotAccepted, cycle: Cycle, attempt: int = 1) -> None:
         """End a cycle. The other samples stay pending for the next one, which begins small."""
         self._size.failed()
-        if isinstance(failure, Retry):
+        if isinstance(failure, Retryable):
             self.not_before = self._reactor.seconds() + failure.after
         self._progress.failed(cycle, failure, attempt)

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
 from belatwist.upload.http.client import IDLE_TIMEOUT
-from belatwist.upload.policy import Retry, SendResult, classify
+from belatwist.upload.policy import Retryable, SendResult, classify
 from benchmarks.fleet.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class LinkClient:
         attempt = Deferred.fromCoroutine(self._attempt(body))
 
         def timed_out(_result: object, seconds: float) -> SendResult:
-            return Retry(f"no answer within {seconds:g} s", error_type="TimeoutError")
+            return Retryable(f"no answer within {seconds:g} s", error_type="TimeoutError")
 
         return attempt.addTimeout(self._timeout, self._reactor, timed_out)
 
@@ -115,7 +115,7 @@ class LinkClient:
             succeeded = self._proxy.connect()
             self._attempted(succeeded)
             if not succeeded:
-                return Retry("ConnectionRefusedError", error_type="ConnectionRefusedError")
+                return Retryable("ConnectionRefusedError", error_type="ConnectionRefusedError")
             await self._pass(link.round_trip * (_HANDSHAKES - 1))
         # A break is as likely on the way there as on the way back, when the server has it already.
         broken, on_the_way_back = random.random() < link.cut, random.random() < 0.5
@@ -124,7 +124,7 @@ class LinkClient:
         answer = None if lost else await self._proxy.take(body)
         await self._pass(_SERVICE + link.round_trip / 2)
         if broken or answer is None:
-            return Retry("ConnectionLost", error_type="ConnectionLost")
+            return Retryable("ConnectionLost", error_type="ConnectionLost")
         self._connection = self._proxy.era, self._reactor.seconds()
         return classify(
             answer[0],

@@ -15,7 +15,7 @@ from belatwist.model import Sample
 from belatwist.store import Batch, Outcome, Settlement
 from belatwist.upload import policy
 from belatwist.upload.jsonl import Encoder, compress
-from belatwist.upload.policy import Accepted, Retry
+from belatwist.upload.policy import Accepted, Retryable
 from benchmarks.fleet import device, plot, run, table
 from benchmarks.fleet.link import Link, LinkClient
 from benchmarks.fleet.proxy import Down, Proxy, Server, count
@@ -188,23 +188,23 @@ class LinkTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """A proxy that is down refuses after one round trip."""
         outcome, took = self.post(150.0)
-        assert isinstance(outcome, Retry)
+        assert isinstance(outcome, Retryable)
         self.assertEqual(outcome.error_type, "ConnectionRefusedError")
         self.assertAlmostEqual(took, 0.1)
 
     def test_retry_after(self) -> None:
         """It may ask for time, in seconds or until the moment of its return."""
         outcome, _ = self.post(150.0, answer="seconds")
-        assert isinstance(outcome, Retry)
+        assert isinstance(outcome, Retryable)
         self.assertEqual((outcome.status, outcome.after), (503, 300.0))
         outcome, took = self.post(150.0, answer="date")
-        assert isinstance(outcome, Retry)
+        assert isinstance(outcome, Retryable)
         self.assertAlmostEqual(outcome.after, 50.0 - took, places=3)
 
     def test_slow_server(self) -> None:
         """What is not answered in time is given up."""
         outcome, took = self.post(0.0, rate=0.01)
-        assert isinstance(outcome, Retry)
+        assert isinstance(outcome, Retryable)
         self.assertEqual((outcome.error_type, took), ("TimeoutError", 30.0))
 
 

@@ -6,7 +6,7 @@ from enum import Enum
 from twisted.internet.defer import Deferred, succeed
 
 from belatwist.upload import policy
-from belatwist.upload.policy import Accepted, Misconfigured, Rejected, Retry
+from belatwist.upload.policy import Accepted, Misconfigured, Rejected, Retryable
 from tests.upload.scripted import points
 
 ASKED = 7.0
@@ -58,11 +58,11 @@ class ModelServer:
     def _answer(self, found: Collection[Point], fault: Fault) -> policy.SendResult:
         match fault:
             case Fault.LOST:
-                return Retry("connection refused", error_type="ConnectionRefusedError")
+                return Retryable("connection refused", error_type="ConnectionRefusedError")
             case Fault.BUSY:
-                return Retry("HTTP 503", 503)
+                return Retryable("HTTP 503", 503)
             case Fault.ASKS:
-                return Retry("HTTP 503", 503, after=ASKED)
+                return Retryable("HTTP 503", 503, after=ASKED)
             case Fault.DENIED:
                 return Misconfigured(401, "HTTP 401")
             case Fault.SLOW:
@@ -71,4 +71,4 @@ class ModelServer:
             return Rejected(400, "HTTP 400: cannot parse")
         for point in found:
             self.taken[point] = self.taken.get(point, 0) + 1
-        return Retry("cut short") if fault is Fault.CUT else Accepted(204)
+        return Retryable("cut short") if fault is Fault.CUT else Accepted(204)

@@ -13,7 +13,7 @@ from belatwist.upload.policy import (
     NotAccepted,
     OnHold,
     Rejected,
-    Retry,
+    Retryable,
     SendResult,
     advice,
     classify,
@@ -44,8 +44,8 @@ def test_rejected(status: int) -> None:
 @pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504, 507, 599])
 def test_retry(status: int) -> None:
     """A server that is slow, busy or broken may take it later, when it says so at the earliest."""
-    assert classified(status) == Retry(f"HTTP {status}", status, 0.0)
-    assert classified(status, "9") == Retry(f"HTTP {status}", status, 9.0)
+    assert classified(status) == Retryable(f"HTTP {status}", status, 0.0)
+    assert classified(status, "9") == Retryable(f"HTTP {status}", status, 9.0)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_reason_quotes_the_answer() -> None:
     """The server's words are part of the reason."""
     assert classified(422, excerpt="bad line") == Rejected(422, "HTTP 422: bad line")
     assert classified(404, excerpt="nothing here") == Misconfigured(404, "HTTP 404: nothing here")
-    assert classified(503, excerpt="read-only") == Retry("HTTP 503: read-only", 503, 0.0)
+    assert classified(503, excerpt="read-only") == Retryable("HTTP 503: read-only", 503, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,9 @@ def test_advice(failure: NotAccepted, words: str) -> None:
     assert str(advice(failure)).startswith(words)
 
 
-@pytest.mark.parametrize("failure", [Retry("reset"), Retry("HTTP 503", 503), OnHold("the clock")])
+@pytest.mark.parametrize(
+    "failure", [Retryable("reset"), Retryable("HTTP 503", 503), OnHold("the clock")]
+)
 def test_no_advice(failure: NotAccepted) -> None:
     """The configuration is not the cause of a failure that passes."""
     assert advice(failure) is None

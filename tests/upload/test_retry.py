@@ -14,7 +14,7 @@ from belatwist.upload.policy import (
     Misconfigured,
     OnHold,
     Rejected,
-    Retry,
+    Retryable,
 )
 from belatwist.upload.retry import RetryChain, Sent
 from belatwist.upload.wakeup import Wakeup
@@ -80,7 +80,7 @@ class ChainTests(SynchronousTestCase):
     def send(self) -> "Deferred[Sent]":
         """Send a body."""
 
-        def retrying(outcome: Retry, attempt: int, wait: float) -> None:
+        def retrying(outcome: Retryable, attempt: int, wait: float) -> None:
             self.told.append((outcome.reason, attempt, wait))
 
         async def check() -> str | None:
@@ -97,7 +97,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_attempts_and_waits(self) -> None:
         """The same bytes three times, 5 s and 15 s apart; each wait is reported; then the end."""
-        self.client.outcomes = [Retry("reset")]
+        self.client.outcomes = [Retryable("reset")]
         done = self.send()
         self.clock.advance(4.9)
         self.assertEqual(len(self.client.bodies), 1)
@@ -106,12 +106,12 @@ class ChainTests(SynchronousTestCase):
         self.assertNoResult(done)
         self.clock.advance(15.0)
         self.assertEqual(self.client.bodies, [b"body"] * 3)
-        self.assertEqual(self.successResultOf(done), Sent(Retry("reset"), 3))
+        self.assertEqual(self.successResultOf(done), Sent(Retryable("reset"), 3))
         self.assertEqual(self.told, [("reset", 1, 5.0), ("reset", 2, 15.0)])
 
     def test_success_after_a_failure(self) -> None:
         """The result is the last attempt's, and comes with its number."""
-        self.client.outcomes = [Retry("reset"), Accepted(204)]
+        self.client.outcomes = [Retryable("reset"), Accepted(204)]
         done = self.send()
         self.clock.advance(5.0)
         self.assertEqual(self.successResultOf(done), Sent(Accepted(204), 2))
@@ -121,7 +121,7 @@ class ChainTests(SynchronousTestCase):
         self.client.outcomes = [None]
         done = self.send()
         self.clock.advance(3.0)
-        self.client.waiting.pop().callback(Retry("reset"))
+        self.client.waiting.pop().callback(Retryable("reset"))
         self.clock.advance(5.0)
         self.clock.advance(0.25)
         self.client.waiting.pop().callback(Accepted(204))
@@ -138,7 +138,7 @@ class ChainTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.send()), Sent(OnHold("the clock"), 1))
         self.assertEqual(self.client.bodies, [])
         self.wrong = None
-        self.client.outcomes = [Retry("reset")]
+        self.client.outcomes = [Retryable("reset")]
         done = self.send()
         self.wrong = "the clock"
         self.clock.advance(5.0)
@@ -147,7 +147,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_retry_after(self) -> None:
         """The server's wish is waited for."""
-        self.client.outcomes = [Retry("busy", 429, 100.0), Accepted(204)]
+        self.client.outcomes = [Retryable("busy", 429, 100.0), Accepted(204)]
         done = self.send()
         self.clock.advance(99.9)
         self.assertNoResult(done)
@@ -156,7 +156,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_a_wakeup_ends_a_wait(self) -> None:
         """The next attempt comes at once, and is the second; without a wait nothing happens."""
-        self.client.outcomes = [Retry("refused"), None]
+        self.client.outcomes = [Retryable("refused"), None]
         self.wakeup.ring()
         done = self.send()
         self.wakeup.ring()
@@ -168,7 +168,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_a_wakeup_leaves_a_wait_that_the_server_has_asked_for(self) -> None:
         """A server that asked for time can be reached already."""
-        self.client.outcomes = [Retry("busy", 429, 100.0), Accepted(204)]
+        self.client.outcomes = [Retryable("busy", 429, 100.0), Accepted(204)]
         done = self.send()
         self.wakeup.ring()
         self.clock.advance(99.9)
@@ -178,7 +178,7 @@ class ChainTests(SynchronousTestCase):
 
     def test_stop_ends_a_wait_at_once(self) -> None:
         """No timer is left, no further attempt is made."""
-        self.client.outcomes = [Retry("reset")]
+        self.client.outcomes = [Retryable("reset")]
         done = self.send()
         self.wakeup.stop()
         self.assertEqual(self.successResultOf(done), Sent(OnHold("stopping"), 2))
@@ -191,6 +191,6 @@ class ChainTests(SynchronousTestCase):
         done = self.send()
         self.wakeup.stop()
         self.assertNoResult(done)
-        self.client.waiting.pop().callback(Retry("reset"))
-        self.assertEqual(self.successResultOf(done), Sent(Retry("reset"), 1))
+        self.client.waiting.pop().callback(Retryable("reset"))
+        self.assertEqual(self.successResultOf(done), Sent(Retryable("reset"), 1))
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -11,7 +11,7 @@ from belatwist.model import TEXT, Sample, Series, sample
 from belatwist.store import Outcome
 from belatwist.upload.delivery import Delivery
 from belatwist.upload.jsonl import MAX_AHEAD_MS
-from belatwist.upload.policy import Accepted, Backoff, Misconfigured, Retry
+from belatwist.upload.policy import Accepted, Backoff, Misconfigured, Retryable
 from belatwist.upload.retry import RetryChain
 from belatwist.upload.service import GRACE, Uploader
 from belatwist.upload.wakeup import Wakeup
@@ -121,7 +121,7 @@ class UploaderTests(SynchronousTestCase):
         service = self.uploader()
         self.wakeup.ring()
         self.assertEqual(self.client.bodies, [])
-        self.client.outcomes = [Retry("refused"), Accepted(204)]
+        self.client.outcomes = [Retryable("refused"), Accepted(204)]
         self.clock.advance(INTERVAL)
         self.clock.advance(INTERVAL / 2)
         self.assertEqual(len(self.client.bodies), 1)
@@ -141,7 +141,7 @@ class UploaderTests(SynchronousTestCase):
         """It ends the wait for the next attempt, and begins no second cycle."""
         self.store.add(samples(1))
         self.uploader(attempts=2)
-        self.client.outcomes = [Retry("refused"), None]
+        self.client.outcomes = [Retryable("refused"), None]
         self.clock.advance(INTERVAL)
         self.wakeup.ring()
         self.assertEqual(len(self.client.bodies), 2)
@@ -187,7 +187,7 @@ class UploaderTests(SynchronousTestCase):
     def test_chunks_fall_back(self) -> None:
         """After a failure the next chunk is small again."""
         self.store.add(samples(70))
-        self.client.outcomes = [Accepted(204), Accepted(204), Retry("reset"), Accepted(204)]
+        self.client.outcomes = [Accepted(204), Accepted(204), Retryable("reset"), Accepted(204)]
         self.uploader(batch_size=100, chunk_size=10)
         self.clock.advance(INTERVAL)
         self.clock.advance(INTERVAL)
@@ -216,7 +216,7 @@ class UploaderTests(SynchronousTestCase):
 
     def test_refusals_mark_nothing(self) -> None:
         """A server that is busy or refuses marks nothing, and the next cycle sends again."""
-        for outcome in (Retry("HTTP 503", 503), Misconfigured(401, "HTTP 401")):
+        for outcome in (Retryable("HTTP 503", 503), Misconfigured(401, "HTTP 401")):
             with self.subTest(outcome=outcome):
                 self.setUp()
                 self.store.add(samples(50))
@@ -231,7 +231,7 @@ class UploaderTests(SynchronousTestCase):
     def test_a_resent_chunk_is_the_same_bytes(self) -> None:
         """A body that is sent again after a lost answer can be recognised."""
         self.store.add(samples(5))
-        self.client.outcomes = [Retry("reset"), Accepted(204)]
+        self.client.outcomes = [Retryable("reset"), Accepted(204)]
         self.uploader()
         self.clock.advance(INTERVAL)
         self.clock.advance(INTERVAL)
@@ -310,7 +310,7 @@ class UploaderTests(SynchronousTestCase):
     def test_a_dead_uplink_does_not_flood_the_log(self) -> None:
         """The first failure is a warning, repetitions are not; the recovery is logged."""
         self.store.add(samples(1))
-        self.client.outcomes = [Retry("refused")] * 5 + [Accepted(204)]
+        self.client.outcomes = [Retryable("refused")] * 5 + [Accepted(204)]
         self.uploader()
         with Captured() as log:
             self.clock.pump([INTERVAL] * 6)

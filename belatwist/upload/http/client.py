@@ -19,7 +19,7 @@ from belatwist.errors import BelaError
 from belatwist.http.failures import describe, root_causes, secrets_of
 from belatwist.http.response import BoundedBody, header
 from belatwist.upload.http.endpoints import Endpoints
-from belatwist.upload.policy import Retry, SendResult, classify
+from belatwist.upload.policy import Retryable, SendResult, classify
 
 IDLE_TIMEOUT = 50
 """Seconds for which an idle connection is kept. The server closes it after 60."""
@@ -78,7 +78,7 @@ class HTTPImportClient:
 
         def timed_out(_result: object, seconds: float) -> SendResult:
             # The cancelled request fails with an error that depends on its stage.
-            return Retry(f"no answer within {seconds:g} s", error_type="TimeoutError")
+            return Retryable(f"no answer within {seconds:g} s", error_type="TimeoutError")
 
         return attempt.addTimeout(self._timeout, self._reactor, timed_out)
 
@@ -151,7 +151,7 @@ class HTTPImportClient:
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong on the way, the samples wait
             kind = root_causes(error)[0]
-            return Retry(
+            return Retryable(
                 describe(error, secrets_of(self._url, token)),
                 error_type="TLSError" if isinstance(kind, SSL.Error) else type(kind).__name__,
             )

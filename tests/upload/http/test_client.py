@@ -30,7 +30,7 @@ from belatwist.errors import BelaError
 from belatwist.runtime.listener import Listener
 from belatwist.upload.http import endpoints
 from belatwist.upload.http.client import HTTPImportClient
-from belatwist.upload.policy import Accepted, Misconfigured, Rejected, Retry, SendResult
+from belatwist.upload.policy import Accepted, Misconfigured, Rejected, Retryable, SendResult
 from tests.faults.certificates import Authority
 from tests.log_events import Captured
 from tests.process import free_port
@@ -158,8 +158,8 @@ def posting(
         (status(401, b"no"), Misconfigured(401, "HTTP 401: no")),
         (status(404), Misconfigured(404, "HTTP 404")),
         (status(302, Location="http://192.0.2.1/"), Misconfigured(302, "HTTP 302")),
-        (status(429, Retry_After="7"), Retry("HTTP 429", 429, 7.0)),
-        (status(503), Retry("HTTP 503", 503, 0.0)),
+        (status(429, Retry_After="7"), Retryable("HTTP 429", 429, 7.0)),
+        (status(503), Retryable("HTTP 503", 503, 0.0)),
     ],
 )
 @pytest_twisted.inlineCallbacks
@@ -178,7 +178,7 @@ def test_broken_connections_are_retried(
 ) -> "Generator[Deferred[Any], Any, None]":
     """A connection that breaks before the whole answer is there says nothing about the body."""
     outcome, _ = yield posting(answer)
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Retryable)
     assert outcome.status is None
     assert "\n" not in outcome.reason
 
@@ -188,7 +188,7 @@ def test_broken_connections_are_retried(
 def test_silence_ends(answer: Callable[[Request], Any]) -> "Generator[Deferred[Any], Any, None]":
     """The time-out covers the whole attempt: no headers, or a body that does not end."""
     outcome, _ = yield posting(answer, timeout=0.2)
-    assert outcome == Retry("no answer within 0.2 s", error_type="TimeoutError")
+    assert outcome == Retryable("no answer within 0.2 s", error_type="TimeoutError")
 
 
 @pytest_twisted.inlineCallbacks
@@ -199,7 +199,7 @@ def test_nobody_listens() -> "Generator[Deferred[Any], Any, None]":
     one = client(url)
     outcome = yield one.post(b"body")
     yield one.close()
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Retryable)
     assert "ConnectionRefusedError" in outcome.reason
     assert outcome.error_type == "ConnectionRefusedError"
 
@@ -303,7 +303,7 @@ def test_token_is_read_again_when_it_changes(
         missing = yield one.post(b"")
         yield one.close()
     assert [h["authorization"] for h in resource.headers] == ["Bearer first", "Bearer the second"]
-    assert isinstance(missing, Retry)
+    assert isinstance(missing, Retryable)
     assert "second" not in missing.reason
 
 
@@ -311,7 +311,7 @@ def test_token_is_read_again_when_it_changes(
 def test_an_answer_is_not_kept_whole() -> "Generator[Deferred[Any], Any, None]":
     """A long error page is quoted at its beginning, on one line, without control characters."""
     outcome, _ = yield posting(status(500, b"<html>\r\n\x1b[31m" + b"x" * 1_000_000))
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Retryable)
     assert len(outcome.reason) < 400
     assert outcome.reason.startswith(r"HTTP 500: <html> \u001b[31mxxx")
 
@@ -368,7 +368,7 @@ def test_an_abandoned_answer_leaves_no_connection(
         one = client(url, timeout=0.3)
         for _ in range(3):
             outcome = yield one.post(b"body")
-            assert isinstance(outcome, Retry)
+            assert isinstance(outcome, Retryable)
             assert words in outcome.reason
         yield one.close()
         yield task.deferLater(reactor, 0.05)
@@ -445,7 +445,7 @@ def test_nothing_secret_is_told_of_an_answer(secret: str) -> "Generator[Deferred
         one = client(f"{url}?x=1&authKey=k3y%2B", token=lambda: "s3cret-token")
         outcome = yield one.post(b"body")
         yield one.close()
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Retryable)
     assert outcome.reason == r"HTTP 500: …\u001b[31m… (…)"
 
 
@@ -467,7 +467,7 @@ def test_nothing_secret_is_told_of_an_error(secret: str) -> "Generator[Deferred[
         with pytest.raises(BelaError) as raised:
             yield Deferred.fromCoroutine(one.date_of(url))
         yield one.close()
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Retryable)
     for text in (outcome.reason, str(raised.value)):
         assert "…" in text
         assert text.isprintable()
@@ -574,7 +574,7 @@ def test_a_web_page_is_no_acceptance() -> "Generator[Deferred[Any], Any, None]":
     """A captive portal answers 200 to everything; the samples are not delivered by that."""
     page = status(200, b"<html>Please log in", Content_Type="text/html; charset=utf-8")
     outcome, _ = yield posting(page)
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Retryable)
     assert "captive portal" in outcome.reason
 
 
@@ -596,7 +596,7 @@ def test_something_else_answers() -> "Generator[Deferred[Any], Any, None]":
         one = client(url)
         outcome = yield one.post(b"body")
         yield one.close()
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Retryable)
 
 
 @pytest_twisted.inlineCallbacks
@@ -607,5 +607,5 @@ def test_tls_needs_a_known_certificate() -> "Generator[Deferred[Any], Any, None]
         one = client(url.replace("http://", "https://"))
         outcome = yield one.post(b"body")
         yield one.close()
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Retryable)
     assert resource.bodies == []

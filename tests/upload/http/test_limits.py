@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from belatwist.errors import BelaError
 from belatwist.http.limits import MAX_HEADER_BYTES
 from belatwist.upload.http.client import HTTPImportClient
-from belatwist.upload.policy import Accepted, Retry
+from belatwist.upload.policy import Accepted, Retryable
 from tests.http.servers import Server, Talk, flood, raw, serving
 
 Test = Generator[Deferred[Any], Any, None]
@@ -51,7 +51,7 @@ def test_an_endless_answer_to_an_upload(talk: Talk, reason: str) -> Test:
     with serving(talk) as (url, servers):
         one = client(url)
         for _ in range(2):
-            assert (yield one.post(b"")) == Retry(reason, error_type="HttpError")
+            assert (yield one.post(b"")) == Retryable(reason, error_type="HttpError")
             yield servers.all_closed()
         yield one.close()
     assert len(servers.requests) == 2

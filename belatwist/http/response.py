@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
@@ -11,13 +12,15 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
 from belatwist.http.failures import redact
-from belatwist.text import one_line
+from belatwist.text import one_line, shorten
 
 MAX_BYTES = 16 * 1024
 """A longer answer is cut off. The import endpoint answers with an empty body."""
 
 _KEPT_BYTES = 8 * 1024  # More than the excerpt, so that no secret is cut in two.
 _EXCERPT = 300
+_LONGEST_TYPE = 60
+_LONGEST_LOCATION = 150
 
 
 class BoundedBody(Protocol):
@@ -74,6 +77,31 @@ class BoundedBody(Protocol):
         transport: Any = self.transport
         if transport is not None:
             transport.loseConnection()
+
+
+def media_type(response: IResponse, secrets: Iterable[str]) -> str:
+    """Return the media type of an answer in lower case, without parameters; empty for none.
+
+    :param secrets: texts that must not be in it, even if the server repeats them.
+    """
+    kind = (header(response, b"content-type") or "").partition(";")[0]
+    return shorten(redact(one_line(kind), secrets).lower(), _LONGEST_TYPE)
+
+
+def redirect(response: IResponse, secrets: Iterable[str]) -> str:
+    """Return where an answer redirects, without a login, a query and a fragment.
+
+    :param secrets: texts that must not be in it, even if the server repeats them.
+    :return: empty when the answer does not say it, or not in a readable way.
+    """
+    location = header(response, b"location") or ""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
+    path = parts.path.partition(";")[0]
+    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+    return shorten(redact(one_line(shown), secrets), _LONGEST_LOCATION)
 
 
 def header(response: IResponse, name: bytes) -> str | None:

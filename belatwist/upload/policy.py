@@ -1,4 +1,4 @@
-"""Decides what an answer means, and how long to wait: pure functions, without HTTP or a clock."""
+"""The results of a request, and how long to wait: pure functions, without HTTP or a clock."""
 
 from dataclasses import dataclass
 from datetime import UTC
@@ -14,7 +14,7 @@ HTTP_STATUS = "HTTPStatus"
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The server has accepted the whole body (2xx)."""
+    """The server has accepted the whole body (204)."""
 
     status: int
     received_bytes: int = 0
@@ -32,7 +32,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Retryable:
-    """A later attempt may succeed: connection errors, timeouts, 408, 429, 5xx, a cut answer.
+    """A later attempt may succeed: connection errors, timeouts, 408, 429, 5xx, a 2xx but 204.
 
     :ivar status: the HTTP status; ``None`` when there was no answer.
     :ivar after: seconds that the server asks for (``Retry-After``), else 0.
@@ -47,12 +47,16 @@ class Retryable:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """The configuration is wrong (401, 403, 404, a redirect). No sample is at fault."""
+    """The configuration is wrong (401, 403, 404, a redirect). No sample is at fault.
+
+    :ivar check: what to check, where the answer says more than its status.
+    """
 
     error_type: ClassVar[str] = HTTP_STATUS
 
     status: int
     reason: str
+    check: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,37 +108,6 @@ class Backoff:
         return max(wait * (1 + self.jitter * (2 * random - 1)), asked)
 
 
-def classify(
-    status: int,
-    *,
-    retry_after: str | None,
-    excerpt: str,
-    received_bytes: int,
-    now: float,
-    web_page: bool = False,
-) -> SendResult:
-    """Classify an HTTP answer.
-
-    :param status: its status code.
-    :param retry_after: its ``Retry-After`` header.
-    :param excerpt: the beginning of its body, for the log.
-    :param received_bytes: its body's length.
-    :param now: Unix time in seconds, to read a ``Retry-After`` that is a date.
-    :param web_page: whether the answer is a web page. The captive portal of a modem or a hotel
-        answers 200 to everything; an import endpoint has no page.
-    """
-    reason = f"HTTP {status}" + (f": {excerpt}" if excerpt else "")
-    if 200 <= status < 300 and web_page:
-        return Retryable(f"a web page answered, perhaps of a captive portal: {reason}", status)
-    if 200 <= status < 300:
-        return Accepted(status, received_bytes)
-    if status in {400, 413, 422}:
-        return Rejected(status, reason)
-    if status in {408, 429} or status >= 500:
-        return Retryable(reason, status, parse_retry_after(retry_after, now))
-    return Misconfigured(status, reason)
-
-
 def advice(failure: NotAccepted) -> str | None:
     """Return what to check in the configuration when a server does not accept samples.
 
@@ -143,6 +116,8 @@ def advice(failure: NotAccepted) -> str | None:
     """
     if isinstance(failure, Retryable | OnHold):
         return None
+    if isinstance(failure, Misconfigured) and failure.check is not None:
+        return failure.check
     if failure.status in {401, 403}:
         return "remote.auth_token_file: the server wants another token"
     if failure.status < 400:

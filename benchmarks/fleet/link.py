@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
+from belatwist.upload.answers import HttpAnswer, classify
 from belatwist.upload.http.client import IDLE_TIMEOUT
-from belatwist.upload.policy import Retryable, SendResult, classify
+from belatwist.upload.policy import Retryable, SendResult
 from benchmarks.fleet.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -126,14 +127,7 @@ class LinkClient:
         if broken or answer is None:
             return Retryable("ConnectionLost", error_type="ConnectionLost")
         self._connection = self._proxy.era, self._reactor.seconds()
-        return classify(
-            answer[0],
-            retry_after=answer[1],
-            web_page=False,
-            excerpt="",
-            received_bytes=0,
-            now=self._now(),
-        )
+        return classify(HttpAnswer(answer[0], retry_after=answer[1]), self._now())
 
     def _usable(self, era: int, used: float) -> bool:
         return era == self._proxy.era and self._reactor.seconds() - used < IDLE_TIMEOUT

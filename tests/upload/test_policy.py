@@ -8,60 +8,17 @@ from hypothesis import strategies as st
 
 from belatwist.upload.policy import (
     MAX_RETRY_AFTER,
-    Accepted,
     Misconfigured,
     NotAccepted,
     OnHold,
     Rejected,
     Retryable,
-    SendResult,
     advice,
-    classify,
     parse_retry_after,
 )
 
 MOMENT = 784111777.0
 """1994-11-06 08:49:37 UTC, the example of RFC 9110, section 5.6.7."""
-
-
-def classified(status: int, retry_after: str | None = None, excerpt: str = "") -> SendResult:
-    """Classify an answer of 7 bytes."""
-    return classify(status, retry_after=retry_after, excerpt=excerpt, received_bytes=7, now=MOMENT)
-
-
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 299])
-def test_accepted(status: int) -> None:
-    """Every 2xx says that the server has the body."""
-    assert classified(status, "9", "text") == Accepted(status, 7)
-
-
-@pytest.mark.parametrize("status", [400, 413, 422])
-def test_rejected(status: int) -> None:
-    """400 and 422 say that the body is bad, 413 that it is too large."""
-    assert classified(status, "9") == Rejected(status, f"HTTP {status}")
-
-
-@pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504, 507, 599])
-def test_retry(status: int) -> None:
-    """A server that is slow, busy or broken may take it later, when it says so at the earliest."""
-    assert classified(status) == Retryable(f"HTTP {status}", status, 0.0)
-    assert classified(status, "9") == Retryable(f"HTTP {status}", status, 9.0)
-
-
-@pytest.mark.parametrize(
-    "status",
-    [*range(300, 309), *range(401, 408), 409, 410, 411, 415, 417, 421, 426, 431, 451, 499],
-)
-def test_misconfigured(status: int) -> None:
-    """A redirect or another 4xx says that the configuration is wrong, never a sample."""
-    assert classified(status, "9") == Misconfigured(status, f"HTTP {status}")
-
-
-def test_the_reason_quotes_the_answer() -> None:
-    """The server's words are part of the reason."""
-    assert classified(422, excerpt="bad line") == Rejected(422, "HTTP 422: bad line")
-    assert classified(404, excerpt="nothing here") == Misconfigured(404, "HTTP 404: nothing here")
-    assert classified(503, excerpt="read-only") == Retryable("HTTP 503: read-only", 503, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +29,7 @@ def test_the_reason_quotes_the_answer() -> None:
         (Misconfigured(404, ""), "remote.url: the server does not take samples there"),
         (Misconfigured(415, ""), "remote.url: the server does not take samples there"),
         (Misconfigured(301, ""), "remote.url: the server redirects"),
+        (Misconfigured(401, "", "remote.url: another"), "remote.url: another"),
         (Rejected(400, ""), "remote.url and remote.auth_token_file: the server refuses"),
     ],
 )
@@ -86,14 +44,6 @@ def test_advice(failure: NotAccepted, words: str) -> None:
 def test_no_advice(failure: NotAccepted) -> None:
     """The configuration is not the cause of a failure that passes."""
     assert advice(failure) is None
-
-
-@given(st.integers(100, 999), st.none() | st.text(max_size=20), st.text(max_size=20))
-def test_every_status_has_an_outcome(status: int, retry_after: str | None, excerpt: str) -> None:
-    """Any answer has one of four meanings, and keeps its status."""
-    outcome = classified(status, retry_after, excerpt)
-    assert outcome.status == status
-    assert isinstance(outcome, Accepted) == (200 <= status < 300)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from belatwist.health.status import judge
 from belatwist.log.throttle import REPEAT_AFTER
 from belatwist.model import Series, sample
-from belatwist.upload.policy import Misconfigured
+from belatwist.upload.policy import Misconfigured, Retryable
 from belatwist.upload.progress import CYCLE_FAILED, CYCLE_RECOVERED, MAX_NAMED_SERIES
 from belatwist.upload.quarantine import WHOLE_SERIES_AFTER
 from tests.health.snapshots import HEALTH, HEALTHY
@@ -260,6 +260,24 @@ class EventTests(SynchronousTestCase):
         (reason,) = judge(replace(HEALTHY, uploader=uploader), HEALTH).reasons
         self.assertTrue(reason.endswith("the server wants another token"), reason)
         self.assertIn("HTTP 401: sorry", reason)
+
+    def test_something_else_that_answers(self) -> None:
+        """Health says what came; nothing is marked, and the next good answer ends it."""
+        reason = "HTTP 200 with an empty body is not VictoriaMetrics' answer, which is 204"
+        self.world.collect([2])
+        with mock.patch.object(
+            self.world.server, "post", side_effect=lambda _: succeed(Retryable(reason, 200))
+        ):
+            self.world.cycle()
+        self.assertEqual(self.progress.error, reason)
+        self.assertFalse(self.progress.misconfigured)
+        self.assertTrue(self.world.store.pending)
+        uploader = replace(HEALTHY.uploader, error=self.progress.error, overdue=1e6)
+        (told,) = judge(replace(HEALTHY, uploader=uploader), HEALTH).reasons
+        self.assertIn(reason, told)
+        self.world.cycle()
+        self.assertFalse(self.world.store.pending)
+        self.assertIsNone(self.progress.error)
 
     def test_a_server_that_refuses_everything(self) -> None:
         """That, too, is an error of the configuration."""

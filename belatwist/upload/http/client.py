@@ -17,9 +17,10 @@ from zope.interface import implementer
 
 from belatwist.errors import BelaError
 from belatwist.http.failures import describe, root_causes, secrets_of
-from belatwist.http.response import BoundedBody, header
+from belatwist.http.response import BoundedBody, header, media_type, redirect
+from belatwist.upload.answers import HttpAnswer, classify, is_page
 from belatwist.upload.http.endpoints import Endpoints
-from belatwist.upload.policy import Retryable, SendResult, classify
+from belatwist.upload.policy import Retryable, SendResult
 
 IDLE_TIMEOUT = 50
 """Seconds for which an idle connection is kept. The server closes it after 60."""
@@ -105,11 +106,13 @@ class HTTPImportClient:
                 reactor=self._reactor,
             )
             server = self._endpoints.peer_of(response.request.absoluteURI)
-            await self._read(response)
-            kind = (header(response, b"content-type") or "").lower()
-            if response.code // 100 == 3 or (response.code == 200 and kind.startswith("text/html")):
-                # A captive portal's, whose clock may be as wrong as ours.
-                raise BelaError(f"HTTP {response.code}: a redirect or a web page, not the server's")
+            answer = _told(response, await self._read(response), secrets_of(url, token), token)
+            # A captive portal's clock may be as wrong as ours.
+            if answer.status // 100 == 3:
+                to = f" to {answer.location}" if answer.location else ""
+                raise BelaError(f"HTTP {answer.status}: a redirect{to}, not the server's time")
+            if answer.status == 200 and is_page(answer.kind, answer.excerpt):
+                raise BelaError(f"HTTP {answer.status}: a web page, not the server's time")
             return header(response, b"date"), server
 
         def timed_out(_result: object, seconds: float) -> NoReturn:
@@ -155,15 +158,7 @@ class HTTPImportClient:
                 describe(error, secrets_of(self._url, token)),
                 error_type="TLSError" if isinstance(kind, SSL.Error) else type(kind).__name__,
             )
-        return classify(
-            response.code,
-            retry_after=header(response, b"retry-after"),
-            web_page=answer.too_long
-            or (header(response, b"content-type") or "").lower().startswith("text/html"),
-            excerpt=answer.excerpt(secrets_of(self._url, token)),
-            received_bytes=answer.size,
-            now=time.time(),
-        )
+        return classify(_told(response, answer, secrets_of(self._url, token), token), time.time())
 
     @staticmethod
     async def _read(response: IResponse) -> BoundedBody:
@@ -177,6 +172,21 @@ class HTTPImportClient:
         if token:
             headers.setRawHeaders("Authorization", [f"Bearer {token}"])
         return headers
+
+
+def _told(response: IResponse, body: BoundedBody, secrets: list[str], token: str) -> HttpAnswer:
+    """Read what matters of an answer, without secrets."""
+    challenges = response.headers.getRawHeaders(b"www-authenticate", ())
+    return HttpAnswer(
+        response.code,
+        received_bytes=body.size,
+        excerpt=body.excerpt(secrets),
+        kind=media_type(response, secrets),
+        location=redirect(response, secrets),
+        retry_after=header(response, b"retry-after"),
+        challenges=", ".join(one.decode("latin-1") for one in challenges),
+        token_sent=bool(token),
+    )
 
 
 class _PreEncodedURL(EncodedURL):

@@ -30,7 +30,14 @@ from belatwist.errors import BelaError
 from belatwist.runtime.listener import Listener
 from belatwist.upload.http import endpoints
 from belatwist.upload.http.client import HTTPImportClient
-from belatwist.upload.policy import Accepted, Misconfigured, Rejected, Retryable, SendResult
+from belatwist.upload.policy import (
+    Accepted,
+    Misconfigured,
+    Rejected,
+    Retryable,
+    SendResult,
+    advice,
+)
 from tests.faults.certificates import Authority
 from tests.log_events import Captured
 from tests.process import free_port
@@ -78,6 +85,17 @@ def status(code: int, body: bytes = b"", **headers: str) -> Callable[[Request], 
         request.setResponseCode(code)
         for name, value in headers.items():
             request.setHeader(name.replace("_", "-"), value)
+        return body
+
+    return answer
+
+
+def untyped(code: int, body: bytes = b"") -> Callable[[Request], bytes]:
+    """Answer with a status and a body that has no type."""
+
+    def answer(request: Any) -> bytes:
+        request.setResponseCode(code)
+        request.defaultContentType = None
         return body
 
     return answer
@@ -152,12 +170,50 @@ def posting(
     ("answer", "expected"),
     [
         (no_content, Accepted(204, 0)),
-        (status(200, b"ok", Content_Type="text/plain"), Accepted(200, 2)),
+        (status(204, Content_Type="text/html; charset=utf-8"), Accepted(204, 0)),
+        (
+            status(200, b"ok\n\x1b[31m", Content_Type="Text/Plain; charset=utf-8"),
+            Retryable(
+                "HTTP 200 with a body of text/plain is not VictoriaMetrics' answer, which is 204:"
+                r" ok \u001b[31m",
+                200,
+            ),
+        ),
+        (
+            untyped(200),
+            Retryable(
+                "HTTP 200 with an empty body is not VictoriaMetrics' answer, which is 204", 200
+            ),
+        ),
+        (
+            untyped(200, b"ok"),
+            Retryable(
+                "HTTP 200 with a body without a type is not VictoriaMetrics' answer, which is 204:"
+                " ok",
+                200,
+            ),
+        ),
+        (
+            untyped(200, b"<HTML>"),
+            Retryable("a web page answered, perhaps of a captive portal: HTTP 200: <HTML>", 200),
+        ),
         (status(400, b"cannot parse\nline"), Rejected(400, "HTTP 400: cannot parse line")),
         (status(413), Rejected(413, "HTTP 413")),
-        (status(401, b"no"), Misconfigured(401, "HTTP 401: no")),
+        (
+            status(401, b"no"),
+            Misconfigured(401, "HTTP 401: no", "remote.auth_token_file: the server wants a token"),
+        ),
         (status(404), Misconfigured(404, "HTTP 404")),
-        (status(302, Location="http://192.0.2.1/"), Misconfigured(302, "HTTP 302")),
+        (
+            status(302, b"moved", Location="http://u:p@192.0.2.1:81/a;id=1?next=x#y"),
+            Misconfigured(302, "HTTP 302: a redirect to http://192.0.2.1:81/a"),
+        ),
+        (status(307, Location="/login?x"), Misconfigured(307, "HTTP 307: a redirect to /login")),
+        (status(301, Location="http://[x"), Misconfigured(301, "HTTP 301")),
+        (
+            status(308, Location="/\x1b" + "x" * 9999),
+            Misconfigured(308, r"HTTP 308: a redirect to /\u001b" + "x" * 142 + "…"),
+        ),
         (status(429, Retry_After="7"), Retryable("HTTP 429", 429, 7.0)),
         (status(503), Retryable("HTTP 503", 503, 0.0)),
     ],
@@ -431,6 +487,44 @@ def test_a_token_that_is_repeated_is_not_told() -> "Generator[Deferred[Any], Any
     assert outcome == Misconfigured(401, "HTTP 401: no such token: …; really: …")
 
 
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (lambda: "s3cret-token", "remote.url: the server wants a user name and a password"),
+        (None, "remote.auth_token_file and remote.url: the server wants a token"),
+    ],
+)
+@pytest_twisted.inlineCallbacks
+def test_a_server_that_wants_a_password(
+    token: Callable[[], str] | None, words: str
+) -> "Generator[Deferred[Any], Any, None]":
+    """It is probably another one than the server that the token is for."""
+
+    def answer(request: Request) -> bytes:
+        request.setResponseCode(401)
+        for challenge in (b'Digest realm="x"', b'Basic realm="x"'):
+            request.responseHeaders.addRawHeader(b"WWW-Authenticate", challenge)
+        return b"no"
+
+    outcome, _ = yield posting(answer, token=token)
+    assert isinstance(outcome, Misconfigured)
+    assert outcome.reason == "HTTP 401: no"
+    assert str(advice(outcome)).startswith(words)
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_token_in_a_header_is_not_told() -> "Generator[Deferred[Any], Any, None]":
+    """Neither where an answer redirects, nor in the type of its body."""
+    for page in (
+        status(302, Location="http://host/s3cret-token/x"),
+        status(200, b"x", Content_Type="text/" + "x" * 44 + "s3cret-token"),
+    ):
+        outcome, _ = yield posting(page, token=lambda: "s3cret-token")
+        assert isinstance(outcome, Misconfigured | Retryable)
+        assert "…" in outcome.reason
+        assert "s3c" not in outcome.reason
+
+
 SECRETS = ("s3cret-token", "x=1&authKey=k3y%2B", "k3y%2B", "k3y+")
 
 
@@ -523,7 +617,10 @@ def test_a_captive_portals_time_is_none() -> "Generator[Deferred[Any], Any, None
     """It answers for every server, with a page of its own; its clock may be as wrong as ours."""
     portal = Health()
     portal.page = b"text/html; charset=utf-8"
-    with listening(Site(portal)) as url, pytest.raises(BelaError, match="HTTP 200: a redirect or"):
+    with (
+        listening(Site(portal)) as url,
+        pytest.raises(BelaError, match="200: a web page, not"),
+    ):
         yield date_of(url)
 
 

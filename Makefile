@@ -12,11 +12,14 @@ SYSTEM ?= /usr/local
 SYSTEM_PYTHON ?= /usr/bin/python3
 DIST ?= dist
 
+# The Debian of test-debian. Its testing suite has Python 3.14.
+SUITE ?= forky
+
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 LOCK := packaging/lock
 
 .DEFAULT_GOAL := help
-.PHONY: help tools run test test-fast test-process test-debian13 soak lint format docs lock bench install deb victoria browser systemd screenshots clean
+.PHONY: help tools run test test-fast test-process test-debian13 test-debian soak lint format docs lock bench install deb victoria browser systemd screenshots clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -54,6 +57,9 @@ test-process: $(TOOLS) ## run the tests that start processes: the agent, servers
 
 test-debian13: ## run the tests of test-fast on the Python of Debian 13, as root
 	tests/debian.sh trixie $(FAST)
+
+test-debian: ## run them on the Python of another Debian, SUITE=forky, as root
+	tests/debian.sh $(SUITE) $(FAST)
 
 soak: $(TOOLS) ## the long fault tests against the real server: minutes of kills and bad networks
 	$(BIN)/pytest -m soak

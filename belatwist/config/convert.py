@@ -6,6 +6,7 @@ from the type the allowed values.
 
 import difflib
 import math
+import re
 from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -27,6 +28,8 @@ from belatwist.text import escape
 S = TypeVar("S", bound=Section)
 
 _DEFAULT = object()
+_WORD = re.compile(r"[a-z0-9]+")
+_ALIKE = 0.65
 
 
 def parse(text: str, source: str, known: KnownSources, warn: Warn = ignore) -> Config:
@@ -88,9 +91,26 @@ def _section(cls: type[S], raw: object, path: str, base: S | None = None, unknow
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """Suggest the known name that is most like a name, or list all of them."""
-    close = difflib.get_close_matches(name[:64].lower(), known, n=1, cutoff=0.5)
+    """Suggest the known name that is most like a name, or list all of them.
+
+    A name is like a known one that has each of its words, whole, misspelt or cut short. A further
+    word changes the meaning: ``proxy_url`` is no ``url``.
+    """
+    name = name[:64].lower()
+    words = _WORD.findall(name)
+    like = [
+        one
+        for one in known
+        if words
+        and all(any(_is_like(word, other) for other in _WORD.findall(one)) for word in words)
+    ]
+    close = difflib.get_close_matches(name, like, n=1, cutoff=0.0)
     return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
+
+
+def _is_like(word: str, other: str) -> bool:
+    ratio = difflib.SequenceMatcher(None, other, word).ratio()
+    return other.startswith(word) or ratio >= _ALIKE
 
 
 def _names(cls: type[Section]) -> str:

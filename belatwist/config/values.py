@@ -137,7 +137,7 @@ def _read_url(raw: object) -> str:
     except ValueError:
         raise ValueError(_URL) from None
     if "@" in parts.netloc:
-        raise ValueError("a URL without user and password; use remote.auth_token_file")
+        raise ValueError(_NO_LOGIN)
     if "#" in text:
         raise ValueError("a URL without a fragment (#)")
     if parts.scheme not in ("http", "https") or not known or port == 0:
@@ -146,7 +146,12 @@ def _read_url(raw: object) -> str:
 
 
 def _read_import_url(raw: object) -> str:
-    text = _read_url(raw)
+    try:
+        text = _read_url(raw)
+    except ValueError as error:
+        if str(error) == _NO_LOGIN:
+            raise ValueError(f"{_NO_LOGIN}; use remote.auth_token_file") from None
+        raise
     if (right := right_url(text)) is not None:
         raise ValueError(f"this path of VictoriaMetrics takes no JSON lines; use {right}")
     return text
@@ -233,6 +238,7 @@ _DEVICE_ID = (
     f"printable text of 1 to {_MAX_DEVICE_ID} bytes, without spaces at its ends; quote a number"
 )
 _URL = "a URL such as http://host:8428/path or https://host/path, port 1 to 65535"
+_NO_LOGIN = "a URL without user and password"
 _PATTERN = f"a regular expression for the whole name, at most {_MAX_PATTERN} characters"
 _PATH = "a file path"
 _OUTPUT = "stdout, stderr or a file path"

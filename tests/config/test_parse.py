@@ -15,6 +15,7 @@ from belatwist.collectors.registry import SOURCES
 from belatwist.config import (
     Config,
     NoOptions,
+    Remote,
     default_entries,
     parse,
 )
@@ -28,6 +29,7 @@ HOST_NAME_RULE = "a host name such as box.example.org, without a port"
 HEALTH_RULE = "a path such as /health, without a slash at its end, other than /metrics"
 HOST_RULE = "an IP address such as 127.0.0.1, 0.0.0.0 or ::1, or localhost"
 DURATION_RULE = "a duration such as 500ms, 30s or 1h30m"
+REMOTE_KEYS = ", ".join(Remote.__struct_fields__)
 TOP_KEYS = "device, storage, remote, health, logging, monitoring, paths, metrics"
 
 REFUSALS = [
@@ -58,6 +60,17 @@ REFUSALS = [
     (ID + "rmote: {}", ": rmote: unknown key: did you mean remote?"),
     (ID + "remote: {retry: {jiter_percent: 5}}",
      ": remote.retry.jiter_percent: unknown key: did you mean jitter_percent?"),
+    (ID + "remote: {proxy_url: 'http://p'}",
+     ": remote.proxy_url: unknown key: known: " + REMOTE_KEYS),
+    (ID + "remote: {tls_key_file: /k}",
+     ": remote.tls_key_file: unknown key: known: " + REMOTE_KEYS),
+    (ID + "remote: {username: x}", ": remote.username: unknown key: known: " + REMOTE_KEYS),
+    (ID + "remote: {ca_file: /c}", ": remote.ca_file: unknown key: did you mean tls_ca_file?"),
+    (ID + "remote: {token: x}", ": remote.token: unknown key: did you mean auth_token_file?"),
+    (ID + "remote: {uri: x}", ": remote.uri: unknown key: did you mean url?"),
+    (ID + "remote: {interval: 5s}",
+     ": remote.interval: unknown key: did you mean upload_interval?"),
+    (ID + "log: {}", ": log: unknown key: did you mean logging?"),
     (ID + "device2: {}", ": device2: unknown key: did you mean device?"),
     (ID + "paths: {zzzz: 1}", ": paths.zzzz: unknown key: known: procfs, sysfs"),
     (ID + "paths: {5: 1}", ": paths.5: unknown key: known: procfs, sysfs"),
@@ -168,6 +181,8 @@ REFUSALS = [
     ),
     (ID + "remote: {url: 'http://bob:hunter2@host/x'}",
      ": remote.url: <not shown>: a URL without user and password; use remote.auth_token_file"),
+    (ID + "monitoring: {clock_skew_url: 'http://bob:hunter2@host/x'}",
+     ": monitoring.clock_skew_url: <not shown>: a URL without user and password"),
     (ID + "remote: {url: 'ftp://bob:hunter2@host/x'}",
      ": remote.url: <not shown>: a URL without user and password; use remote.auth_token_file"),
     (ID + "remote: {url: 'http://host/x#y'}", ': remote.url: "http://host/x#y": a URL without a '

@@ -122,7 +122,8 @@ class HTTPImportClient:
         try:
             return await asked.addTimeout(DATE_TIMEOUT, self._reactor, timed_out)
         except Exception as error:
-            raise BelaError(describe(error, secrets_of(url, token))) from error
+            key = "remote.url" if own else "monitoring.clock_skew_url"
+            raise BelaError(describe(error, secrets_of(url, token), url=key)) from error
 
     def probe(self) -> "Deferred[None]":
         """Connect to the server and drop the connection at once; fails when it cannot."""

@@ -651,6 +651,26 @@ def test_the_address_behind_tls(tmp_path: Path) -> "Generator[Deferred[Any], Any
     assert server == f"127.0.0.1:{port}"
 
 
+@pytest.mark.parametrize(
+    ("own", "key"), [(True, "remote.url"), (False, "monitoring.clock_skew_url")]
+)
+@pytest_twisted.inlineCallbacks
+def test_the_key_of_a_server_with_a_foreign_certificate(
+    own: bool, key: str, tmp_path: Path
+) -> "Generator[Deferred[Any], Any, None]":
+    """The error names the key whose host is not in the certificate."""
+    authority = Authority(tmp_path / "ca")
+    authority.server("localhost")
+    pem = str(tmp_path / "ca" / "server.pem")
+    context = DefaultOpenSSLContextFactory(pem, pem, SSL.TLS_SERVER_METHOD)
+    with listening(TLSMemoryBIOFactory(context, False, Site(Health()))) as base:
+        url = base.replace("http:", "https:")
+        one = client(url if own else "http://127.0.0.1:1/api/v1/import", ca_file=authority.file)
+        with pytest.raises(BelaError, match=f"for another host than that of {key}$"):
+            yield Deferred.fromCoroutine(one.date_of(url))
+        yield one.close()
+
+
 @pytest_twisted.inlineCallbacks
 def test_no_time() -> "Generator[Deferred[Any], Any, None]":
     """Nothing listens, or nothing answers: the error says so in words."""

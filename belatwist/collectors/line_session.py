@@ -6,8 +6,9 @@ A source imports this module when it runs: it loads much of Twisted, which the o
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.protocol import connectionDone
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
@@ -92,15 +93,28 @@ class LineSession(LineOnlyReceiver):
             asked.errback(error)
 
 
+class _SessionFactory(Factory):
+    """Yields one session. Twisted does not log its start and stop, which each question brings."""
+
+    noisy = False
+
+    def __init__(self, session: LineSession) -> None:
+        self._session = session
+
+    def buildProtocol(self, addr: IAddress | None) -> LineSession:
+        """Return the session."""
+        return self._session
+
+
 async def connect(reactor: Any, host: str, port: int, *, server: str, longest: int) -> LineSession:
     """Connect to a server.
 
     :param server: names the server in errors.
     :raises ReadError: when it cannot be reached.
     """
-    endpoint = HostnameEndpoint(reactor, host, port)
+    session = LineSession(server, longest)
     try:
-        session: LineSession = await connectProtocol(endpoint, LineSession(server, longest))
+        await HostnameEndpoint(reactor, host, port).connect(_SessionFactory(session))
     except Exception as error:
         reason = one_line(str(error), 200) or type(error).__name__
         raise ReadError(f"{server}: {reason}") from error

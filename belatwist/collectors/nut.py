@@ -74,6 +74,10 @@ MAX_LINES = 2000
 
 MAX_SUPPLIES = 8
 
+_KINDS = frozenset({"DATA-STALE", "DRIVER-NOT-CONNECTED", "UNKNOWN-UPS"})
+"""Codes of NUT that each need another cure. The log does not distinguish other refusals: a server
+may answer anything."""
+
 _LISTED_UPS = re.compile(rb'UPS ([A-Za-z0-9._-]{1,64}) ".*"')
 _VARIABLE = re.compile(rb'VAR ([A-Za-z0-9._-]{1,64}) ([A-Za-z0-9._-]{1,128}) "((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\(.)")
@@ -246,7 +250,8 @@ class Nut:
                     raise
                 codes.add(error.code)
                 reasons.append(f"{supply}: {error}")
-                self._failures.failed(supply, SUPPLY_FAILED, error.code, error=str(error))
+                kind = error.code if error.code in _KINDS else ""
+                self._failures.failed(supply, SUPPLY_FAILED, kind, error=str(error))
                 continue
             self._failures.recovered(supply, SUPPLY_RECOVERED)
             for metric, value in values_of(parse_variables(lines, supply)).items():

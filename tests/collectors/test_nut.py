@@ -35,6 +35,7 @@ from belatwist.errors import AbsentError, BelaError, HiddenError, ParseError, Re
 from belatwist.model import Sample
 from tests.collectors.upsd import Upsd
 from tests.fixture_trees import NOW_MS, machine
+from tests.log_events import Captured, shown
 from tests.process import TIMEOUT, free_port
 
 Reply = Callable[[bytes], bytes]
@@ -247,6 +248,25 @@ def test_other_answers(
         yield collecting(nut(port))
     assert text in str(raised.value)
     assert str(raised.value).isprintable()
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_log_of_a_server_that_answers_something_else_each_time() -> (
+    "Generator[Deferred[Any], Any, None]"
+):
+    """It is one line: unknown refusals are one kind, and Twisted does not log each connection."""
+    codes = iter(range(1000))
+
+    def reply(line: bytes) -> bytes:
+        known = replies(UPS=BAG, bag=b"ERR E%d\n" % next(codes))
+        return known(line)
+
+    with serving(reply) as port, Captured() as captured:
+        collector = nut(port)
+        for _ in range(5):
+            with pytest.raises(ReadError):
+                yield collecting(collector)
+    assert shown(captured.events) == ["Power supply bag has no values: ERR E1"]
 
 
 @pytest_twisted.inlineCallbacks

@@ -39,6 +39,14 @@ def shorten(text: str, limit: int, *, end: bool = False) -> str:
     return f"…{text[1 - limit :]}" if end else f"{text[: limit - 1]}…"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts: "1 sample", "2 samples".
+
+    :param noun: in the singular; its plural ends with "s".
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def first_of(items: Sequence[str], limit: int) -> tuple[str, ...]:
     """Return the first items, and behind them how many more there are, if any.
 

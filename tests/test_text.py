@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belatwist.text import escape, first_of, one_line, shorten
+from belatwist.text import counted, escape, first_of, one_line, shorten
 from tests.strategies import anything, texts
 
 KEPT = "\r\n\t"
@@ -112,3 +112,8 @@ def test_the_first_of_many(items: list[str], limit: int) -> None:
         assert found == tuple(items)
     else:
         assert found == (*items[:limit], f"… and {len(items) - limit} more")
+
+
+def test_a_counted_noun() -> None:
+    """It is in the singular for one thing only."""
+    assert [counted(n, "sample") for n in (0, 1, 2)] == ["0 samples", "1 sample", "2 samples"]

@@ -20,6 +20,7 @@ from belatwist.cli.database import PAGE, SAMPLES, TEXTS, DatabaseReader, RowPage
 from belatwist.cli.output import CommandError
 from belatwist.model import Series
 from belatwist.store import Key
+from belatwist.text import counted
 from belatwist.upload.jsonl import Encoder
 
 Wanted = Callable[[str], bool]
@@ -169,10 +170,10 @@ def export(
         bar.update(max(last - first - bar.pos, 0))
         out.flush()
     where = "" if to is None else f" to {to}"
-    output.notify(f"{written} samples exported{where}")
+    output.notify(f"{counted(written, 'sample')} exported{where}")
     for why, count in skipped.items():
         if count:
-            output.notify(f"{count} samples skipped: {why}")
+            output.notify(f"{counted(count, 'sample')} skipped: {why}")
 
 
 def _limits(database: DatabaseReader, span: Span) -> tuple[int, int]:

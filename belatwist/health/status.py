@@ -11,7 +11,7 @@ from enum import IntEnum
 from belatwist.collectors.state import State
 from belatwist.config import Health
 from belatwist.health.snapshot import CollectorState, Snapshot, StorageState, UploaderState
-from belatwist.text import one_line
+from belatwist.text import counted, one_line
 
 RECENT_SECONDS = 3600.0
 """How long lost samples or a replaced database degrade the status."""
@@ -85,8 +85,8 @@ def summary(snapshot: Snapshot, verdict: Verdict) -> str:
     if not uploader.enabled:
         return "ok: uploads are switched off"
     if uploader.age is None:
-        return f"ok: {pending} samples pending, no upload yet"
-    return f"ok: {pending} samples pending, {uploader.uploaded} uploaded"
+        return f"ok: {counted(pending, 'sample')} pending, no upload yet"
+    return f"ok: {counted(pending, 'sample')} pending, {uploader.uploaded} uploaded"
 
 
 def _worst(findings: list[Finding]) -> Status:
@@ -148,7 +148,7 @@ def _uploader(uploader: UploaderState, pending: int, thresholds: Health) -> Iter
         yield Status.DEGRADED, f"uploader: {reason}{cause}"
         cause = ""
     late = f"no upload for {math.ceil(uploader.overdue)} s"
-    many = f"{pending} samples pending"
+    many = f"{counted(pending, 'sample')} pending"
     if uploader.overdue > error.upload_age_seconds and pending > error.pending_metrics:
         reason = (
             f"{late} (limit {error.upload_age_seconds} s)"

@@ -1,6 +1,7 @@
 """Events of the log: each has a name that never changes, a level, a text, fields and a cure."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 COMMON_FIELDS = frozenset({"event", "failures", "flips", "seconds", "stack"})
 """Fields that any event may have: :class:`~belatwist.log.throttle.FailureLog` adds them."""
+
+
+# A field and the noun that it counts, as in "{count:,} pending samples".
+_COUNTED = re.compile(r"\{(\w+)(?::,)?\} (?:pending |more )?[a-z]{3,}(?<!serie)s\b")
 
 
 class Event:
@@ -59,7 +64,7 @@ class Event:
         :param level: instead of the event's own.
         :param suffix: follows the text; in Twisted's format, too.
         """
-        shown = self.text + suffix
+        shown = _singular(self.text + suffix, fields)
         log.emit(self.level if level is None else level, shown, event=self.name, **fields)
 
     def failure(
@@ -76,9 +81,20 @@ class Event:
         :param failure: the failure; ``None`` for the exception that is being handled.
         """
         log.failure(
-            self.text + suffix,
+            _singular(self.text + suffix, fields),
             failure=Failure() if failure is None else failure,
             level=self.level if level is None else level,
             event=self.name,
             **fields,
         )
+
+
+def _singular(text: str, fields: Mapping[str, Any]) -> str:
+    """Remove the plural's "s" from each noun of which there is one: "1 sample"."""
+    if 1 not in fields.values():
+        return text
+
+    def noun(match: re.Match[str]) -> str:
+        return match[0][:-1] if fields.get(match[1]) == 1 else match[0]
+
+    return _COUNTED.sub(noun, text)

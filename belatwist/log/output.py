@@ -28,7 +28,7 @@ ROTATION_FAILED = Event(
 LINES_LOST = Event(
     "log.lines_lost",
     LogLevel.warn,
-    "Log could not be written for {seconds:.0f} s, {lost} lines are lost: {error}",
+    "Log could not be written for {seconds:.0f} s (lines lost: {lost}): {error}",
     cure="Free space on the disk of logging.output, or write to stdout and let journald keep it.",
 )
 

@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple, Protocol
 import msgspec
 
 from belatwist.receiver.unpack import BadBodyError, TooLargeError, quote, unpack
-from belatwist.text import one_line
+from belatwist.text import counted, one_line
 
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
 """The most bytes of an import body after unpacking."""
@@ -193,7 +193,9 @@ def _parse_line(text: bytearray, number: int) -> Line | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadBodyError(_reason(error), number) from error
     if len(sent.values) != len(sent.timestamps):
-        lengths = f"{len(sent.values)} values but {len(sent.timestamps)} timestamps"
+        lengths = (
+            f"{counted(len(sent.values), 'value')} but {counted(len(sent.timestamps), 'timestamp')}"
+        )
         raise BadBodyError(lengths, number)
     if _MEMBERS.decode(str(sent.metric, "utf-8")) != len(metric):
         raise BadBodyError("a label is given twice", number)

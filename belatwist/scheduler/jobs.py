@@ -15,6 +15,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, plausible_ms
 from belatwist.runtime.threads import no_answer
 from belatwist.scheduler.examination import Yielded, examine
+from belatwist.text import counted
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -235,7 +236,7 @@ class Job:
             self._refusals.recovered(SAMPLES_ACCEPTED, collector=self.name)
             return
         self.state = State.FAILING
-        self.error = f"{yielded.refused} samples are left out: {yielded.reason}"
+        self.error = f"{counted(yielded.refused, 'sample')} left out: {yielded.reason}"
         self._failed.inc()
         self._refusals.failed(
             SAMPLES_REFUSED, collector=self.name, count=yielded.refused, error=yielded.reason

@@ -55,7 +55,7 @@ def test_jsonl(path: Path) -> None:
     }
     assert done.stderr.splitlines() == [
         "bela: 20 samples exported",
-        "bela: 1 samples skipped: text, which VictoriaMetrics does not store",
+        "bela: 1 sample skipped: text, which VictoriaMetrics does not store",
     ]
 
 
@@ -128,7 +128,7 @@ def test_what_the_server_would_not_keep(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr.splitlines() == [
         "bela: 2 samples exported",
-        "bela: 1 samples skipped: not a number",
+        "bela: 1 sample skipped: not a number",
         "bela: 2 samples skipped: 42 labels, the server keeps 30",
     ]
 

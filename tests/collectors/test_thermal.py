@@ -567,7 +567,7 @@ class Log(SynchronousTestCase):
     def test_a_sensor_that_alternates(self) -> None:
         """Two hours of it have 13 lines, and not 720; a new error is logged at once."""
         lines = [line for _ in range(360) for line in self.collect("(EINVAL)") + self.collect()]
-        assert lines[1] == "Thermal zone soc-thermal recovered, after 10 s and 1 failures"
+        assert lines[1] == "Thermal zone soc-thermal recovered, after 10 s and 1 failure"
         assert len(lines) == 2 + 7200 // 600 - 1
         flips = "is left out: (EINVAL); it failed and recovered 29 times meanwhile"
         assert set(lines[2:]) == {f"Thermal zone soc-thermal {flips}"}
@@ -595,4 +595,4 @@ class Log(SynchronousTestCase):
         with capturedLogs() as events:
             self.collector.collect(NOW_MS)
         assert shown(events) == ["Thermal zone thermal_zone0 is left out: type: EIO"]
-        assert self.collect() == ["Thermal zone thermal_zone0 recovered, after 10 s and 1 failures"]
+        assert self.collect() == ["Thermal zone thermal_zone0 recovered, after 10 s and 1 failure"]

@@ -106,7 +106,7 @@ def test_the_receiver(box: Machine, image: Image) -> None:
     assert series["metric"]["__name__"] == "m"
     container.stop()
     log = container.log()
-    assert "Received 1 samples of 1 series" in log
+    assert "Received 1 sample of 1 series" in log
     assert "plugin" not in log.lower()
 
 

@@ -69,6 +69,21 @@ class EventTests(SynchronousTestCase):
             )
         self.assertEqual(captured.texts(LogLevel.debug), ["Saved 3 in 1.0 s to '/a'; 2 flips"])
 
+    def test_a_single_thing(self) -> None:
+        """The noun behind a number agrees with it, and nothing else changes."""
+        text = "{count} samples of {n:,} series in {size} bytes, {rows:,} pending rows; it answers"
+        event = Event("disk.counted", LogLevel.info, text)
+        with Captured() as captured:
+            event.emit(self.log, suffix=" {flips} times", count=1, n=1, size=1, rows=1, flips=1)
+            event.emit(self.log, suffix=" {flips} times", count=0, n=2, size=2, rows=2, flips=2)
+        self.assertEqual(
+            captured.texts(LogLevel.info),
+            [
+                "1 sample of 1 series in 1 byte, 1 pending row; it answers 1 time",
+                "0 samples of 2 series in 2 bytes, 2 pending rows; it answers 2 times",
+            ],
+        )
+
     def test_failure(self) -> None:
         """A failure is logged with its traceback; without one, the present exception is."""
         given = Failure(ValueError("given"))

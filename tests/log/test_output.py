@@ -175,7 +175,7 @@ def test_lines_that_cannot_be_written(pipe: Pipe) -> None:
     lost, one, two = (json.loads(line) for line in pipe.read().splitlines())
     assert (lost["level"], lost["event"], lost["lost"]) == ("WARN", "log.lines_lost", 5)
     assert lost["msg"].startswith("Log could not be written for ")
-    assert lost["msg"].endswith(f" s, 5 lines are lost: {lost['error']}")
+    assert lost["msg"].endswith(f" s (lines lost: 5): {lost['error']}")
     assert lost["seconds"] >= 0
     assert "temporarily unavailable" in lost["error"]
     assert (one["msg"], two["msg"]) == ("one", "two")

@@ -208,8 +208,8 @@ class ItemFailureLogTests(SynchronousTestCase):
         self.assertEqual(
             self.tick(gpu=""),
             [
-                "Zone gpu works again, after 10 s and 1 failures",
-                "Zone npu was removed, after 10 s and 1 failures",
+                "Zone gpu works again, after 10 s and 1 failure",
+                "Zone npu was removed, after 10 s and 1 failure",
             ],
         )
         self.assertEqual(self.tick(gpu=""), [])
@@ -217,7 +217,7 @@ class ItemFailureLogTests(SynchronousTestCase):
     def test_an_item_that_alternates(self) -> None:
         """A day of it has one line in ten minutes, and not 2,880; a new kind is logged at once."""
         lines = [line for _ in range(4320) for line in self.tick(gpu="EINVAL") + self.tick(gpu="")]
-        self.assertEqual(lines[1], "Zone gpu works again, after 10 s and 1 failures")
+        self.assertEqual(lines[1], "Zone gpu works again, after 10 s and 1 failure")
         flips = "Zone gpu failed: EINVAL; it failed and recovered 29 times meanwhile"
         self.assertEqual(set(lines[2:]), {flips})
         self.assertEqual(len(lines), 2 + 4320 // 30 - 1)

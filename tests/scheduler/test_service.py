@@ -27,7 +27,6 @@ from belatwist.scheduler.examination import MAX_SAMPLES
 from belatwist.scheduler.service import (
     GATHER,
     SLOW_AFTER,
-    STORING_FAILED,
     CollectorScheduler,
 )
 from tests.log_events import Captured, levels
@@ -295,7 +294,7 @@ class SchedulerTests(SynchronousTestCase):
             (job,) = service.jobs
             self.assertEqual([one.value for one in self.ticks[0]], [1.0, 2.0])
             self.assertEqual(job.state, State.FAILING)
-            self.assertEqual(job.error, f"1 samples are left out: {error}")
+            self.assertEqual(job.error, f"1 sample left out: {error}")
             (event,) = [e for e in log.events if e["log_level"] is LogLevel.error]
             self.assertEqual((event["collector"], event["count"]), ("test.a", 1))
             self.successResultOf(service.stopService())
@@ -310,7 +309,7 @@ class SchedulerTests(SynchronousTestCase):
         service = self.scheduler((endless, 1.0), (good, 1.0))
         (tick,) = self.ticks
         self.assertEqual(len(tick), MAX_SAMPLES + 1)
-        self.assertEqual(service.jobs[0].error, "1 samples are left out: more than 10,000 samples")
+        self.assertEqual(service.jobs[0].error, "1 sample left out: more than 10,000 samples")
 
     def test_what_is_no_collection_is_a_failure(self) -> None:
         """A collector that returns nothing, or something else, fails; the others go on."""
@@ -435,7 +434,7 @@ class SchedulerTests(SynchronousTestCase):
         loud = [e for e in log.events if e["log_level"] is LogLevel.error]
         self.assertEqual([e.get("flips") for e in loud], [None, 298, 298])
         again = [text for text in log.texts(LogLevel.info) if "works again" in text]
-        self.assertEqual(again, ["Collection of test.bad works again, after 1 s and 1 failures"])
+        self.assertEqual(again, ["Collection of test.bad works again, after 1 s and 1 failure"])
 
     def test_a_new_kind_of_failure_is_loud(self) -> None:
         """However recently another kind was logged."""
@@ -488,7 +487,7 @@ class SchedulerTests(SynchronousTestCase):
             self.step(1.0)
         self.assertEqual(len(a.at), 4)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
-        failed = levels(log, STORING_FAILED.text)
+        failed = levels(log, "The store did not take {count} sample")
         self.assertEqual(failed, ["critical", "debug", "debug"])
         self.assertIn("The store takes samples again", log.texts(LogLevel.info))
 

@@ -178,7 +178,7 @@ class StoreTests(InFolder):
         with Captured() as log:
             self.add(tick(1, 2, 3, 4))
             self.add(tick(5, ms=2))
-            ((_, fields),) = [e for e in logged(log, "{count} samples") if e[0] == "warn"]
+            ((_, fields),) = [e for e in logged(log, "{count} sample") if e[0] == "warn"]
             self.assertEqual((fields["count"], fields["limit"]), (1, 3))
             self.assertEqual((fields["metric"], fields["tags"]), ("m", '{"n":"4"}'))
             self.pass_hours(3, 1)

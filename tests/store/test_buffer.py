@@ -272,7 +272,7 @@ class WriteBufferTests(SynchronousTestCase):
         self.assertEqual(self.store.stored, samples[:20] + samples[21:])
         self.assertEqual((self.lost(), self.buffer.error), (1, None))
         (said,) = log.texts(LogLevel.error)
-        self.assertIn("1 samples dropped, the database refuses them: 'utf-8' codec", said)
+        self.assertIn("1 sample dropped, the database refuses them: 'utf-8' codec", said)
         self.assertIn("odd", said)
         said.encode()
 

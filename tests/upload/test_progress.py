@@ -325,7 +325,7 @@ class EventTests(SynchronousTestCase):
             for tick in range(2, 5 + WHOLE_SERIES_AFTER):
                 self.world.collect([tick])
                 self.world.cycle()
-        first, *others = logged(log, "Rejected {count} samples of {metric}")
+        first, *others = logged(log, "Rejected {count} sample")
         self.assertEqual(first[0], "warn")
         self.assertEqual(len(first[1].pop("batch_id")), 36)
         self.assertEqual(
@@ -363,7 +363,7 @@ class EventTests(SynchronousTestCase):
         self.world.store.add([sample(one, NOW_MS - at, 1.0) for one in bad for at in range(3)])
         with Captured() as log:
             self.world.cycle()
-        events = logged(log, "Rejected {count} samples of {metric}")
+        events = logged(log, "Rejected {count} sample")
         found = {(fields["metric"], fields["count"]) for _, fields in events}
         self.assertEqual(found, {("x", 3), ("y", 3)})
         self.assertEqual({level for level, _ in events}, {"warn"})

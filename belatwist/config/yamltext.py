@@ -9,13 +9,18 @@ import re
 
 import yaml
 
-from belatwist.config.refusals import RefusalError, refuse, show_key
+from belatwist.config.refusals import RefusalError, refuse, show, show_key
 from belatwist.errors import ConfigError
 from belatwist.text import escape, shorten
 
 _MAX_DEPTH = 20
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[+-]?[0-9]{1,18}\.[0-9]{0,18}")
+_VARIABLE = re.compile(r"\$\{\w*")
+_NOT_EXPANDED = (
+    "variables are not expanded; write the value itself, or make the file with a tool that expands"
+    " them, such as envsubst"
+)
 _BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -45,7 +50,8 @@ def read_yaml(text: str, source: str) -> object:
     :return: nested dicts (keys are texts), lists, texts, ints, floats, bools and ``None``;
         ``None`` for a text without a document.
     :raises ConfigError: ``<source>:<line>:<column>: <reason>`` where the text is not YAML.
-    :raises RefusalError: for a key that is given twice or is not text, an alias or a tag.
+    :raises RefusalError: for a key that is given twice or is not text, an alias, a tag, or a
+        variable (``${…}``) in a value.
     """
     composer = None
     try:
@@ -58,6 +64,8 @@ def read_yaml(text: str, source: str) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
+        if mark and text[: mark.index + 1].endswith("${"):
+            what = f"${{…}}: {_NOT_EXPANDED}"  # YAML sees a mapping within the text.
         raise _error(source, mark.line if mark else 0, mark.column if mark else 0, what) from None
     except (ValueError, OverflowError):
         # PyYAML lets these escape from an escape sequence or a directive out of range.
@@ -78,6 +86,10 @@ def _plain(node: yaml.Node, path: str) -> object:
         case yaml.SequenceNode() if kind == "seq":
             return [_plain(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
         case yaml.ScalarNode() if kind in _SCALARS:
+            if (variable := _VARIABLE.search(node.value)) is not None:
+                # Without a default that may stand behind the name, and be a secret.
+                shown = show(variable[0] + "}")
+                refuse(path or "top level", shown, _NOT_EXPANDED)
             return _scalar(kind, node.value)
         case _:
             raise RefusalError(

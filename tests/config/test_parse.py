@@ -30,6 +30,10 @@ HEALTH_RULE = "a path such as /health, without a slash at its end, other than /m
 HOST_RULE = "an IP address such as 127.0.0.1, 0.0.0.0 or ::1, or localhost"
 DURATION_RULE = "a duration such as 500ms, 30s or 1h30m"
 REMOTE_KEYS = ", ".join(Remote.__struct_fields__)
+VARIABLES = (
+    "variables are not expanded; write the value itself, or make the file with a tool that expands"
+    " them, such as envsubst"
+)
 TOP_KEYS = "device, storage, remote, health, logging, monitoring, paths, metrics"
 
 REFUSALS = [
@@ -57,6 +61,18 @@ REFUSALS = [
     (ID + "remote:\n  url: a\n  url: b", ": remote.url: given again on line 4: first on line 3"),
     (ID + "metrics:\n- {name: a, name: b}",
      ": metrics[0].name: given again on line 3: first on line 3"),
+    # Variables.
+    ("device:\n  id: ${HOSTNAME}", f': device.id: "${{HOSTNAME}}": {VARIABLES}'),
+    (ID + "remote: {url: 'http://${HOST:-hunter2}/x'}", f': remote.url: "${{HOST}}": {VARIABLES}'),
+    (ID + "remote: {lookout_interval: '${}'}",
+     f': remote.lookout_interval: "${{}}": {VARIABLES}'),
+    (ID + "storage:\n  path: /var/${device.id}/x", f': storage.path: "${{device}}": {VARIABLES}'),
+    (ID + "metrics:\n- {name: disk.io, config: {allowed_devices: 'a|${DISK'}}",
+     f': metrics[0].config.allowed_devices: "${{DISK}}": {VARIABLES}'),
+    ("device: {id: a-${X}}", f":1:17: ${{…}}: {VARIABLES}"),
+    (ID + "remote: {url: http://${H}/x}", f":2:23: ${{…}}: {VARIABLES}"),
+    (ID + "unknown: [a, '${X}']", f': unknown[1]: "${{X}}": {VARIABLES}'),
+    ("${X}", f': top level: "${{X}}": {VARIABLES}'),
     (ID + "rmote: {}", ": rmote: unknown key: did you mean remote?"),
     (ID + "remote: {retry: {jiter_percent: 5}}",
      ": remote.retry.jiter_percent: unknown key: did you mean jitter_percent?"),

@@ -8,6 +8,8 @@ from constantly import NamedConstant
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from belatwist.log.events import singular
+
 
 @implementer(ILogObserver)
 class Captured:
@@ -55,7 +57,7 @@ def logged(log: Captured, message: str) -> list[Logged]:
             {k: v for k, v in event.items() if not k.startswith("log_") and k not in _LEGACY},
         )
         for event in log.events
-        if str(event.get("log_format")).startswith(message)
+        if str(event.get("log_format")).startswith(singular(message, event))
     ]
 
 

@@ -97,9 +97,13 @@ class ServerComparison:
         self._joining: list[Deferred[None]] | None = None
         self.reset()
 
-    def reset(self) -> None:
-        """Forget the skew: the clock was stepped, and is another one now."""
+    def reset(self, *, is_logged: bool = True) -> None:
+        """Forget the skew: the clock was stepped, and is another one now.
+
+        :param is_logged: whether to log the next comparison at info, because the step was logged.
+        """
         self._resets += 1
+        self._is_new = is_logged
         self.skew: int | None = None
         self.skew_at: float | None = None
         self.began_at = -math.inf
@@ -160,7 +164,7 @@ class ServerComparison:
     def _measured(self, skew: int, server: str) -> None:
         self.error = ""
         self._failures.recovered(RECOVERED, clock_skew_url=self._shown_url)
-        is_first = self.skew is None
+        is_first, self._is_new = self._is_new, False
         self.skew, self.skew_at = skew, self._reactor.seconds()
         direction = "ahead of" if skew > 0 else "behind"
         fields: dict[str, Any] = {

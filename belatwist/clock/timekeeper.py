@@ -60,6 +60,7 @@ STATE_UNKNOWN = Event(
     "State of this boot's clock could not be read: {error}",
     cure=_FAULT,
 )
+STATE_STORED = Event("clock.state_stored", LogLevel.info, "State of the clock is stored again")
 STATE_NOT_STORED = Event(
     "clock.state_not_stored",
     LogLevel.error,
@@ -135,7 +136,9 @@ class Timekeeper(Service):
         self.trusted = False
         self._offset_ms = 0
         self._untrusted_since = 0.0
+        self._why = ""
         self._failures = FailureLog(self.log, reactor.seconds)
+        self._store_failures = FailureLog(self.log, reactor.seconds)
         self._storing = 0
         self._comparison = ServerComparison(
             reactor=reactor,
@@ -184,7 +187,9 @@ class Timekeeper(Service):
         step, self._offset_ms = offset - self._offset_ms, offset
         if abs(step) >= STEP_MS:
             self._stepped(offset, step)
-        if not self.trusted:
+        if self.trusted:
+            self._failures.recovered(TRUSTED, why=self._why)
+        else:
             self._ask_kernel()
         return wall
 
@@ -241,46 +246,60 @@ class Timekeeper(Service):
     def _mark_trusted(self, why: str) -> None:
         if self.trusted:
             return
-        self.trusted = True
+        self.trusted, self._why = True, why
         if self._failures.failing:
             self._failures.recovered(TRUSTED, why=why)
         else:
             TRUSTED.emit(self.log, why=why)
-        self._store.trust_clock().addErrback(self._not_stored)
+        self._store.trust_clock().addCallbacks(self._stored, self._not_stored)
 
     def _mark_untrusted(self) -> None:
         """End the trust, because its reason may have been wrong itself."""
         self.trusted = False
         self._untrusted_since = self._reactor.seconds()
-        self._failures.failed(UNTRUSTED, "untrusted", reason=self._reason())
+        is_logged = self._failures.failed(UNTRUSTED, "untrusted", reason=self._reason())
         # A new era: samples that are stored from now on move when the clock is put right.
-        Deferred.fromCoroutine(self._store_step(self._offset_ms, 0))
+        Deferred.fromCoroutine(self._store_step(self._offset_ms, 0, is_logged=is_logged))
 
     def _stepped(self, offset_ms: int, step_ms: int) -> None:
         self.steps += 1
         self._telemetry.clock_steps.inc()
         self._untrusted_since = self._reactor.seconds()
         self.trusted = False
-        self._comparison.reset()
-        self._failures.failed(STEPPED, "stepped", step_ms=step_ms, steps=self.steps)
-        Deferred.fromCoroutine(self._store_step(offset_ms, step_ms))
+        is_logged = self._failures.failed(STEPPED, "stepped", step_ms=step_ms, steps=self.steps)
+        self._comparison.reset(is_logged=is_logged)
+        Deferred.fromCoroutine(self._store_step(offset_ms, step_ms, is_logged=is_logged))
 
-    async def _store_step(self, offset_ms: int, step_ms: int) -> None:
+    async def _store_step(self, offset_ms: int, step_ms: int, *, is_logged: bool) -> None:
+        """Record a step.
+
+        :param is_logged: whether the step is in the log at its level; so is then what follows.
+        """
         self._storing += 1
         try:
             count, dropped = await self._store.step_clock(
                 self._clocks.boot_id(), offset_ms, step_ms
             )
         except Exception as error:  # noqa: BLE001 - whatever the store raises, stamping goes on
-            STATE_NOT_STORED.failure(self.log, error=str(error))
+            self._not_stored(Failure(error))
             return
         finally:
             self._storing -= 1
+        self._stored()
         if count:
-            RESTAMPED.emit(self.log, count=count, dropped=dropped)
+            level = LogLevel.info if is_logged else LogLevel.debug
+            RESTAMPED.emit(self.log, level=level, count=count, dropped=dropped)
+
+    def _stored(self, _: object = None) -> None:
+        self._store_failures.recovered(STATE_STORED)
 
     def _not_stored(self, failure: Failure) -> None:
-        STATE_NOT_STORED.failure(self.log, failure, error=str(failure.value))
+        self._store_failures.failed(
+            STATE_NOT_STORED,
+            type(failure.value).__name__,
+            failure=failure,
+            error=str(failure.value),
+        )
 
     def _judge(self, skew: int) -> None:
         """Trust the clock, or do not, for a comparison."""

@@ -64,7 +64,7 @@ class Event:
         :param level: instead of the event's own.
         :param suffix: follows the text; in Twisted's format, too.
         """
-        shown = _singular(self.text + suffix, fields)
+        shown = singular(self.text + suffix, fields)
         log.emit(self.level if level is None else level, shown, event=self.name, **fields)
 
     def failure(
@@ -81,7 +81,7 @@ class Event:
         :param failure: the failure; ``None`` for the exception that is being handled.
         """
         log.failure(
-            _singular(self.text + suffix, fields),
+            singular(self.text + suffix, fields),
             failure=Failure() if failure is None else failure,
             level=self.level if level is None else level,
             event=self.name,
@@ -89,7 +89,7 @@ class Event:
         )
 
 
-def _singular(text: str, fields: Mapping[str, Any]) -> str:
+def singular(text: str, fields: Mapping[str, Any]) -> str:
     """Remove the plural's "s" from each noun of which there is one: "1 sample"."""
     if 1 not in fields.values():
         return text

@@ -260,11 +260,12 @@ class Job:
 
     def _record_absence(self, reason: str) -> None:
         first = self.state is None
-        self._record_success()
-        self.state, self.error = State.ABSENT, reason
-        if first or self._verbose:
+        self.state, self.error, self.cure = State.ABSENT, reason, None
+        fields = {"collector": self.name, "reason": reason}
+        is_logged = self._failures.recovered(SOURCE_ABSENT, **fields)
+        if first or (self._verbose and not is_logged):
             level = None if first else LogLevel.debug
-            SOURCE_ABSENT.emit(self._log, level=level, collector=self.name, reason=reason)
+            SOURCE_ABSENT.emit(self._log, level=level, **fields)
 
     def _log_failure(self, failure: Failure) -> None:
         error: Any = failure.value

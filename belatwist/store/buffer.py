@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 from belatwist.log.events import Event
 from belatwist.log.throttle import FailureLog
@@ -47,6 +48,9 @@ SAMPLES_REFUSED = Event(
     LogLevel.error,
     "{count} samples dropped, the database refuses them: {error}; the first is {metric} {tags}",
     cure="Report it: a collector has made a sample that no database can hold.",
+)
+SAMPLES_ACCEPTED = Event(
+    "buffer.samples_accepted", LogLevel.info, "The database takes all samples again"
 )
 SAMPLES_LOST = Event(
     "buffer.samples_lost",
@@ -202,10 +206,16 @@ class WriteBuffer(Service):
         if not self._busy and self._queue:
             self._busy = True
             writing = Deferred.fromCoroutine(self._work_off())
-            writing.addErrback(
-                lambda f: WRITER_FAILED.failure(self.log, f, error=f.getErrorMessage())
-            )
+            writing.addErrback(self._note_fault)
             writing.addBoth(self._drained)
+
+    def _note_fault(self, failure: Failure) -> None:
+        self._failures.failed(
+            WRITER_FAILED,
+            f"fault {type(failure.value).__name__}",
+            failure=failure,
+            error=failure.getErrorMessage(),
+        )
 
     def _drained(self, _: object) -> None:
         self._busy = False
@@ -250,6 +260,8 @@ class WriteBuffer(Service):
             self._caught_up += write.stored
         if write.refused:
             self._drop_refused(write)
+        elif write.error is None:
+            self._refusals.recovered(SAMPLES_ACCEPTED)
         left = write.left()
         self._note_dropped(self._queue.put_back(left))
         gone = {id(one) for one in write.refused}

@@ -195,7 +195,7 @@ class TimekeeperTests(WrongClockCase):
         with Captured() as log:
             for turn in range(360):
                 self.wrong_ms = 1000 * (turn % 2)
-                self.reactor.advance(10)
+                self.collect()
                 self.assertIsNone(self.hold_reason())
         loud = [
             fields for level, fields in logged(log, "Wall clock was stepped") if level == "warn"
@@ -203,6 +203,36 @@ class TimekeeperTests(WrongClockCase):
         self.assertEqual(len(loud), 6)
         self.assertEqual(sum(fields.get("flips", 0) for fields in loud), 5 * 59)
         self.assertEqual(levels(log, "Clock trusted").count("info"), 1)
+        self.assertLessEqual(levels(log, "Clock skew measured").count("info"), 6)
+        self.assertLessEqual(levels(log, "Moved").count("info"), 6)
+
+    def test_a_clock_that_has_ceased_to_jump(self) -> None:
+        """After ten minutes the log says that the clock is trusted."""
+        self.run_keeper()
+        for turn in range(20):
+            self.wrong_ms = 1000 * (turn % 2)
+            self.reactor.advance(10)
+            self.assertIsNone(self.hold_reason())
+        with Captured() as log:
+            self.reactor.advance(600)
+            self.keeper.now_ms()
+        (said,) = [text for text in log.texts(LogLevel.info) if text.startswith("Clock trusted")]
+        self.assertIn("; it failed and recovered ", said)
+
+    def test_a_store_that_cannot_take_note_of_any_step(self) -> None:
+        """It is logged once, and so is its recovery."""
+        self.run_keeper()
+        working = self.buffer.step_clock
+        self.buffer.step_clock = lambda *_: fail(ValueError("fault"))  # type: ignore[method-assign]
+        with Captured() as log:
+            for turn in range(20):
+                self.wrong_ms = 1000 * (turn % 2)
+                self.keeper.now_ms()
+            self.buffer.step_clock = working  # type: ignore[method-assign]
+            self.wrong_ms = 5000
+            self.keeper.now_ms()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(levels(log, "State of the clock is stored again"), ["info"])
 
     def test_the_store_cannot_take_note(self) -> None:
         """The service goes on, and learns from the server whether to trust the clock."""

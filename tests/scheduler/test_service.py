@@ -341,6 +341,19 @@ class SchedulerTests(SynchronousTestCase):
         self.step(1.0)
         self.assertEqual((job.state, job.error), (State.OK, None))
 
+    def test_a_failure_that_ends_in_absence(self) -> None:
+        """The log does not say that the collection works again: there is nothing to collect."""
+        a = FakeCollector("a", self.clock)
+        a.raises = OSError("no answer")
+        with Captured() as log:
+            self.scheduler((a, 1.0))
+            a.raises = AbsentError("no UPS is configured")
+            self.step(1.0)
+        said = (
+            "Collector test.a has nothing to collect: no UPS is configured, after 1 s and 1 failure"
+        )
+        self.assertEqual(log.texts(LogLevel.info), [said])
+
     def test_hidden_says_by_what_and_the_cure(self) -> None:
         """It is not absent, and not a failure either; the log has it once."""
         a = FakeCollector("a", self.clock)
@@ -487,7 +500,7 @@ class SchedulerTests(SynchronousTestCase):
             self.step(1.0)
         self.assertEqual(len(a.at), 4)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
-        failed = levels(log, "The store did not take {count} sample")
+        failed = levels(log, "The store did not take")
         self.assertEqual(failed, ["critical", "debug", "debug"])
         self.assertIn("The store takes samples again", log.texts(LogLevel.info))
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -275,6 +276,23 @@ class WriteBufferTests(SynchronousTestCase):
         self.assertIn("1 sample dropped, the database refuses them: 'utf-8' codec", said)
         self.assertIn("odd", said)
         said.encode()
+        with Captured() as log:
+            self.buffer.add(tick(2))
+        (said,) = log.texts(LogLevel.info)
+        self.assertTrue(said.startswith("The database takes all samples again"), said)
+
+    def test_a_fault_at_each_tick(self) -> None:
+        """It is logged once, with its traceback."""
+        with (
+            patch("belatwist.store.buffer.BatchWrite", side_effect=TypeError("fault")),
+            Captured() as log,
+        ):
+            for at in range(10):
+                self.buffer.add(tick(at))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertEqual(
+            log.texts(LogLevel.critical), ["Writing samples failed unexpectedly: fault"]
+        )
 
     def test_a_store_that_refuses_everything(self) -> None:
         """Then it is not the samples' fault: none is dropped, and attempts are bounded."""

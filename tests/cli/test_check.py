@@ -65,6 +65,7 @@ def test_a_key_with_a_new_name_is_pointed_at(tmp_path: Path) -> None:
 REFUSED: list[dict[str, Any]] = [
     {"remote": {"retry": {"jitter_percent": 150}}},
     {"remote": {"upload_intervall": "5s"}},
+    {"remote": {"url": "http://localhost:8428/api/v1/import/prometheus"}},
     {"remote": {"lookout_interval": "5s", "reconnect_interval": "5s"}},
     {"remote": {"tls_ca_file": "rubbish.pem"}},
     {"remote": {"tls_ca_file": "missing.pem"}},

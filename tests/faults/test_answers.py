@@ -2,7 +2,7 @@
 
 from collections import Counter
 from email.utils import formatdate
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import pytest
@@ -121,6 +121,40 @@ def test_unauthorized_for_a_while(server: VictoriaMetrics, proxy: Proxy, tmp_pat
         f"Bearer {wrong}",
         f"Bearer {right}",
     }
+    account = world.finish()
+    assert account.rejected == 0
+    assert account.delivered == account.collected
+
+
+COOKIES = {"Set-Cookie": "portal=s3cret; Path=/; Max-Age=99999"}
+PORTALS = (
+    Answer(200, COOKIES),
+    Answer(200, COOKIES, b"<html>Please log in"),
+    Answer(200, {**COOKIES, "Content-Type": "application/json"}, b'{"error": "no credit"}'),
+    Answer(202, {**COOKIES, "Content-Type": "text/plain"}, b"queued"),
+    Answer(302, {**COOKIES, "Location": "http://u:p@portal.example/login?to=s3cret"}),
+    Answer(204, {f"X-{i}": "x" * 100 for i in range(400)}),
+)
+
+
+def test_something_else_answers_for_a_while(
+    server: VictoriaMetrics, proxy: Proxy, tmp_path: Path
+) -> None:
+    """What a portal or a default site answers marks nothing, and nothing of it comes back."""
+    world = World(tmp_path / "device", server, proxy)
+    portals = cycle(PORTALS)
+    proxy.rule(lambda _: next(portals))
+    with world.run() as service:
+        proxy.wait_over(len(PORTALS) * 2)
+        assert world.query("SELECT count(*) FROM metrics WHERE uploaded <> 0") == [(0,)]
+        proxy.heal()
+        world.drains(service)
+        assert service.stop() == 0
+        log = "\n".join(service.log.rest())
+    assert "http://portal.example/login" in log
+    assert "s3cret" not in log
+    assert "u:p@" not in log
+    assert all("cookie" not in one.request.headers for one in proxy.seen)
     account = world.finish()
     assert account.rejected == 0
     assert account.delivered == account.collected

@@ -23,7 +23,7 @@ from belatwist.collectors.contract import Machine
 from belatwist.collectors.disk import DiskIOOptions
 from belatwist.config import default_entries
 from belatwist.model import Sample
-from belatwist.procfs.reader import Reader
+from belatwist.procfs.reader import MissingError, Reader
 from benchmarks.harness import ROOT
 
 METRICS = tuple(
@@ -97,7 +97,8 @@ class Board:
             str(path.relative_to(before)): _File(
                 path, path.read_bytes(), (after / path.relative_to(before)).read_bytes()
             )
-            for path in sorted(before.rglob("*"))
+            # The second pattern follows links, as the kernel's own tree has them.
+            for path in sorted({*before.rglob("*"), *before.glob("sys/class/net/*/device/*")})
             if path.is_file()
         }
 
@@ -149,7 +150,10 @@ class _BoardReader(Reader):
         self._half = half
 
     def read(self, path: str) -> bytes:
-        return self._board.files[f"{self._half}/{path}"].text()
+        file = self._board.files.get(f"{self._half}/{path}")
+        if file is None:
+            raise MissingError(f"{path}: No such file or directory (ENOENT)", "ENOENT")
+        return file.text()
 
     def entries(self, path: str) -> dict[str, int]:
         prefix = f"{self._half}/{path}/"

@@ -1,25 +1,28 @@
-"""The traffic of each network interface.
+"""The traffic of each network interface, and which device it is.
 
-Source: ``/proc/net/dev`` (net/core/net-procfs.c).
+Sources: ``/proc/net/dev``, see :mod:`belatwist.collectors.netdev`, and ``/sys/class/net``, see
+:mod:`belatwist.collectors.interfaces`.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from msgspec import Meta
 from twisted.logger import Logger, LogLevel
 
-from belatwist.collectors.contract import COUNTER, Machine, Metric, Options, Source
+from belatwist.collectors.contract import COUNTER, GAUGE, Machine, Metric, Options, Source
+from belatwist.collectors.interfaces import Device, Interfaces
+from belatwist.collectors.netdev import InterfaceCounters, NetDev, parse
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.config.values import NamePattern
-from belatwist.errors import AbsentError, ParseError
+from belatwist.errors import AbsentError
 from belatwist.log.events import Event
 from belatwist.log.throttle import FailureLog, ItemFailureLog
 from belatwist.model import Sample, Series, sample
-from belatwist.procfs import text
+from belatwist.procfs.reader import TooLargeError
 from belatwist.text import first_of
 
 DEFAULT_EXCLUSIONS = (
@@ -58,6 +61,25 @@ LIMIT_HIT = Event(
     cure="Raise max_interfaces in the config of network.traffic, or exclude interfaces there.",
 )
 LIMIT_KEPT = Event("network.limit_kept", LogLevel.info, "No interface is left out any more")
+TABLE_CUT = Event(
+    "network.table_cut",
+    LogLevel.warn,
+    "Interfaces behind the first {count} are left out: {error}",
+    cure="Something makes thousands of interfaces: ip link shows which.",
+)
+TABLE_WHOLE = Event("network.table_whole", LogLevel.info, "All interfaces are read again")
+DEVICE_CHANGED = Event(
+    "network.device_changed",
+    LogLevel.info,
+    "Interface {interface} is another device: {device} ({driver}) instead of {before}",
+)
+DEVICE_KEPT = Event(
+    "network.device_kept", LogLevel.debug, "Interface {interface} is the same device as before"
+)
+
+INFO_EVERY = 3600.0
+"""Seconds after which ``network.interface_info`` says again what it said. Each interface has 2,160
+samples of traffic in that time, so this one costs less than a thousandth."""
 
 _NAMES = 256
 _LISTED = 20
@@ -82,29 +104,14 @@ DROPPED = Metric(
     "Interfaces left out because of max_interfaces, counted at each collection.",
 )
 
-_COLUMNS = (
-    b"face |bytes packets errs drop fifo frame compressed multicast"
-    b"|bytes packets errs drop fifo colls carrier compressed"
+INFO = Metric(
+    "network.interface_info",
+    GAUGE,
+    "bool",
+    "1 for the device that an interface is, when that changes and once an hour.",
+    tags=("device", "driver", "interface"),
+    priority=3,
 )
-# A name has at most 15 bytes (IFNAMSIZ). It ends at the last colon before the numbers, because an
-# alias has a colon of its own, and old kernels wrote no space after it.
-_INTERFACE = re.compile(
-    (
-        rb" *([^\s\0]{1,15}): *(N) +(N) +(N) +N +N +N +N +N"
-        rb" +(N) +(N) +(N) +N +N +N +N +N"
-    ).replace(b"N", text.DIGITS)
-)
-
-
-class InterfaceCounters(NamedTuple):
-    """The counters of one interface since it appeared."""
-
-    rx_bytes: int
-    rx_packets: int
-    rx_errors: int
-    tx_bytes: int
-    tx_packets: int
-    tx_errors: int
 
 
 class NetworkTrafficOptions(Options, frozen=True, kw_only=True):
@@ -121,41 +128,14 @@ class NetworkTrafficOptions(Options, frozen=True, kw_only=True):
         Meta(
             max_length=64,
             description="Interfaces not to report. `null`: loopback, container, bridge, tunnel and "
-            "monitor interfaces. A list replaces these.",
+            "monitor interfaces, and where there is hardware all that is none, unless "
+            "`include_ifaces` names it. A list replaces these.",
         ),
     ] = None
     max_interfaces: Annotated[
         int,
         Meta(ge=1, le=1000, description="Maximum number of interfaces; each has six series."),
     ] = 32
-
-
-@dataclass(frozen=True, slots=True)
-class NetDev:
-    """All interfaces of this network namespace, the loopback included.
-
-    :ivar interfaces: interface name to its counters, in the kernel's order.
-    :ivar skipped: quotations of the lines that could not be used.
-    """
-
-    interfaces: Mapping[str, InterfaceCounters]
-    skipped: tuple[str, ...] = ()
-
-
-def parse(content: bytes) -> NetDev:
-    """Parse ``/proc/net/dev``.
-
-    Of an interface listed twice the first line counts. The kernel writes the table page by page,
-    and an interface that comes or goes meanwhile can shift another one onto two pages.
-
-    :raises ParseError: when the two header lines are not as documented: then the columns might have
-        other meanings.
-    """
-    complete, unusable = text.lines(content)
-    if len(complete) < 2 or b" ".join(complete[1].split()) != _COLUMNS:
-        raise ParseError("/proc/net/dev", f"no known header in '{text.quote(content)}'")
-    interfaces = text.table(_INTERFACE, complete[2:], InterfaceCounters._make, unusable)
-    return NetDev(interfaces, text.quote_lines(unusable))
 
 
 @dataclass(slots=True)
@@ -166,12 +146,26 @@ class _Interface:
     last: InterfaceCounters
 
 
+@dataclass(slots=True)
+class _Told:
+    """What ``network.interface_info`` last said of a name.
+
+    :ivar at: when, by the monotonic clock.
+    """
+
+    device: Device
+    at: float
+
+
 class NetworkTraffic:
-    """``network.*_total`` of each interface that is wanted.
+    """``network.*_total`` of each interface that is wanted, and ``network.interface_info``.
 
     An interface is wanted when no exclusion matches its whole name and, where there are inclusions,
-    one of them does. The collector reports at most ``max_interfaces`` at a time, and each for as
-    long as it is there.
+    one of them does. Without either option, only hardware is wanted where there is some: the others
+    carry what it carries, and sums would count that twice.
+
+    The collector reports at most ``max_interfaces`` at a time. Hardware comes first, and in each
+    group what has carried traffic; an interface that is reported stays before its equals.
 
     Each wanted interface that is left out counts at each collection in
     ``network.interfaces_dropped_total``. That series begins when the limit is hit for the first
@@ -190,9 +184,10 @@ class NetworkTraffic:
 
     def __init__(self, machine: Machine, options: NetworkTrafficOptions) -> None:
         self._machine = machine
-        self._procfs = machine.procfs
+        self._devices = Interfaces(machine.sysfs)
         self._include = [re.compile(pattern) for pattern in options.include_ifaces]
         exclude = options.exclude_ifaces
+        self._hardware_only = exclude is None and not self._include
         if exclude is None:
             exclude = DEFAULT_EXCLUSIONS
         self._exclude = [re.compile(pattern) for pattern in exclude]
@@ -201,26 +196,34 @@ class NetworkTraffic:
         self._max_interfaces = options.max_interfaces
         self.left_out: tuple[str, ...] = ()
         self._interfaces: dict[str, _Interface] = {}
+        self._told: dict[str, _Told] = {}
         self._dropped = machine.series(DROPPED)
         self._dropped_total = 0
         self._skipped = SkippedLines("/proc/net/dev", self._log, machine.seconds)
         self._falls = ItemFailureLog(self._log, machine.seconds, "interface")
+        self._changes = ItemFailureLog(self._log, machine.seconds, "interface")
         self._limit_hits = FailureLog(self._log, machine.seconds)
+        self._cuts = FailureLog(self._log, machine.seconds)
 
     def collect(self, now_ms: int) -> list[Sample]:
-        """Read ``/proc/net/dev``.
+        """Read ``/proc/net/dev``, and ``/sys/class/net`` where there is one.
 
         :raises AbsentError: when there is no wanted interface.
         :raises BelaError: when it cannot be read.
         """
-        reading = parse(self._procfs.read("net/dev"))
+        reading = self._read()
         self._skipped.report(reading.skipped)
         wanted = {name: c for name, c in reading.interfaces.items() if self._wants(name)}
-        self._admit(wanted)
+        devices = self._devices.devices(wanted)
+        if self._hardware_only and any(devices.values()):
+            wanted = {name: c for name, c in wanted.items() if devices.get(name)}
+        self._admit(wanted, devices)
         samples: list[Sample] = []
         for name, interface in self._interfaces.items():
             counters = wanted[name]
-            self._compare(name, interface.last, counters)
+            device = devices.get(name)
+            if device is None or not self._inform(name, device, now_ms, samples):
+                self._compare(name, interface.last, counters)
             interface.last = counters
             samples.extend(
                 sample(series, now_ms, value)
@@ -235,30 +238,82 @@ class NetworkTraffic:
             )
         return samples
 
+    def _read(self) -> NetDev:
+        """Read the table, or as many complete lines as the reader lets through."""
+        try:
+            reading = parse(self._machine.procfs.read("net/dev"))
+        except TooLargeError as error:
+            reading = parse(error.beginning[: error.beginning.rfind(b"\n") + 1])
+            self._cuts.failed(TABLE_CUT, count=len(reading.interfaces), error=str(error))
+        else:
+            self._cuts.recovered(TABLE_WHOLE)
+        return reading
+
     def _matches(self, name: str) -> bool:
         if any(pattern.fullmatch(name) for pattern in self._exclude):
             return False
         return not self._include or any(pattern.fullmatch(name) for pattern in self._include)
 
-    def _admit(self, wanted: Mapping[str, InterfaceCounters]) -> None:
-        """Drop interfaces that are gone, admit new ones in the kernel's order, count the others."""
-        interfaces = {name: i for name, i in self._interfaces.items() if name in wanted}
+    def _admit(
+        self, wanted: Mapping[str, InterfaceCounters], devices: Mapping[str, Device | None]
+    ) -> None:
+        """Choose the interfaces to report, make the series of new ones, count the others."""
+
+        def rank(name: str) -> tuple[bool, bool, bool]:
+            counters = wanted[name]
+            carries = counters.rx_bytes > 0 or counters.tx_bytes > 0
+            return not devices.get(name), not carries, name not in self._interfaces
+
+        chosen = list(wanted)
         left_out: list[str] = []
-        for name, counters in wanted.items():
-            if name in interfaces:
-                continue
-            if len(interfaces) >= self._max_interfaces:
-                left_out.append(name)
-                continue
-            series = tuple(self._machine.series(metric, interface=name) for metric in METRICS)
-            interfaces[name] = _Interface(series, counters)
+        if len(chosen) > self._max_interfaces:
+            chosen.sort(key=rank)  # Stable: equals stay in the kernel's order.
+            left_out = chosen[self._max_interfaces :]
+            del chosen[self._max_interfaces :]
+        interfaces: dict[str, _Interface] = {}
+        for name in chosen:
+            known = self._interfaces.get(name)
+            if known is None:
+                series = tuple(self._machine.series(metric, interface=name) for metric in METRICS)
+                known = _Interface(series, wanted[name])
+            interfaces[name] = known
         self._interfaces = interfaces
-        self.left_out = first_of(left_out, _LISTED)
+        cut = ["all that /proc/net/dev lists later"] if self._cuts.failing else []
+        self.left_out = (*first_of(left_out, _LISTED), *cut)
         self._dropped_total += len(left_out)
         if left_out:
             self._limit_hits.failed(LIMIT_HIT, limit=self._max_interfaces, names=left_out[:10])
         else:
             self._limit_hits.recovered(LIMIT_KEPT)
+
+    def _inform(self, name: str, device: Device, now_ms: int, samples: list[Sample]) -> bool:
+        """Say which device an interface is, if it is time to.
+
+        :return: whether it is another device than the last one of that name.
+        """
+        now, told = self._machine.seconds(), self._told.get(name)
+        changed = told is not None and told.device != device
+        if told is not None and changed:
+            self._changes.failed(
+                name,
+                DEVICE_CHANGED,
+                device=device.name,
+                driver=device.driver,
+                before=f"{told.device.name} ({told.device.driver})",
+            )
+        elif told is not None:
+            self._changes.recovered(name, DEVICE_KEPT)
+        if told is None or changed or now - told.at >= INFO_EVERY:
+            # Names that are gone are kept, because what comes back may be another device.
+            self._told.pop(name, None)
+            self._told[name] = _Told(device, now)
+            if len(self._told) > max(_NAMES, 2 * self._max_interfaces):
+                del self._told[next(iter(self._told))]
+            series = self._machine.series(
+                INFO, interface=name, device=device.name, driver=device.driver
+            )
+            samples.append(sample(series, now_ms, 1))
+        return changed
 
     def _compare(self, name: str, last: InterfaceCounters, now: InterfaceCounters) -> None:
         """Log whether any counter of an interface went backwards."""
@@ -274,5 +329,9 @@ class NetworkTraffic:
 
 
 SOURCE = Source(
-    "network.traffic", 10.0, NetworkTraffic, (*METRICS, DROPPED), options=NetworkTrafficOptions
+    "network.traffic",
+    10.0,
+    NetworkTraffic,
+    (*METRICS, DROPPED, INFO),
+    options=NetworkTrafficOptions,
 )

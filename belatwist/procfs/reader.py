@@ -26,6 +26,18 @@ class MissingError(ReadError):
     """There is no such file: this kernel or container does not have the source."""
 
 
+class TooLargeError(ReadError):
+    """The file is larger than the limit.
+
+    :param reason: as for :class:`ReadError`.
+    :ivar beginning: what was read of it.
+    """
+
+    def __init__(self, reason: str, beginning: bytes) -> None:
+        super().__init__(reason)
+        self.beginning = beginning
+
+
 class Reader:
     """Reads files below a root directory. No read changes its state.
 
@@ -43,7 +55,8 @@ class Reader:
         :param path: relative to the root.
         :raises MissingError: when there is no such file.
         :raises HiddenError: when permissions deny it.
-        :raises ReadError: when it cannot be read, or is larger than the limit.
+        :raises TooLargeError: when it is larger than the limit.
+        :raises ReadError: when it cannot be read.
         """
         full = self.locate(path)
         try:
@@ -77,6 +90,19 @@ class Reader:
         except (OSError, ValueError) as error:
             raise _failure(full, error) from error
 
+    def link(self, path: str) -> str:
+        """Return the last name that a symbolic link leads to.
+
+        :param path: relative to the root.
+        :raises MissingError: when there is no such file.
+        :raises ReadError: when it is no link, or cannot be read.
+        """
+        full = self.locate(path)
+        try:
+            return Path(full).readlink().name
+        except (OSError, ValueError) as error:
+            raise _failure(full, error) from error
+
     def locate(self, path: str) -> str:
         """Give the full path, as an operator would name it.
 
@@ -92,9 +118,12 @@ class Reader:
         size = 0
         while piece := os.read(descriptor, _CHUNK):
             size += len(piece)
-            if size > self._limit:
-                raise ReadError(f"{full}: larger than the {self._limit} bytes allowed")
             pieces.append(piece)
+            if size > self._limit:
+                raise TooLargeError(
+                    f"{full}: larger than the {self._limit} bytes allowed",
+                    b"".join(pieces)[: self._limit],
+                )
         return b"".join(pieces)
 
 

@@ -227,7 +227,7 @@ def test_a_window_holds_several_samples(target: dict[str, Any]) -> None:
     assert windows
     if target.get("instant"):
         assert "$" not in target["expr"]
-    elif windows != ["1d"]:
+    elif windows not in (["1d"], ["2h"]):  # The slowest comes once an hour.
         assert SECONDS[target["interval"]] >= slowest
         assert set(windows) <= {"$__rate_interval", "$__interval"}
 

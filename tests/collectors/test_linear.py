@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from belatwist.collectors import cpu, disk, load, memory, network, thermal, uptime
+from belatwist.collectors import cpu, disk, interfaces, load, memory, netdev, thermal, uptime
 from tests.collectors import kernel_texts
 from tests.collectors.test_network import HEADER
 
 SIZE = 64 * 1024
 ANY = frozenset(range(256))
-MODULES = [cpu, disk, load, memory, network, thermal, uptime]
+MODULES = [cpu, disk, interfaces, load, memory, netdev, thermal, uptime]
 PARSERS: list[Callable[[bytes], object]] = [
     cpu.parse,
     memory.parse,
     disk.parse,
-    network.parse,
+    netdev.parse,
     load.parse,
     uptime.parse,
     lambda content: thermal.parse_temperature(content, ""),

@@ -8,18 +8,20 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from belatwist.collectors.interfaces import Device
+from belatwist.collectors.netdev import NetDev, parse
 from belatwist.collectors.network import (
     DEFAULT_EXCLUSIONS,
-    NetDev,
+    INFO_EVERY,
     NetworkTraffic,
     NetworkTrafficOptions,
-    parse,
 )
-from belatwist.errors import AbsentError, ParseError, ReadError
+from belatwist.errors import AbsentError, HiddenError, ParseError, ReadError
 from belatwist.log.throttle import REPEAT_AFTER
 from belatwist.model import Sample
+from belatwist.procfs.reader import DEFAULT_LIMIT, TooLargeError
 from tests.collectors import kernel_texts
-from tests.fixture_trees import NOW_MS, Board, machine, procfs
+from tests.fixture_trees import NOW_MS, Board, machine, procfs, sysfs
 from tests.log_events import shown
 
 BOARD = (kernel_texts.FIXTURES / "orangepi5plus/proc/net/dev").read_bytes()
@@ -140,7 +142,8 @@ UPLINKS = {"eth0", "eth1", "wlan0", "usb0", "eth2", "wwan0"}
 def values(samples: list[Sample]) -> dict[tuple[str, str], float]:
     """Give the values by interface and short name; the count of dropped interfaces has none."""
     found: dict[tuple[str, str], float] = {}
-    for s in samples:
+    counters = [s for s in samples if s.series.name != "network.interface_info"]
+    for s in counters:
         assert s.timestamp_ms == NOW_MS
         name = s.series.name.removeprefix("network.").removesuffix("_total")
         assert f"network.{name}_total" == s.series.name
@@ -148,7 +151,19 @@ def values(samples: list[Sample]) -> dict[tuple[str, str], float]:
         interface = tags.pop("interface", "")
         assert not tags
         found[interface, name] = float(s.value)
-    assert len(found) == len(samples)
+    assert len(found) == len(counters)
+    return found
+
+
+def told(samples: list[Sample]) -> dict[str, tuple[str, str]]:
+    """Give the devices and drivers that ``network.interface_info`` says, by interface."""
+    found: dict[str, tuple[str, str]] = {}
+    for s in samples:
+        if s.series.name == "network.interface_info":
+            assert (s.value, s.timestamp_ms, s.series.priority) == (1, NOW_MS, 3)
+            tags = dict(s.series.tags)
+            found[tags.pop("interface")] = (tags.pop("device"), tags.pop("driver"))
+            assert not tags
     return found
 
 
@@ -347,7 +362,8 @@ def test_excluded_interfaces_take_no_place() -> None:
     samples = NetworkTraffic(machine(board), NetworkTrafficOptions(max_interfaces=5)).collect(
         NOW_MS
     )
-    assert (interfaces(samples), dropped(samples)) == (UPLINKS - {"wwan0"}, 1)
+    # The one that carries nothing.
+    assert (interfaces(samples), dropped(samples)) == (UPLINKS - {"eth0"}, 1)
 
 
 def test_counters_are_stored_as_the_kernel_has_them() -> None:
@@ -377,6 +393,169 @@ def test_an_interface_that_comes_back_starts_anew() -> None:
     for counters in ({"usb0": 1000}, {"eth0": 1}, {"usb0": 5}):
         table(board, **counters)
         assert interfaces(collector.collect(NOW_MS)) == counters.keys()
+
+
+def collector_of(*trees: str, limit: int = 32) -> NetworkTraffic:
+    """Make the collector of a machine."""
+    options = NetworkTrafficOptions(max_interfaces=limit)
+    return NetworkTraffic(machine(procfs(*trees), sysfs(*trees)), options)
+
+
+def test_what_carries_what_others_carry_is_left_out() -> None:
+    """A channel of a modem and a VPN over it: 3 MB were sent, and not 9."""
+    samples = collector_of("variants/net-tunnels").collect(NOW_MS)
+    assert interfaces(samples) == {"wwan0"}
+    assert sum(v for (_, name), v in values(samples).items() if name == "tx_bytes") == 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (NetworkTrafficOptions(include_ifaces=("tail.*", "wwan0")), {"wwan0", "tailscale0"}),
+        (NetworkTrafficOptions(include_ifaces=("qmimux0",)), {"qmimux0"}),
+        (NetworkTrafficOptions(exclude_ifaces=("lo",)), {"wwan0", "qmimux0", "tailscale0"}),
+    ],
+)
+def test_tunnels_that_are_wanted(options: NetworkTrafficOptions, expected: set[str]) -> None:
+    """An inclusion that matches, or exclusions of one's own, decide."""
+    trees = "variants/net-tunnels"
+    collector = NetworkTraffic(machine(procfs(trees), sysfs(trees)), options)
+    assert interfaces(collector.collect(NOW_MS)) == expected
+
+
+def test_a_container_without_hardware() -> None:
+    """Its only interface, one end of a pair, leads out of it."""
+    assert interfaces(collector_of("variants/net-container").collect(NOW_MS)) == {"eth0"}
+
+
+def test_an_interface_whose_device_may_not_be_read_is_hardware() -> None:
+    """What cannot be known must not cost an uplink."""
+    board = sysfs("variants/net-tunnels")
+    board.faults["class/net/wwan0/device/uevent"] = HiddenError("uevent is denied", "a group")
+    proc = procfs("variants/net-tunnels")
+    samples = NetworkTraffic(machine(proc, board), NetworkTrafficOptions()).collect(NOW_MS)
+    assert interfaces(samples) == {"wwan0"}
+    assert told(samples) == {"wwan0": ("5-1:1.4", "unknown")}
+
+
+def test_an_interface_that_shows_what_others_carry() -> None:
+    """A monitor of a radio has a device, and counts all that its neighbours carry."""
+    board = sysfs("orangepi5plus")
+    board.texts["class/net/eth0/type"] = b"803\n"
+    proc = procfs("orangepi5plus")
+    samples = NetworkTraffic(machine(proc, board), NetworkTrafficOptions()).collect(NOW_MS)
+    assert interfaces(samples) == UPLINKS - {"eth0"}
+
+
+@pytest.mark.parametrize("with_sysfs", [True, False])
+def test_uplinks_come_before_idle_tunnels(with_sysfs: bool) -> None:
+    """18 idle tunnels, listed first, take the place of no modem."""
+    tree = "variants/net-idle-tunnels"
+    sys = sysfs(tree) if with_sysfs else None
+    options = NetworkTrafficOptions(max_interfaces=16)
+    collector = NetworkTraffic(machine(procfs(tree), sys), options)
+    samples = collector.collect(NOW_MS)
+    assert interfaces(samples) >= {"wwan0", "wwan1"}
+    if with_sysfs:
+        assert interfaces(samples) == {"wwan0", "wwan1"}
+        assert collector.left_out == ()
+    else:
+        assert len(interfaces(samples)) == 16
+        assert collector.left_out == ("wg14", "wg15", "wg16", "wg17")
+
+
+def test_a_modem_that_comes_later_takes_an_idle_place() -> None:
+    """What is reported stays before its equals only."""
+    board = procfs("vm")
+    collector = NetworkTraffic(machine(board), NetworkTrafficOptions(max_interfaces=2))
+    table(board, wg0=0, wg1=0)
+    assert interfaces(collector.collect(NOW_MS)) == {"wg0", "wg1"}
+    table(board, wg0=0, wg1=0, wwan0=5)
+    assert interfaces(collector.collect(NOW_MS)) == {"wg0", "wwan0"}
+    table(board, wg0=0, wg1=7, wwan0=9)
+    assert interfaces(collector.collect(NOW_MS)) == {"wg1", "wwan0"}
+
+
+def test_idle_hardware_comes_after_hardware_that_carries_traffic() -> None:
+    """Hardware before the rest, and of each what has carried traffic."""
+    proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
+    table(proc, eth0=0, eth1=0, docker0=9, wlan0=5, wwan0=7)
+    options = NetworkTrafficOptions(exclude_ifaces=(), max_interfaces=3)
+    collector = NetworkTraffic(machine(proc, sys), options)
+    assert interfaces(collector.collect(NOW_MS)) == {"wlan0", "wwan0", "eth0"}
+    assert collector.left_out == ("eth1", "docker0")
+
+
+def test_the_devices_of_the_board() -> None:
+    """Each by its place and its maker's number; no address is in it."""
+    assert told(collector_of("orangepi5plus").collect(NOW_MS)) == {
+        "eth0": ("0003:31:00.0 10ec:8125", "r8125"),
+        "eth1": ("0004:41:00.0 10ec:8125", "r8125"),
+        "wlan0": ("0002:21:00.0 10ec:b852", "rtl8852be"),
+        "usb0": ("1-1.1:1.0 18d1:4eeb", "rndis_host"),
+        "eth2": ("1-1.2:1.0 12d1:14dc", "cdc_ether"),
+        "wwan0": ("5-1:1.4 2c7c:0125", "qmi_wwan"),
+    }
+    assert told(collector_of("vm").collect(NOW_MS)) == {"eth0": ("virtio2", "virtio_net")}
+
+
+def test_only_what_names_a_kind_is_told() -> None:
+    """Whatever else a driver writes, such as an address, stays on the machine."""
+    board = sysfs("orangepi5plus")
+    board.texts["class/net/usb0/device/uevent"] = (
+        b"DRIVER=ipheth\nPRODUCT=5ac/12a8/d03\nMAC=0c:5b:8f:27:9a:64\nSERIAL=860922042123456\n"
+        b"HID_UNIQ=0c:5b:8f:27:9a:64\nMODALIAS=usb:v05ACp12A8\n"
+    )
+    board.faults["class/net/usb0/device"] = ReadError("device: (EINVAL)", "EINVAL")
+    proc = procfs("orangepi5plus")
+    samples = NetworkTraffic(machine(proc, board), NetworkTrafficOptions()).collect(NOW_MS)
+    assert told(samples)["usb0"] == ("05ac:12a8", "ipheth")
+
+
+def test_devices_are_told_when_they_change_and_once_an_hour() -> None:
+    """Not at each tick: a device changes a few times a day."""
+    clock = Clock()
+    proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
+    collector = NetworkTraffic(machine(proc, sys, seconds=clock.seconds), NetworkTrafficOptions())
+    assert len(told(collector.collect(NOW_MS))) == 6
+    for _ in range(359):
+        clock.advance(10)
+        assert told(collector.collect(NOW_MS)) == {}
+    clock.advance(10)
+    assert clock.seconds() == INFO_EVERY
+    assert len(told(collector.collect(NOW_MS))) == 6
+    sys.become("variants/net-other-modem", "orangepi5plus")
+    clock.advance(10)
+    other = {"usb0": ("1-1.1:1.0 1e0e:9001", "cdc_ncm")}
+    assert told(collector.collect(NOW_MS)) == other
+    assert told(collector.collect(NOW_MS)) == {}
+
+
+def test_the_table_of_a_machine_with_thousands_of_interfaces() -> None:
+    """The lines that the reader lets through are read; health and the log say that there are more.
+
+    The next tables are read whole.
+    """
+    rows = b"".join(b"veth%d: %s\n" % (n, b" ".join([b"1234567"] * 16)) for n in range(8400))
+    board = procfs("vm")
+    whole = HEADER + GOOD + rows
+    assert len(whole) > DEFAULT_LIMIT
+    beginning = whole[:DEFAULT_LIMIT]
+    board.faults["net/dev"] = TooLargeError("dev: larger than allowed", beginning)
+    collector = NetworkTraffic(machine(board), NetworkTrafficOptions())
+    with capturedLogs() as events:
+        for _ in range(3):
+            assert interfaces(collector.collect(NOW_MS)) == {"eth0"}
+            assert collector.left_out == ("all that /proc/net/dev lists later",)
+        board.faults.clear()
+        table(board, eth0=20)
+        collector.collect(NOW_MS)
+    assert collector.left_out == ()
+    assert shown(events) == [
+        f"Interfaces behind the first {len(parse(beginning).interfaces)} are left out:"
+        " dev: larger than allowed",
+        "All interfaces are read again",
+    ]
 
 
 def test_a_table_that_cannot_be_read_is_an_error() -> None:
@@ -438,3 +617,48 @@ class Log(SynchronousTestCase):
             ["No interface is left out any more"],
             [],
         ]
+
+    def test_another_device_under_a_name_is_logged(self) -> None:
+        """One line, also where the interface was away, and none that its counters fell."""
+        for away in (False, True):
+            proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
+            collector = NetworkTraffic(machine(proc, sys), NetworkTrafficOptions())
+            table(proc, usb0=1000, eth0=1)
+            collector.collect(NOW_MS)
+            if away:
+                table(proc, eth0=2)
+                collector.collect(NOW_MS)
+            table(proc, usb0=10, eth0=3)
+            sys.become("variants/net-other-modem", "orangepi5plus")
+            with capturedLogs() as events:
+                found = collector.collect(NOW_MS)
+                collector.collect(NOW_MS)
+            assert values(found)["usb0", "rx_bytes"] == 10
+            assert shown(events) == [
+                "Interface usb0 is another device: 1-1.1:1.0 1e0e:9001 (cdc_ncm)"
+                " instead of 1-1.1:1.0 18d1:4eeb (rndis_host)"
+            ]
+
+    def test_devices_that_change_places_for_a_day(self) -> None:
+        """One line in ten minutes, with the number of changes."""
+        clock = Clock()
+        proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
+        collector = NetworkTraffic(
+            machine(proc, sys, seconds=clock.seconds), NetworkTrafficOptions()
+        )
+        with capturedLogs() as events:
+            for tick in range(8640):
+                sys.become(*(["variants/net-other-modem"] * (tick // 2 % 2)), "orangepi5plus")
+                collector.collect(NOW_MS)
+                clock.advance(10)
+        assert len(shown(events)) == 86400 // 600
+
+
+def test_names_that_are_gone_are_forgotten_in_the_end() -> None:
+    """A machine that makes interfaces for ever costs no more than some hundred names."""
+    proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
+    collector = NetworkTraffic(machine(proc, sys), NetworkTrafficOptions())
+    device = Device("1-1.1:1.0", "rndis_host")
+    for number in range(1000):
+        collector._inform(f"usb{number}", device, NOW_MS, [])
+    assert len(collector._told) == 256

@@ -202,7 +202,7 @@ def test_a_hidden_source(tmp_path: Path) -> None:
             one.startswith("collector cpu.temperature: its source is hidden: ")
             for one in found["reasons"]
         )
-        assert "eth1" in found["collectors"]["network.traffic"]["left_out"]
+        assert "eth0" in found["collectors"]["network.traffic"]["left_out"]
         (sys / "class").mkdir(parents=True)
         code, found = device.until("ok")
         source = found["collectors"]["cpu.temperature"]

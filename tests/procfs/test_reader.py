@@ -13,6 +13,7 @@ from belatwist.procfs.reader import (
     UNMOUNTED_CURE,
     MissingError,
     Reader,
+    TooLargeError,
     why_missing,
 )
 
@@ -46,8 +47,21 @@ def test_the_limit_is_the_largest_size_allowed(tmp_path: Path, size: int, fits: 
     if fits:
         assert len(reader.read("f")) == size
     else:
-        with pytest.raises(ReadError, match=r"/f: larger than the 10 bytes allowed$"):
+        with pytest.raises(TooLargeError, match=r"/f: larger than the 10 bytes allowed$") as caught:
             reader.read("f")
+        assert caught.value.beginning == b"x" * 10
+
+
+def test_where_a_link_leads(tmp_path: Path) -> None:
+    """The last name of it, which need not be there."""
+    (tmp_path / "device").symlink_to("../../1-1.2:1.4")
+    (tmp_path / "file").touch()
+    reader = Reader(str(tmp_path))
+    assert reader.link("device") == "1-1.2:1.4"
+    with pytest.raises(MissingError):
+        reader.link("absent")
+    with pytest.raises(ReadError, match="Invalid argument"):
+        reader.link("file")
 
 
 def test_an_endless_file_is_refused() -> None:

@@ -45,6 +45,9 @@ _TWISTED = {
     )
 }
 
+# What a failure adds to a line, unless the event says it itself.
+_FAILURE_FIELDS = {"error", "error_type", "stack"}
+
 _json = msgspec.json.Encoder(enc_hook=safe_repr)
 
 
@@ -52,7 +55,7 @@ def json_line(event: LogEvent) -> bytes:
     """Return an event as a JSON object: ``time``, ``level``, ``msg``, ``event``, then its fields.
 
     Events of libraries have no name, and so no ``event``. A field whose name is already taken gets
-    the name ``field_…``.
+    the name ``field_…``. Where an event has an ``error`` of its own, its failure adds no other.
     """
     record: dict[str, Any] = {
         "time": _moment(event).isoformat(timespec="microseconds").replace("+00:00", "Z"),
@@ -64,6 +67,8 @@ def json_line(event: LogEvent) -> bytes:
         record["event"] = fields.pop("event")
     for key, value in (*fields.items(), *_failure_fields(event)):
         name = key
+        if "event" in record and key in _FAILURE_FIELDS and key in record:
+            continue  # The event has it in words of its own.
         while name in record:
             name = f"field_{name}"
         record[name] = value
@@ -94,8 +99,9 @@ class ConsoleLine:
         stack = fields.pop("stack", "")
         failure = dict(_failure_fields(event))
         if failure:
-            text += f": {failure['error_type']}: {escape(failure['error'])}"
             stack = failure["stack"]
+        if failure and ("event" not in fields or "error" not in fields):
+            text += f": {failure['error_type']}: {escape(failure['error'])}"
         fields.pop("event", None)
         if _constant(event) is not None:
             text += "".join(f" {escape(key)}={_shown(value)}" for key, value in fields.items())

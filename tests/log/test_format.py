@@ -107,6 +107,18 @@ class JSONLineTests(SynchronousTestCase):
         self.assertEqual((record["error"], record["error_type"]), ("bad", "ValueError"))
         self.assertIn("ValueError: bad", record["stack"])
 
+    def test_an_event_that_names_its_error(self) -> None:
+        """Its failure adds what is missing, and the error is there once, in the event's words."""
+        failure = Failure(OSError(28, "No space left"))
+        text = "Upload cycle failed: {error}"
+        one = event(text, event="upload.cycle_failed", error="disk full", log_failure=failure)
+        record = strict(json_line(one))
+        self.assertEqual((record["error"], record["error_type"]), ("disk full", "OSError"))
+        self.assertNotIn("field_error", record)
+        self.assertIn("No space left", record["stack"])
+        first = ConsoleLine(colour=False)(one).decode().splitlines()[0]
+        self.assertTrue(first.endswith("Upload cycle failed: disk full"), first)
+
     def test_a_name_that_is_taken(self) -> None:
         """A field whose name is taken gets another name."""
         fields = {"time": 1, "level": 2, "msg": 3, "field_time": 4, "error": "ours"}

@@ -62,7 +62,9 @@ _MEANINGS = {
     sqlite3.SQLITE_READONLY: _NO_LOG,
     sqlite3.SQLITE_BUSY: _LOCKED,
     sqlite3.SQLITE_LOCKED: _LOCKED,
-    sqlite3.SQLITE_NOTADB: "is not a database",
+    sqlite3.SQLITE_NOTADB: (
+        "is not a database: name the agent's (storage.path, or --database FILE)"
+    ),
     sqlite3.SQLITE_CORRUPT: "is damaged: the service repairs it when it starts",
 }
 """What SQLite's result codes (https://www.sqlite.org/rescode.html) mean here."""

@@ -121,7 +121,9 @@ def test_no_such_kind_of_file(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "is not a regular file"
     other = tmp_path / "other"
     other.write_text("device: {id: box}\n" * 100)
-    assert refusal(other) == "is not a database"
+    assert refusal(other) == (
+        "is not a database: name the agent's (storage.path, or --database FILE)"
+    )
     foreign = tmp_path / "foreign.db"
     make_foreign(foreign)
     assert "another program" in refusal(foreign)

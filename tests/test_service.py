@@ -273,7 +273,7 @@ def test_new_names_are_bounded(tmp_path: Path) -> None:
             service.expect_event("scheduler.tick_stored")
         health = get(f"http://127.0.0.1:{port}/health")
         assert service.stop() == 0
-    assert refused["limit"] == 100
+    assert refused["reason"] == "storage.max_series (100) are alive"
     assert health["status"] == "degraded"
     assert any("new series are not stored" in reason for reason in health["reasons"])
     storage = health["storage"]

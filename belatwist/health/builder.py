@@ -137,6 +137,7 @@ class AgentParts:
             max_series=store.refused.limit,
             refused=_count(totals, "storage_metrics_refused_total"),
             refused_age=_since(store.refused.at, now),
+            refused_reason=store.refused.reason,
             refused_series=store.refused.names,
             pruned=_count(totals, "storage_metrics_pruned_total"),
             replaced_as=None if replaced is None else str(replaced.backup_path),

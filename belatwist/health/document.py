@@ -121,6 +121,7 @@ def _storage(state: StorageState, status: Status, now_ms: int) -> dict[str, Any]
         "last_drop": _ago(state.dropped_age, now_ms),
         "metrics_refused": state.refused,
         "last_refusal": _ago(state.refused_age, now_ms),
+        "refusal_reason": _text(state.refused_reason or None),
         "refused_series": [_text(name) for name in state.refused_series],
         "series_alive": state.series,
         "max_series": state.max_series,

@@ -82,8 +82,9 @@ class StorageState:
     :ivar dropped_age: seconds since the last loss; ``None`` when no sample was lost.
     :ivar series: how many series are alive.
     :ivar max_series: how many may be. New ones beyond it are not stored.
-    :ivar refused: samples that were not stored in this run, because too many series were alive.
+    :ivar refused: samples that were not stored in this run, because their series were new.
     :ivar refused_age: seconds since that last happened; ``None`` when it did not.
+    :ivar refused_reason: why that happened, in words; empty when it did not.
     :ivar refused_series: some of the series that were last not stored: their names and tags.
     :ivar pruned: samples deleted in this run because of their age or the size limit.
     :ivar replaced_as: the path that a damaged database was moved to in this run; ``None`` when the
@@ -108,6 +109,7 @@ class StorageState:
     max_series: int
     refused: int
     refused_age: float | None
+    refused_reason: str
     refused_series: tuple[str, ...]
     pruned: int
     replaced_as: str | None

@@ -106,7 +106,7 @@ def _storage(storage: StorageState) -> Iterator[Finding]:
         reason = f"samples were lost within the last hour, {storage.dropped} in this run"
         yield Status.DEGRADED, f"storage: {reason}"
     if _recent(storage.refused_age):
-        reason = f"new series are not stored, storage.max_series ({storage.max_series}) are alive"
+        reason = f"new series are not stored, {storage.refused_reason}"
         yield Status.DEGRADED, f"storage: {reason}: {', '.join(storage.refused_series)}"
     if not storage.locked:
         reason = f"{storage.lock} was removed or replaced: a second instance could start"

@@ -23,13 +23,15 @@ MAX_NAMED = 5
 _LONGEST_NAME = 100
 """Characters of a refused series' name and tags in health."""
 
+_NO_ID = "the database has given out all ids for series"
+
 SERIES_REFUSED = Event(
     "store.series_refused",
     LogLevel.warn,
-    "{count} samples of new series are not stored, storage.max_series ({limit}) are alive;"
-    " the first is {metric} {tags}",
+    "{count} samples of new series are not stored, {reason}; the first is {metric} {tags}",
     cure="Find out where the names come from, and exclude them in the source's config. Raise"
-    " storage.max_series if all of them are wanted.",
+    " storage.max_series if all of them are wanted. Where no id is left, let the agent begin a new"
+    " database.",
 )
 SERIES_ACCEPTED = Event("store.series_accepted", LogLevel.info, "New series are stored again")
 
@@ -127,6 +129,7 @@ class RefusedSeries:
     :param seconds: a monotonic clock.
     :param telemetry: counts the samples.
     :ivar at: when samples were last refused, on that clock; ``None`` when none were.
+    :ivar reason: why, in words.
     :ivar names: some of the series that were last refused, for health.
     """
 
@@ -134,22 +137,29 @@ class RefusedSeries:
 
     def __init__(self, limit: int, seconds: Callable[[], float], telemetry: Telemetry) -> None:
         self.at: float | None = None
+        self.reason = ""
         self.names: tuple[str, ...] = ()
         self.limit = limit
         self._seconds = seconds
         self._telemetry = telemetry
         self._failures = FailureLog(self.log, seconds)
 
-    def refused(self, samples: Sequence[Sample]) -> None:
-        """Note samples that were not stored."""
+    def refused(self, samples: Sequence[Sample], alive: int) -> None:
+        """Note samples that were not stored.
+
+        :param alive: how many series are alive. If there is room for more, no id was left.
+        """
+        is_full = alive >= self.limit
+        self.reason = f"storage.max_series ({self.limit}) are alive" if is_full else _NO_ID
         self._telemetry.metrics_refused.inc(len(samples))
         self.at = self._seconds()
         series = list(dict.fromkeys(one.series for one in samples))[:MAX_NAMED]
         self.names = tuple(one_line(f"{s.name} {s.tags_json}", _LONGEST_NAME) for s in series)
         self._failures.failed(
             SERIES_REFUSED,
+            "" if is_full else _NO_ID,
             count=len(samples),
-            limit=self.limit,
+            reason=self.reason,
             metric=one_line(series[0].name, _LONGEST_NAME),
             tags=one_line(series[0].tags_json, _LONGEST_NAME),
         )

@@ -93,7 +93,7 @@ class SQLiteStore:
         def stored(added: _Added) -> None:
             self.pending += added.new - (added.dropped or 0)
             if added.refused:
-                self.refused.refused(added.refused)
+                self.refused.refused(added.refused, self.alive)
             elif added.ids:
                 self.refused.accepted()
 

@@ -62,6 +62,7 @@ HEALTHY = Snapshot(
         max_series=10_000,
         refused=0,
         refused_age=None,
+        refused_reason="",
         refused_series=(),
         pruned=100,
         replaced_as=None,

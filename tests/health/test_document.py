@@ -37,8 +37,7 @@ GOLDEN = {
     "reasons": [
         "storage: the database was damaged and put aside as /db.corrupt-1",
         "storage: samples were lost within the last hour, 5 in this run",
-        "storage: new series are not stored, storage.max_series (10000) are alive: "
-        'm {"a":"\\u0007"}, n {}',
+        'storage: new series are not stored, three are alive: m {"a":"\\u0007"}, n {}',
         "collector cpu.temperature: no such sensor",
         "uploader: no upload for 95 s (limit 60 s): connection refused",
     ],
@@ -113,6 +112,7 @@ GOLDEN = {
         "last_drop": "2025-12-31T23:59:00.370Z",
         "metrics_refused": 6,
         "last_refusal": "2025-12-31T23:59:30.370Z",
+        "refusal_reason": "three are alive",
         "refused_series": ['m {"a":"\\u0007"}', "n {}"],
         "series_alive": 150,
         "max_series": 10000,
@@ -142,6 +142,7 @@ def test_the_whole_document() -> None:
             "dropped_age": 60.0,
             "refused": 6,
             "refused_age": 30.0,
+            "refused_reason": "three are alive",
             "refused_series": ('m {"a":"\a"}', "n {}"),
             "replaced_as": "/db.corrupt-1",
             "replaced_age": 600.0,
@@ -255,6 +256,7 @@ def test_every_text_is_harmless() -> None:
                 "lock": evil,
                 "locked": False,
                 "refused_age": 1.0,
+                "refused_reason": "why",
                 "refused_series": (evil,),
             },
         ),

@@ -190,9 +190,13 @@ def test_the_cause_is_told_once(
         ({"dropped": 7, "dropped_age": 3600.0}, DEGRADED, ", 7 in this run"),
         ({"dropped": 7, "dropped_age": 3600.001}, OK, ""),
         (
-            {"refused_age": 3600.0, "max_series": 100, "refused_series": ("a {}", "b {}")},
+            {
+                "refused_age": 3600.0,
+                "refused_reason": "no room",
+                "refused_series": ("a {}", "b {}"),
+            },
             DEGRADED,
-            "new series are not stored, storage.max_series (100) are alive: a {}, b {}",
+            "new series are not stored, no room: a {}, b {}",
         ),
         ({"refused": 7, "refused_age": 3600.001}, OK, ""),
         (

@@ -20,6 +20,7 @@ from belatwist.metrics.telemetry import Telemetry
 from belatwist.model import Sample, Series, sample
 from belatwist.store.alive import ALIVE_FOR, MAX_NAMED, AliveSeries
 from belatwist.store.sql import retention
+from belatwist.store.sql.schema import ID_BASE
 from belatwist.store.sqlite import SQLiteStore
 from belatwist.upload.jsonl import CACHED_SERIES, Encoder
 from tests.collectors import kernel_texts
@@ -179,7 +180,9 @@ class StoreTests(InFolder):
             self.add(tick(1, 2, 3, 4))
             self.add(tick(5, ms=2))
             ((_, fields),) = [e for e in logged(log, "{count} sample") if e[0] == "warn"]
-            self.assertEqual((fields["count"], fields["limit"]), (1, 3))
+            self.assertEqual(
+                (fields["count"], fields["reason"]), (1, "storage.max_series (3) are alive")
+            )
             self.assertEqual((fields["metric"], fields["tags"]), ("m", '{"n":"4"}'))
             self.pass_hours(3, 1)
             self.assertEqual(log.texts(LogLevel.info), [])
@@ -208,6 +211,24 @@ class StoreTests(InFolder):
         self.successResultOf(self.store.step_clock("boot", 5000, 5000))
         self.assertEqual(self.add(tick(1, 4, ms=7)), 1)
         self.assertTrue(self.store._eras.restamping)
+
+    def test_no_id_is_left(self) -> None:
+        """Once all ids are given out, new series are refused; those that have one are stored."""
+        self.add(tick(1, 2))
+        self.pass_hours(3, 2)
+        last = ID_BASE - 1
+        self.successResultOf(
+            self.store.database.transact(
+                lambda c: c.execute(
+                    "INSERT INTO series (id, name, device_id, tags, value_type)"
+                    " VALUES (?, 'last', 'box', '{}', 0)",
+                    (last,),
+                )
+            )
+        )
+        self.assertEqual(self.add(tick(4, 1, 2, ms=9)), 2)
+        self.assertEqual(self.store.refused.reason, "the database has given out all ids for series")
+        self.assertEqual(self.store.refused.names, ('m {"n":"4"}',))
 
     def test_another_database(self) -> None:
         """After a replacement memory is empty; the series are found again by the same ids."""

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from sqlite3 import SQLITE_CONSTRAINT_CHECK, IntegrityError
 from typing import Any, Protocol
 
 from belatwist.model import PRIORITIES, TEXT, Sample, Series
@@ -103,16 +104,18 @@ def insert(
     :param era: the open clock era; ``None`` when the clock is known to be good.
     :param room: how many series that ``known`` lacks are stored, at most.
     :return: how many numeric samples were new; the ids of series that ``known`` lacked; and the
-        samples for whose series there was no room. The ids hold once the transaction is committed.
+        samples for whose series there was no room, or no id. The ids hold once the transaction is
+        committed.
     """
     found: dict[Series, int] = {}
     refused: list[Sample] = []
     for one in samples:
         if one.series not in known and one.series not in found:
-            if len(found) < room:
-                found[one.series] = series_id(cursor, one.series)
-            else:
+            number = _id_if_left(cursor, one.series) if len(found) < room else None
+            if number is None:
                 refused.append(one)
+            else:
+                found[one.series] = number
     ids = {**known, **found} if found else known
     if refused:
         samples = [one for one in samples if one.series in ids]
@@ -128,19 +131,31 @@ def insert(
     return cursor.rowcount, found, refused
 
 
+def _id_if_left(cursor: Cursor, series: Series) -> int | None:
+    """Return a series' id, or ``None`` if it has none and all ids are given out."""
+    try:
+        return series_id(cursor, series)
+    except IntegrityError as error:
+        if error.sqlite_errorcode != SQLITE_CONSTRAINT_CHECK:
+            raise
+        return None
+
+
 def series_id(cursor: Cursor, series: Series) -> int:
     """Return a series' id, making one where it has none yet."""
     identity = (series.name, series.device_id, series.tags_json, series.value_type)
-    cursor.execute(
-        "INSERT INTO series (name, device_id, tags, value_type) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (name, device_id, tags, value_type) DO NOTHING",
-        identity,
-    )
+    # It is looked for first: where no id is left, an insert would fail although it has one.
     cursor.execute(
         "SELECT id FROM series WHERE name = ? AND device_id = ? AND tags = ? AND value_type = ?",
         identity,
     )
-    return int(cursor.fetchone()[0])
+    found = cursor.fetchone()
+    if found is not None:
+        return int(found[0])
+    cursor.execute(
+        "INSERT INTO series (name, device_id, tags, value_type) VALUES (?, ?, ?, ?)", identity
+    )
+    return int(cursor.lastrowid or 0)
 
 
 def fetch(cursor: Cursor, limit: int, until_ms: int, after: Position | None = None) -> list[Row]:

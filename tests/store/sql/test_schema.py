@@ -14,7 +14,7 @@ import pytest
 
 from belatwist.errors import StartError
 from belatwist.model import Sample, Series, sample
-from belatwist.store.sql import schema
+from belatwist.store.sql import queries, schema
 from tests.store.databases import (
     BATCH,
     CORE,
@@ -266,8 +266,10 @@ def test_a_series_id_stays_below_the_base(db: sqlite3.Connection) -> None:
     """An id that would break the order of sample ids is refused, not stored."""
     db.execute("INSERT INTO series VALUES (?, 'm', 'box', '{}', 0)", (schema.ID_BASE - 1,))
     with pytest.raises(sqlite3.IntegrityError):
-        insert(db, [sample(LOAD, 1, 1)])
+        queries.series_id(db.cursor(), LOAD)
+    assert insert(db, [sample(LOAD, 1, 1)]) == 0
     assert metrics(db, "id") == []
+    assert db.execute("SELECT name FROM series").fetchall() == [("m",)]
 
 
 def sqlite3_program() -> str:

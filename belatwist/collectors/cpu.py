@@ -9,13 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from belatwist.collectors.contract import GAUGE, Machine, Metric, Source
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.errors import ParseError
+from belatwist.log.events import Event
+from belatwist.log.throttle import ItemFailureLog
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
+
+COUNTERS_FELL = Event(
+    "cpu.counters_fell", LogLevel.info, "Counters of core {core} went backwards: {columns}"
+)
+COUNTERS_RISE = Event(
+    "cpu.counters_rise", LogLevel.debug, "Counters of core {core} went forwards again"
+)
 
 USAGE = Metric(
     "cpu.usage_percent",
@@ -90,6 +99,7 @@ class CpuUsage:
         self._last: Mapping[str, CoreTimes] = {}
         self._series: dict[str, Series] = {}
         self._skipped = SkippedLines("/proc/stat", self._log, machine.seconds)
+        self._falls = ItemFailureLog(self._log, machine.seconds, "core")
 
     def collect(self, now_ms: int) -> list[Sample]:
         """Compare ``/proc/stat`` with the last reading.
@@ -105,6 +115,7 @@ class CpuUsage:
             before = last.get(core)
             if before is None:
                 continue
+            self._compare(core, before, times)
             busy, total = delta(before, times)
             if total > 0:
                 samples.append(self._usage(core, busy, total, now_ms))
@@ -116,6 +127,15 @@ class CpuUsage:
         if all_total > 0:
             samples.append(self._usage("all", all_busy, all_total, now_ms))
         return samples
+
+    def _compare(self, core: str, before: CoreTimes, after: CoreTimes) -> None:
+        """Log which counters of a core fell, as those of idle time may (by the documentation)."""
+        fell = [name for name, b, a in zip(after._fields, before, after, strict=True) if a < b]
+        if fell:
+            columns = ", ".join(fell)
+            self._falls.failed(core, COUNTERS_FELL, columns, columns=columns)
+        else:
+            self._falls.recovered(core, COUNTERS_RISE)
 
     def _usage(self, core: str, busy: int, total: int, now_ms: int) -> Sample:
         series = self._series.get(core)

@@ -23,8 +23,12 @@ from belatwist.model import Sample, Series, sample
 from belatwist.procfs import text
 from belatwist.procfs.reader import MissingError, why_missing
 
-DEFAULT_DEVICES = r"^(sd[a-z]+|nvme\d+n\d+|mmcblk\d+)$"
+DEFAULT_DEVICES = r"^(sd[a-z]+|nvme\d+(c\d+)?n\d+|mmcblk\d+)$"
 """Whole disks, without their partitions, boot areas, loop devices and compressed memory."""
+
+_NVME_PATH = re.compile(r"(nvme\d+)c\d+(n\d+)", re.ASCII)
+"""A path to a namespace with several, which the kernel shows as one disk: ``nvme0c1n1`` leads to
+``nvme0n1`` (drivers/nvme/host/multipath.c)."""
 
 BLOCK_SIZE_FAILED = Event(
     "disk.block_size_failed",
@@ -157,8 +161,27 @@ class _Device:
     sector_size: int
 
 
+def working(devices: Mapping[str, DiskCounters]) -> Mapping[str, DiskCounters]:
+    """Choose between NVMe disks with several paths and those paths.
+
+    Since Linux 6.4 such a disk counts what its paths carry. Before, it counted nothing, and the
+    paths did. Either way the same bytes are reported once.
+    """
+    heads = {name: m[1] + m[2] for name in devices if (m := _NVME_PATH.fullmatch(name))}
+    idle = {head for head in heads.values() if not any(devices.get(head, ()))}
+    return {
+        name: counters
+        for name, counters in devices.items()
+        if (heads[name] in idle if name in heads else name not in idle)
+    }
+
+
 class DiskIO:
     """``disk.*_total`` of each device that is allowed.
+
+    By default only what does the work is reported, and nothing that is stacked on it (``dm``,
+    ``md``). Of an NVMe disk with several paths it is the disk where the kernel counts for it, and
+    its paths otherwise.
 
     :param machine: the machine to measure.
     :param options: which devices to report, and how to count them.
@@ -173,6 +196,7 @@ class DiskIO:
         allowed = re.compile(options.allowed_devices or DEFAULT_DEVICES)
         # The names are nearly always those of the last reading.
         self._wants = lru_cache(_NAMES)(lambda name: allowed.fullmatch(name) is not None)
+        self._default = not options.allowed_devices
         self._logical = options.sector_size == "logical"
         self._devices: dict[str, _Device] = {}
         self._skipped = SkippedLines("/proc/diskstats", self._log, machine.seconds)
@@ -193,7 +217,8 @@ class DiskIO:
         # A disk that is gone is forgotten: another one may come back under its name.
         devices: dict[str, _Device] = {}
         samples: list[Sample] = []
-        for name, counters in reading.devices.items():
+        found = working(reading.devices) if self._default else reading.devices
+        for name, counters in found.items():
             device = devices[name] = self._devices.get(name) or self._register(name)
             values = (
                 counters.reads,

@@ -260,6 +260,25 @@ def test_usage_is_a_percentage(before: CoreTimes, after: CoreTimes) -> None:
 
 
 class Log(SynchronousTestCase):
+    def test_a_core_whose_counters_fell_is_logged_once(self) -> None:
+        """The columns are named; a core whose idle time flips has a line in ten minutes."""
+        board, clock = procfs("orangepi5plus"), Clock()
+        collector = CpuUsage(machine(board, seconds=clock.seconds))
+        with capturedLogs() as events:
+            for tick in range(361):
+                idle = 100 * tick - 150 * (tick % 2)
+                board.texts["stat"] = b"cpu0 %d 0 0 %d 0 0 0 0\ncpu1 %d 0 0 9 5 0 0 0\n" % (
+                    tick,
+                    idle + 1000,
+                    0 if tick == 360 else tick,
+                )
+                collector.collect(NOW_MS)
+                clock.advance(10)
+        lines = shown(events)
+        assert lines[0] == "Counters of core 0 went backwards: idle"
+        assert lines[-1] == "Counters of core 1 went backwards: user"
+        assert len(lines) == 3600 // 600 + 1
+
     def test_malformed_lines_are_logged_when_they_begin_and_end(self) -> None:
         """A condition that lasts is logged once, although its text differs each time."""
         board = procfs("orangepi5plus")

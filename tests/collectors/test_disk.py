@@ -313,6 +313,47 @@ def test_a_table_that_cannot_be_read_is_an_error() -> None:
         DiskIO(machine(board, sysfs()), DiskIOOptions()).collect(NOW_MS)
 
 
+MULTIPATH = (
+    kernel_texts.FIXTURES / "variants/diskstats-nvme-multipath/proc/diskstats"
+).read_bytes()
+HEAD = b" 259 0 nvme0n1 %d 0 8 0 %d 0 8 0 0 1 1\n"
+PATHS = b" 259 1 nvme0c0n1 5 0 80 0 5 0 80 0 0 1 1\n 259 2 nvme0c1n1 7 0 80 0 7 0 80 0 0 1 1\n"
+STACKED = b" 253 0 dm-0 9 0 9 0 9 0 9 0 0 9 9\n 9 0 md0 9 0 9 0 9 0 9 0 0 9 9\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (MULTIPATH, {"nvme0c0n1": 255999}),
+        (HEAD % (12, 12) + PATHS + STACKED, {"nvme0n1": 12}),
+        (b" 259 0 nvme0n1 0 0 0 0 0 0 0 0 0 0 0\n" + PATHS, {"nvme0c0n1": 5, "nvme0c1n1": 7}),
+        (PATHS + b" 259 0 nvme0n1 0 0 0 0 0 0 0 0 0 0 0\n", {"nvme0c0n1": 5, "nvme0c1n1": 7}),
+        (PATHS, {"nvme0c0n1": 5, "nvme0c1n1": 7}),
+        (HEAD % (3, 4) + b" 259 3 nvme1n1 0 0 0 0 0 0 0 0 0 0 0\n", {"nvme0n1": 3, "nvme1n1": 0}),
+    ],
+)
+def test_what_does_the_work_is_counted_once(text: bytes, expected: dict[str, int]) -> None:
+    """An NVMe disk with several paths, or its paths; nothing that is stacked on disks."""
+    board = procfs("orangepi5plus")
+    board.texts["diskstats"] = text
+    samples = DiskIO(machine(board), DiskIOOptions()).collect(NOW_MS)
+    reads = {
+        dict(s.series.tags)["device"]: s.value
+        for s in samples
+        if s.series.name == "disk.read_ops_total"
+    }
+    assert reads == expected
+
+
+def test_a_pattern_of_ones_own_decides() -> None:
+    """Whoever names stacked devices gets them."""
+    board = procfs("orangepi5plus")
+    board.texts["diskstats"] = HEAD % (12, 12) + PATHS + STACKED
+    collector = DiskIO(machine(board), DiskIOOptions(allowed_devices="nvme.*|dm-.*"))
+    names = {dict(s.series.tags)["device"] for s in collector.collect(NOW_MS)}
+    assert names == {"nvme0n1", "nvme0c0n1", "nvme0c1n1", "dm-0"}
+
+
 class Log(SynchronousTestCase):
     def test_an_unknown_block_size_falls_back_and_says_so_once(self) -> None:
         """512 is assumed for as long as the device is there, so that its counter never jumps."""

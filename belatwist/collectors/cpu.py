@@ -34,9 +34,11 @@ USAGE = Metric(
     tags=("core",),
 )
 
-# Two more columns, guest and guest_nice, are already contained in user and nice.
+# A column has at most 13 digits: 3,000 years. Sums that fell below nothing are near 2^64, and would
+# count as one busy interval. Two more columns, guest and guest_nice, are already contained in user
+# and nice.
 _CORE = re.compile(
-    (rb"cpu(0|[1-9][0-9]{0,8})" + rb" +(N)" * 8 + rb"(?: +N)*").replace(b"N", text.DIGITS)
+    (rb"cpu(0|[1-9][0-9]{0,8})" + rb" +([0-9]{1,13})" * 8 + rb"(?: +N)*").replace(b"N", text.DIGITS)
 )
 
 

@@ -5,7 +5,7 @@ Source: ``/proc/self/mountinfo`` (proc(5); Documentation/filesystems/proc.rst, 3
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, NamedTuple
@@ -81,7 +81,7 @@ MEMORY_TYPES = frozenset({"devtmpfs", "overlay", "ramfs", "rootfs", "tmpfs"})
 """Types of file systems that a path as their source does not make real."""
 
 ANSWER_WITHIN = 0.5
-"""Seconds that a file system has to answer. A local one needs microseconds."""
+"""Seconds that all file systems together have to answer. A local one needs microseconds."""
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _DEVICE = re.compile(rb"[0-9]{1,10}:[0-9]{1,10}")
@@ -276,9 +276,14 @@ class FilesystemUsage:
         found = {path: m for path, m in chosen(reading.mounts).items() if self._wants(path)}
         self._failures.removed(found, FILESYSTEM_REMOVED)
         self.left_out = tuple(found)[self._most :]
+        asked = tuple(found)[: self._most]
+        answers = self._calls.ask_all(
+            {path: partial(self._machine.statvfs, found[path].path) for path in asked},
+            ANSWER_WITHIN,
+        )
         samples: list[Sample] = []
-        for path in tuple(found)[: self._most]:
-            samples.extend(self._ask(path, found[path], now_ms))
+        for path, answer in answers.items():
+            samples.extend(self._report(path, found[path], answer, now_ms))
         if not found:
             raise AbsentError("no file system that keeps files on a medium is mounted")
         return samples
@@ -288,21 +293,17 @@ class FilesystemUsage:
             return False
         return not self._include or any(pattern.fullmatch(path) for pattern in self._include)
 
-    def _ask(self, path: str, mount: Mount, now_ms: int) -> Iterator[Sample]:
+    def _report(
+        self, path: str, mount: Mount, answer: os.statvfs_result | Exception, now_ms: int
+    ) -> Iterator[Sample]:
         series = partial(self._machine.series, mountpoint=path)
         yield Sample(series(READONLY), now_ms, int(mount.readonly))
-        call: Callable[[], os.statvfs_result] = partial(self._machine.statvfs, mount.path)
-        try:
-            answer = self._calls.ask(path, call, ANSWER_WITHIN)
-        except (OSError, TimeoutError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self._failures.failed(
-                path,
-                FILESYSTEM_FAILED,
-                kind_of(error),
-                error=reason,
-                error_type=type(error).__name__,
-            )
+        if isinstance(answer, Exception):
+            self._failed(path, answer)
+            return
+        if max(answer.f_bfree, answer.f_bavail) > answer.f_blocks:
+            # Some drivers count below nothing, which is near 2^64.
+            self._failed(path, ValueError("it says that more is free than there is"))
             return
         self._failures.recovered(path, FILESYSTEM_RECOVERED)
         size = answer.f_frsize or answer.f_bsize
@@ -311,6 +312,22 @@ class FilesystemUsage:
         yield Sample(series(USED), now_ms, (answer.f_blocks - answer.f_bfree) * size)
         if answer.f_files:  # Btrfs and FAT have no table of files that could fill up.
             yield Sample(series(FILES_FREE), now_ms, answer.f_ffree)
+
+    def _failed(self, path: str, error: Exception) -> None:
+        """Log why there are no amounts.
+
+        :raises Exception: the error, when it is a fault of this program.
+        """
+        if not isinstance(error, OSError | ValueError):  # TimeoutError is an OSError.
+            raise error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        self._failures.failed(
+            path,
+            FILESYSTEM_FAILED,
+            kind_of(error),
+            error=reason,
+            error_type=type(error).__name__,
+        )
 
 
 SOURCE = Source(

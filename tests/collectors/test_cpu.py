@@ -51,6 +51,7 @@ def test_the_first_eight_columns_count(columns: int) -> None:
         b"cpu1 1 2 3 0x4 5 6 7 8 9 10",
         b"cpu1 1 2 3 4 5 6 7 8 9 x",
         b"cpu1 1 2 3 18446744073709551616 5 6 7 8 9 10",
+        b"cpu1 1 2 3 4 5 6 7 18446744073709551000 9 10",
         b"cpu1 1 2 3 " + b"0" * 30 + b" 5 6 7 8 9 10",
         "cpu1 1 2 3 ٤ 5 6 7 8 9 10".encode(),
         b"cpu1 1 2 3 4\0 5 6 7 8 9 10",

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -203,6 +204,37 @@ def test_a_file_system_without_a_table_of_files() -> None:
     answer = os.statvfs_result((4096, 4096, 1000, 500, 400, 0, 0, 0, 0, 255))
     collector = FilesystemUsage(on(ROOT, statvfs=lambda _: answer)[0], FilesystemOptions())
     assert ("/", "files_free") not in values(collector)
+
+
+@pytest.mark.parametrize("free", [(1001, 400), (500, 2**64 - 5)])
+def test_more_free_than_there_is_cannot_be(free: tuple[int, int]) -> None:
+    """Used space would be negative, or available space near 2^64 blocks: neither is stored."""
+    answer = os.statvfs_result((4096, 4096, 1000, *free, 9, 9, 9, 0, 255))
+    collector = FilesystemUsage(on(ROOT, statvfs=lambda _: answer)[0], FilesystemOptions())
+    with Captured() as log:
+        assert values(collector).keys() == {("/", "readonly")}
+    assert log.texts(LogLevel.warn) == [
+        "File system / is left out: it says that more is free than there is"
+    ]
+
+
+def test_several_that_hang_wait_together() -> None:
+    """Five dead servers cost one wait, and their neighbours answer meanwhile."""
+    release = threading.Event()
+
+    def statvfs(path: bytes) -> os.statvfs_result:
+        if path.startswith(b"/nas"):
+            release.wait()
+        return half_full(path)
+
+    lines = [
+        mount(f"/nas{n}", "nfs4", f"nas:/{n}", device=f"0:5{n}", number=f"5{n}") for n in range(5)
+    ]
+    collector = FilesystemUsage(on(ROOT, *lines, statvfs=statvfs)[0], FilesystemOptions())
+    began = time.monotonic()
+    assert ("/", "size_bytes") in values(collector)
+    assert time.monotonic() - began < 3 * ANSWER_WITHIN
+    release.set()
 
 
 def test_options() -> None:

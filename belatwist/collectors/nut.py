@@ -224,7 +224,7 @@ class Nut:
             return await self._ask(session, now_ms)
         except RefusedError as error:
             if error.code != "ACCESS-DENIED":
-                raise
+                raise ReadError(f"{self._server}: {error}") from error
             raise HiddenError(
                 f"{self._server} denies access",
                 "Allow the agent's address in upsd.conf (LISTEN, and the firewall)",

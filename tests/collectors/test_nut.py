@@ -233,6 +233,7 @@ def test_a_ups_among_others() -> "Generator[Deferred[Any], Any, None]":
         (replies(UPS=b"BEGIN LIST UPS\nEND LIST UPS\n"), AbsentError, "knows no UPS"),
         (replies(UPS=b"ERR ACCESS-DENIED\n"), HiddenError, "denies access"),
         (replies(UPS=BAG, bag=b"ERR ACCESS-DENIED\n"), HiddenError, "denies access"),
+        (replies(UPS=b"ERR \x1b[2J\n"), ReadError, r"upsd at 127.0.0.1:"),
         (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", ParseError, "'HTTP/1.1 400 Bad Request'"),
         (lambda _: b"\x1b[31m\xff\n", ParseError, r"'\x1b[31m\xff'"),
         (lambda _: b"x" * (MAX_LINE + 2), ParseError, "a line of more than 1024 bytes"),

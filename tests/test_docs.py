@@ -113,7 +113,7 @@ def test_metrics_exist(page: Path) -> None:
 
 FOREIGN = {
     "Address already in use",
-    "Connection refused.",
+    "Connection refused",
     "Connection was refused by other side",
     "DNS lookup failed",
     "Input/output error",

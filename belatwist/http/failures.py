@@ -67,6 +67,7 @@ def _describe_one(error: BaseException, secrets: Iterable[str], url: str) -> str
     text = redact(one_line(str(error)), secrets)[:_LONGEST]
     if isinstance(error, BelaError):
         return text
+    text = text.rstrip(".")  # Sentences of Twisted's; a line of the log continues behind them.
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -1,6 +1,7 @@
 """Decides which failures are logged: a new one at once, one that goes on rarely."""
 
 import errno
+import sqlite3
 from collections.abc import Callable, Container
 from typing import Any
 
@@ -218,6 +219,8 @@ def kind_of(error: BaseException) -> str:
     code = ""
     if isinstance(error, ReadError | HttpError):
         code = error.code
+    elif isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorname", "")
     elif isinstance(error, OSError):
         code = errno.errorcode.get(error.errno or 0, "")
     return f"{type(error).__name__} {code}".rstrip()

@@ -1,5 +1,6 @@
 """Logs and counts how uploads go, and keeps it for the health document."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -259,12 +260,16 @@ class Progress:
             )
 
     def broke(self, error: Exception) -> None:
-        """Record an error of the agent's own that has ended a cycle."""
+        """Record an error of the agent's own that has ended a cycle.
+
+        One of the database has no traceback in the log: it comes from the disk.
+        """
+        failure = Failure(error, type(error), error.__traceback__)
         self._cycle_error = one_line(f"{type(error).__name__}: {error}")
         self._cycle_failures.failed(
             CYCLE_FAILED,
             kind_of(error),
-            failure=Failure(error, type(error), error.__traceback__),
+            failure=None if isinstance(error, sqlite3.Error) else failure,
             error=self._cycle_error,
         )
 

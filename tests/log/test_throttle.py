@@ -1,5 +1,7 @@
 """Failures are logged at once when they are new, and rarely when they go on."""
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 from hypothesis import given
@@ -245,12 +247,16 @@ class ItemFailureLogTests(SynchronousTestCase):
         self.assertEqual(len(self.tick(**many)), MAX_ITEMS + 1)
 
     def test_kinds(self) -> None:
-        """An error's type, with the system's name of it."""
+        """An error's type, with the name that the system or SQLite has for it."""
+        with closing(sqlite3.connect(":memory:")) as connection:
+            refused = self.assertRaises(sqlite3.OperationalError, connection.execute, "?")
         for error, kind in [
             (ReadError("temp: Input/output error (EIO)", "EIO"), "ReadError EIO"),
             (ReadError("temp: larger than allowed"), "ReadError"),
             (ParseError("temp", "is empty"), "ParseError"),
             (FileNotFoundError(2, "No such file or directory"), "FileNotFoundError ENOENT"),
             (OSError("odd"), "OSError"),
+            (sqlite3.OperationalError("made here"), "OperationalError"),
+            (refused, "OperationalError SQLITE_ERROR"),
         ]:
             self.assertEqual(kind_of(error), kind)

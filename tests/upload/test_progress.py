@@ -1,5 +1,6 @@
 """Every event of an upload with its fields, the counters, and the state for health."""
 
+import sqlite3
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -392,6 +393,14 @@ class EventTests(SynchronousTestCase):
         )
         self.assertIsNone(self.progress.error)
         self.flushLoggedErrors()
+
+    def test_an_error_of_the_database(self) -> None:
+        """Its line has no traceback: a full disk is no fault of the program."""
+        with Captured() as log:
+            self.progress.broke(sqlite3.OperationalError("database or disk is full"))
+        (event,) = log.events
+        self.assertNotIn("log_failure", event)
+        self.assertEqual(event["error"], "OperationalError: database or disk is full")
 
     def test_stopping_is_no_failure(self) -> None:
         """A wait that ends because the agent stops is neither logged nor counted again."""

@@ -28,7 +28,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class NetworkDevice:
     """The hardware of an interface.
 
     :ivar name: its place on its bus and its maker's number for its kind, as far as they are known:
@@ -50,7 +50,7 @@ class _Known:
 
     inode: int
     uevent: bytes | None
-    device: Device | None
+    device: NetworkDevice | None
 
 
 class Interfaces:
@@ -63,7 +63,7 @@ class Interfaces:
         self._sysfs = sysfs
         self._known: dict[str, _Known] = {}
 
-    def devices(self, names: Iterable[str]) -> Mapping[str, Device | None]:
+    def devices(self, names: Iterable[str]) -> Mapping[str, NetworkDevice | None]:
         """Return the devices of interfaces; ``None`` for an interface without one.
 
         An interface that is known costs nothing beyond the listing unless it has a device, whose
@@ -102,7 +102,7 @@ class Interfaces:
         except BelaError:
             return False
 
-    def _device(self, path: str, uevent: bytes) -> Device:
+    def _device(self, path: str, uevent: bytes) -> NetworkDevice:
         try:
             place = self._sysfs.link(path)
         except BelaError:
@@ -119,4 +119,4 @@ class Interfaces:
         )
         parts = [place if _PLACE.fullmatch(place) else "", number]
         driver = text.name(fields[_DRIVER][1]) if _DRIVER in fields else UNKNOWN
-        return Device(" ".join(part for part in parts if part) or UNKNOWN, driver)
+        return NetworkDevice(" ".join(part for part in parts if part) or UNKNOWN, driver)

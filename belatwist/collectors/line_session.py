@@ -16,7 +16,7 @@ from belatwist.errors import BelaError, ParseError, ReadError
 from belatwist.text import one_line
 
 
-class Answer(Protocol):
+class LineAnswer(Protocol):
     """Takes the lines of an answer as they arrive; pure, and bounded by itself."""
 
     def take(self, line: bytes) -> bool:
@@ -40,11 +40,11 @@ class LineSession(LineOnlyReceiver):
     def __init__(self, server: str, longest: int) -> None:
         self.MAX_LENGTH = longest
         self._server = server
-        self._answer: Answer | None = None
+        self._answer: LineAnswer | None = None
         self._asked: Deferred[None] | None = None
         self._lost: BelaError | None = None
 
-    async def ask(self, request: bytes, answer: Answer) -> None:
+    async def ask(self, request: bytes, answer: LineAnswer) -> None:
         """Send a line, and wait until its answer is complete.
 
         :raises BelaError: the answer's own, or that the session has ended.

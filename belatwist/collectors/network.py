@@ -14,7 +14,7 @@ from msgspec import Meta
 from twisted.logger import Logger, LogLevel
 
 from belatwist.collectors.contract import COUNTER, GAUGE, Machine, Metric, Options, Source
-from belatwist.collectors.interfaces import Device, Interfaces
+from belatwist.collectors.interfaces import Interfaces, NetworkDevice
 from belatwist.collectors.netdev import InterfaceCounters, NetDev, parse
 from belatwist.collectors.skipped import SkippedLines
 from belatwist.config.values import NamePattern
@@ -153,7 +153,7 @@ class _Told:
     :ivar at: when, by the monotonic clock.
     """
 
-    device: Device
+    device: NetworkDevice
     at: float
 
 
@@ -255,7 +255,7 @@ class NetworkTraffic:
         return not self._include or any(pattern.fullmatch(name) for pattern in self._include)
 
     def _admit(
-        self, wanted: Mapping[str, InterfaceCounters], devices: Mapping[str, Device | None]
+        self, wanted: Mapping[str, InterfaceCounters], devices: Mapping[str, NetworkDevice | None]
     ) -> None:
         """Choose the interfaces to report, make the series of new ones, count the others."""
 
@@ -286,7 +286,7 @@ class NetworkTraffic:
         else:
             self._limit_hits.recovered(LIMIT_KEPT)
 
-    def _inform(self, name: str, device: Device, now_ms: int, samples: list[Sample]) -> bool:
+    def _inform(self, name: str, device: NetworkDevice, now_ms: int, samples: list[Sample]) -> bool:
         """Say which device an interface is, if it is time to.
 
         :return: whether it is another device than the last one of that name.

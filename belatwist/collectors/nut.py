@@ -150,7 +150,7 @@ def values_of(variables: Mapping[str, str]) -> Mapping[Metric, float]:
     return values
 
 
-class Answer:
+class ListAnswer:
     """The lines of one answer as they arrive; pure.
 
     :param what: the list that was asked for, such as ``UPS`` or ``VAR bag``.
@@ -266,7 +266,7 @@ class Nut:
 
 
 async def _list(session: "LineSession", what: str) -> list[bytes]:
-    answer = Answer(what)
+    answer = ListAnswer(what)
     await session.ask(f"LIST {what}".encode(), answer)
     return answer.lines
 

@@ -24,7 +24,7 @@ from belatwist.log.events import Event
 from belatwist.receiver.bounds import LIMITS, MAX_BODIES_BYTES, Body, Budget, UploadRequest
 from belatwist.receiver.memory import Memory
 from belatwist.receiver.parse import BodyParser, Line, Step, read_import, read_metrics
-from belatwist.receiver.unpack import BadBodyError, TooLargeError, UnknownEncodingError, quote
+from belatwist.receiver.unpack import BadBodyError, BodyTooLargeError, UnknownEncodingError, quote
 from belatwist.web.respond import error_body, no_route, respond
 from belatwist.web.site import BoundedRequest, BoundedSite
 
@@ -184,7 +184,7 @@ class Receiver:
     def bad_body(self, request: IRequest, failure: Failure) -> bytes:
         """Answer with the fault of the body."""
         error = cast("BadBodyError", failure.value)
-        if isinstance(error, TooLargeError) and isinstance(request, BoundedRequest):
+        if isinstance(error, BodyTooLargeError) and isinstance(request, BoundedRequest):
             request.close_afterwards()
         if isinstance(error, UnknownEncodingError):
             request.setHeader(b"Accept-Encoding", b"gzip")

@@ -17,7 +17,7 @@ from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 
-from belatwist.receiver.unpack import BadBodyError, TooLargeError, quote, unpack
+from belatwist.receiver.unpack import BadBodyError, BodyTooLargeError, quote, unpack
 from belatwist.text import counted, one_line
 
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
@@ -120,7 +120,7 @@ def read_import(body: bytes, encoding: str) -> Iterator[Step]:
     for piece in unpack(body, encoding, MAX_UNPACKED_BYTES):
         # The line that the last byte belongs to; counting is far cheaper than splitting.
         if piece and number + piece.count(b"\n", 0, -1) > MAX_LINES:
-            raise TooLargeError(f"more than {MAX_LINES} lines", MAX_LINES + 1)
+            raise BodyTooLargeError(f"more than {MAX_LINES} lines", MAX_LINES + 1)
         *ends, rest = piece.split(b"\n")
         lines = []
         for end in ends:
@@ -178,7 +178,7 @@ def read_metrics(body: bytes, encoding: str) -> Iterator[Step]:
 
 def _check_length(line: bytearray, number: int) -> None:
     if len(line) > MAX_LINE_BYTES:
-        raise TooLargeError(f"longer than {MAX_LINE_BYTES} bytes", number)
+        raise BodyTooLargeError(f"longer than {MAX_LINE_BYTES} bytes", number)
 
 
 def _parse_line(text: bytearray, number: int) -> Line | None:

@@ -29,7 +29,7 @@ class BadBodyError(BelaError):
         self.line = line
 
 
-class TooLargeError(BadBodyError):
+class BodyTooLargeError(BadBodyError):
     """The body, or a line of it, is longer than the limit."""
 
     status = 413
@@ -50,7 +50,7 @@ def unpack(body: bytes, encoding: str, limit: int) -> Iterator[bytes]:
 
     :param limit: the most bytes to yield.
     :raises UnknownEncodingError: if the encoding is unknown.
-    :raises TooLargeError: if the body has more bytes; at most one piece beyond the limit was
+    :raises BodyTooLargeError: if the body has more bytes; at most one piece beyond the limit was
         unpacked.
     :raises BadBodyError: if the gzip data are broken, cut short or followed by other data.
     """
@@ -64,7 +64,7 @@ def unpack(body: bytes, encoding: str, limit: int) -> Iterator[bytes]:
     for piece in pieces:
         unpacked += len(piece)
         if unpacked > limit:
-            raise TooLargeError(f"the body unpacks to more than {limit} bytes")
+            raise BodyTooLargeError(f"the body unpacks to more than {limit} bytes")
         yield piece
 
 

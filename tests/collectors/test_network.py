@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from belatwist.collectors.interfaces import Device
+from belatwist.collectors.interfaces import NetworkDevice
 from belatwist.collectors.netdev import NetDev, parse
 from belatwist.collectors.network import (
     DEFAULT_EXCLUSIONS,
@@ -658,7 +658,7 @@ def test_names_that_are_gone_are_forgotten_in_the_end() -> None:
     """A machine that makes interfaces for ever costs no more than some hundred names."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")
     collector = NetworkTraffic(machine(proc, sys), NetworkTrafficOptions())
-    device = Device("1-1.1:1.0", "rndis_host")
+    device = NetworkDevice("1-1.1:1.0", "rndis_host")
     for number in range(1000):
         collector._inform(f"usb{number}", device, NOW_MS, [])
     assert len(collector._told) == 256

@@ -23,7 +23,7 @@ from belatwist.collectors.nut import (
     MAX_LINES,
     ONLINE,
     VOLTAGE,
-    Answer,
+    ListAnswer,
     Nut,
     NutOptions,
     RefusedError,
@@ -171,7 +171,7 @@ def test_any_lines(lines: list[bytes]) -> None:
     """Every text is values, or the announced error."""
     assert isinstance(parse_supplies(lines), tuple)
     assert set(values_of(parse_variables(lines, "bag"))) <= {ONLINE, LOW, BATTERY, VOLTAGE}
-    answer = Answer("UPS")
+    answer = ListAnswer("UPS")
     with suppress(RefusedError, ParseError):
         for line in lines:
             answer.take(line)
@@ -179,7 +179,7 @@ def test_any_lines(lines: list[bytes]) -> None:
 
 def test_an_answer_is_bounded() -> None:
     """A server that never ends one is refused."""
-    answer = Answer("UPS")
+    answer = ListAnswer("UPS")
     assert not answer.take(b"BEGIN LIST UPS")
     for _ in range(MAX_LINES):
         assert not answer.take(b"x")
@@ -191,7 +191,7 @@ def test_a_refusal() -> None:
     """Its word is the error's code, also with more behind it."""
     for line, code in ((b"ERR DATA-STALE", "DATA-STALE"), (b"ERR UNKNOWN-UPS x", "UNKNOWN-UPS")):
         with pytest.raises(RefusedError) as refused:
-            Answer("VAR bag").take(line)
+            ListAnswer("VAR bag").take(line)
         assert refused.value.code == code
 
 

@@ -14,7 +14,7 @@ from belatwist.receiver.parse import Line, read_import, read_metrics
 from belatwist.receiver.unpack import (
     PIECE_BYTES,
     BadBodyError,
-    TooLargeError,
+    BodyTooLargeError,
     UnknownEncodingError,
     unpack,
 )
@@ -177,7 +177,7 @@ def test_a_long_line_is_refused_with_its_number() -> None:
     padded = line().ljust(parse.MAX_LINE_BYTES)
     assert len(lines(padded + b"\n" + line())) == 2
     for body in (line() + b"\n" + padded + b" \n", line() + b"\n" + padded + b" "):
-        with pytest.raises(TooLargeError, match="line 2: longer than 1048576 bytes") as caught:
+        with pytest.raises(BodyTooLargeError, match="line 2: longer than 1048576 bytes") as caught:
             lines(body)
         assert caught.value.status == 413
 
@@ -193,7 +193,9 @@ def test_the_number_of_lines_is_bounded(encoding: str) -> None:
     assert len(read(blanks + line())) == 1
     assert len(read(blanks + line() + b"\n")) == 1
     for body in (blanks + b"\n\n", blanks + b"\n ", blanks + line() + b"\n" + line()):
-        with pytest.raises(TooLargeError, match="line 100001: more than 100000 lines") as caught:
+        with pytest.raises(
+            BodyTooLargeError, match="line 100001: more than 100000 lines"
+        ) as caught:
             read(body)
         assert (caught.value.status, caught.value.line) == (413, 100_001)
 
@@ -201,7 +203,7 @@ def test_the_number_of_lines_is_bounded(encoding: str) -> None:
 def test_too_many_lines_are_refused_early() -> None:
     """The rest of a body of newlines is not even unpacked."""
     steps: list[parse.Step] = []
-    with pytest.raises(TooLargeError):
+    with pytest.raises(BodyTooLargeError):
         steps.extend(read_import(gzip.compress(b"\n" * 10_000_000), "gzip"))
     assert sum(step.unpacked_bytes for step in steps) <= parse.MAX_LINES
 
@@ -276,7 +278,7 @@ def test_a_gzip_bomb_costs_no_more_than_the_limit() -> None:
     bomb = gzip.compress(bytes(10 * 1024 * 1024))
     limit = 1_000_000
     pieces: list[int] = []
-    with pytest.raises(TooLargeError, match="unpacks to more than 1000000 bytes"):
+    with pytest.raises(BodyTooLargeError, match="unpacks to more than 1000000 bytes"):
         pieces.extend(map(len, unpack(bomb, "gzip", limit)))
     assert sum(pieces) <= limit
     assert max(pieces) <= PIECE_BYTES
@@ -439,5 +441,5 @@ def test_a_bad_metric_of_the_older_format_is_refused(body: Any, reason: str) -> 
 def test_a_document_of_the_older_format_is_as_short_as_a_line() -> None:
     """It cannot be read in steps, so its length is bounded like a line's, before it is parsed."""
     assert metrics(b"[]".ljust(parse.MAX_LINE_BYTES)) == []
-    with pytest.raises(TooLargeError):
+    with pytest.raises(BodyTooLargeError):
         metrics(gzip.compress(b"[]".ljust(parse.MAX_LINE_BYTES + 1)), "gzip")

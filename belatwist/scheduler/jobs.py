@@ -44,9 +44,8 @@ SOURCE_ABSENT = Event(
 SOURCE_HIDDEN = Event(
     "collector.hidden",
     LogLevel.warn,
-    "Collector {collector} cannot look: {error}",
-    fields=("cure",),
-    cure="The field cure says what to do, and so does /health.",
+    "Source of collector {collector} is hidden: {error}; {cure}",
+    cure="The line ends with what to do; bela status and /health say it as well.",
 )
 STOP_FAILED = Event(
     "collector.stop_failed",

@@ -44,7 +44,10 @@ SESSION_CRASHED = Event(
     " supply and at the journal before that time.",
 )
 SESSION_NOT_ENDED = Event(
-    "session.not_ended", LogLevel.error, "The session could not be ended: {error}"
+    "session.not_ended",
+    LogLevel.error,
+    "The session could not be ended: {error}",
+    cure="Nothing is lost: the next start checks the database. If this repeats, look at the disk.",
 )
 DAMAGED = Event(
     "database.damaged",
@@ -63,6 +66,7 @@ RECOVERY_INCOMPLETE = Event(
     "database.recovery_incomplete",
     LogLevel.error,
     "The damaged database could not be read completely: {error}",
+    cure="Nothing is to be done for the service. The damaged file stays, for sqlite3 .recover.",
 )
 REPLACEMENT_INTERRUPTED = Event(
     "database.replacement_interrupted",

@@ -40,6 +40,7 @@ def test_an_event_is_well_formed(event: Event) -> None:
     assert not event.text.endswith(".")
     assert length(event.text) <= MAX_WORDS
     assert not event.cure or event.cure.endswith(".")
+    assert event.cure or event.level <= LogLevel.info
     assert not set(event.fields) & {"event", "failures", "flips"}
     assert not set(event.fields) & {"log", "level", "suffix", "failure"}  # of Event.emit
 

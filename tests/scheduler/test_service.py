@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel
+from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.collectors.contract import (
@@ -368,6 +368,7 @@ class SchedulerTests(SynchronousTestCase):
         )
         (event,) = [e for e in log.events if e["log_level"] is LogLevel.warn]
         self.assertEqual((event["event"], event["cure"]), ("collector.hidden", job.cure))
+        self.assertTrue(formatEvent(event).endswith("PrivateDevices=; install the drop-in"))
         self.assertEqual(self.counted("collector_metrics_failed_total", "a"), 0)
 
     def test_what_is_left_out_is_a_list_of_names(self) -> None:

@@ -33,6 +33,7 @@ NOT_SHRUNK = Event(
     "migration.not_shrunk",
     LogLevel.warn,
     "Database file could not be made smaller, its free pages are used again: {reason}",
+    cure="Nothing is to be done: the file grows no further before its free pages are used.",
 )
 
 _log = Logger()

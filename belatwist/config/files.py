@@ -37,7 +37,7 @@ def load(path: str | Path, known: KnownSources, warn: Warn = ignore) -> Config:
     try:
         data = _read(source, _MAX_CONFIG).data
     except FileNotFoundError:
-        what = "no such file; copy configs/config.yaml there, or name another file"
+        what = "no such file; copy configs/config.yaml there, or name another file with --config"
         raise ConfigError(escape(f"{source}: {what}")) from None
     except (OSError, ValueError) as error:
         raise ConfigError(escape(f"{source}: {_reason(error)}")) from None

@@ -56,7 +56,7 @@ def test_a_missing_file_says_what_to_do(folder: Path) -> None:
     """The refusal says how to get a file."""
     path = folder / "none.yaml"
     assert _refusal(path) == (
-        f"{path}: no such file; copy configs/config.yaml there, or name another file"
+        f"{path}: no such file; copy configs/config.yaml there, or name another file with --config"
     )
 
 

@@ -47,6 +47,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+class Listed(tuple[str, ...]):
+    """Texts that a line of the log shows with semicolons between them; a list in JSON."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Return the texts in one line."""
+        return "; ".join(map(escape, self))
+
+
 def first_of(items: Sequence[str], limit: int) -> tuple[str, ...]:
     """Return the first items, and behind them how many more there are, if any.
 

@@ -23,7 +23,7 @@ from belatwist.log.events import Event
 from belatwist.log.throttle import FailureLog, ItemFailureLog
 from belatwist.model import Sample, Series, sample
 from belatwist.procfs.reader import TooLargeError
-from belatwist.text import first_of
+from belatwist.text import Listed, first_of
 
 DEFAULT_EXCLUSIONS = (
     "lo",
@@ -282,7 +282,10 @@ class NetworkTraffic:
         self.left_out = (*first_of(left_out, _LISTED), *cut)
         self._dropped_total += len(left_out)
         if left_out:
-            self._limit_hits.failed(LIMIT_HIT, limit=self._max_interfaces, names=left_out[:10])
+            self._limit_hits.failed(
+                names = Listed(left_out[:10])
+                self._limit_hits.failed(LIMIT_HIT, limit=self._max_interfaces, names=names)
+            )
         else:
             self._limit_hits.recovered(LIMIT_KEPT)
 

@@ -6,6 +6,7 @@ from twisted.logger import Logger, LogLevel
 
 from belatwist.log.events import Event
 from belatwist.log.throttle import FailureLog
+from belatwist.text import Listed
 
 LINES_SKIPPED = Event(
     "collector.lines_skipped",
@@ -37,6 +38,6 @@ class SkippedLines:
             are no kinds of failure.
         """
         if lines:
-            self._failures.failed(LINES_SKIPPED, path=self._path, lines=lines)
+            self._failures.failed(LINES_SKIPPED, path=self._path, lines=Listed(lines))
         else:
             self._failures.recovered(LINES_COMPLETE, path=self._path)

@@ -232,7 +232,7 @@ class Lifecycle:
         REPLACED.emit(
             self.log,
             recovered=done.recovered,
-            indexed="an unknown number" if done.indexed is None else done.indexed,
+            indexed="an unknown number of" if done.indexed is None else done.indexed,
             backup_path=str(done.backup_path),
         )
         if done.stopped is not None:

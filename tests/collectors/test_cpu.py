@@ -292,7 +292,7 @@ class Log(SynchronousTestCase):
             texts.append(shown(events))
         assert texts == [
             [],
-            ["Lines of /proc/stat that are not as documented are left out: ('cpu1 1 x',)"],
+            ["Lines of /proc/stat that are not as documented are left out: cpu1 1 x"],
             [],
             [],
             ["All lines of /proc/stat are as documented again, after 0 s and 3 failures"],

@@ -611,7 +611,7 @@ class Log(SynchronousTestCase):
             texts.append(shown(events))
         assert texts == [
             [],
-            ["More interfaces than 1, left out: ['b']"],
+            ["More interfaces than 1, left out: b"],
             [],
             [],
             ["No interface is left out any more"],

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from belatwist.log.format import ConsoleLine, json_line
+from belatwist.text import Listed
 from tests.log_events import Captured
 
 MOMENT = 1_800_000_000.25
@@ -106,6 +107,13 @@ class JSONLineTests(SynchronousTestCase):
         )
         self.assertEqual((record["error"], record["error_type"]), ("bad", "ValueError"))
         self.assertIn("ValueError: bad", record["stack"])
+
+    def test_a_list(self) -> None:
+        """It is a list in JSON, and its texts on one line for people."""
+        one = event("left out: {names}", names=Listed(["a", "\x1b[31m"]))
+        record = strict(json_line(one))
+        self.assertEqual(record["names"], ["a", "\x1b[31m"])
+        self.assertEqual(record["msg"], r"left out: a; \u001b[31m")
 
     def test_an_event_that_names_its_error(self) -> None:
         """Its failure adds what is missing, and the error is there once, in the event's words."""

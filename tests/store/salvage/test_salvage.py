@@ -355,7 +355,9 @@ class OpeningTests(InFolder):
     def test_no_database(self) -> None:
         """A file of something else is moved aside, too: it cannot be told from a damaged one."""
         self.path.write_bytes(b"metrics, but not in a database\n" * 200)
-        self.assertEqual(self.opened(self.path).pending, 0)
+        with Captured() as log:
+            self.assertEqual(self.opened(self.path).pending, 0)
+        self.assertIn("0 of an unknown number of pending samples", log.texts(LogLevel.warn)[0])
         self.assertEqual(len(list(self.folder.glob("metrics.db.corrupt-*"))), 1)
 
     def test_an_empty_file(self) -> None:

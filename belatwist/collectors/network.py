@@ -282,10 +282,8 @@ class NetworkTraffic:
         self.left_out = (*first_of(left_out, _LISTED), *cut)
         self._dropped_total += len(left_out)
         if left_out:
-            self._limit_hits.failed(
-                names = Listed(left_out[:10])
-                self._limit_hits.failed(LIMIT_HIT, limit=self._max_interfaces, names=names)
-            )
+            names = Listed(left_out[:10])
+            self._limit_hits.failed(LIMIT_HIT, limit=self._max_interfaces, names=names)
         else:
             self._limit_hits.recovered(LIMIT_KEPT)
 

@@ -134,7 +134,7 @@ class NetworkTrafficOptions(Options, frozen=True, kw_only=True):
     ] = None
     max_interfaces: Annotated[
         int,
-        Meta(ge=1, le=1000, description="Maximum number of interfaces; each has six series."),
+        Meta(ge=1, le=1000, description="Maximum number of interfaces; each has seven series."),
     ] = 32
 
 

@@ -22,6 +22,7 @@ from belatwist.collectors import registry
 from belatwist.collectors.contract import Machine
 from belatwist.collectors.disk import DiskIOOptions
 from belatwist.config import default_entries
+from belatwist.errors import ReadError
 from belatwist.model import Sample
 from belatwist.procfs.reader import MissingError, Reader
 from benchmarks.harness import ROOT
@@ -159,6 +160,11 @@ class _BoardReader(Reader):
         prefix = f"{self._half}/{path}/"
         names = (name for name in self._board.files if name.startswith(prefix))
         return {name[len(prefix) :].partition("/")[0]: 1 for name in names}
+
+    def link(self, path: str) -> str:
+        # The board keeps what is behind a link, and not where it led.
+        kind = ReadError if self.entries(path) else MissingError
+        raise kind(f"{path}: no link", "EINVAL")
 
 
 def collectors(procfs: Reader, sysfs: Reader) -> dict[str, Callable[[int], Any]]:

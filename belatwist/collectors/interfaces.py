@@ -45,11 +45,11 @@ class _Known:
     """What was found of an interface.
 
     :ivar inode: of its entry; another one has come under its name when this differs.
-    :ivar uevent: of its device; ``None`` when it has none.
+    :ivar seen: the place and the uevent of its device; ``None`` when it has none.
     """
 
     inode: int
-    uevent: bytes | None
+    seen: tuple[str, bytes] | None
     device: NetworkDevice | None
 
 
@@ -82,19 +82,25 @@ class Interfaces:
 
     def _look(self, name: str, inode: int) -> _Known:
         known = self._known.get(name)
-        same = known is not None and known.inode == inode
-        if known is not None and same and known.uevent is None:
+        if known is not None and known.inode != inode:
+            known = None
+        if known is not None and known.seen is None:
             return known
         path = f"{_DIRECTORY}/{name}/device"
         try:
-            uevent = self._sysfs.read(f"{path}/uevent")
+            place = self._sysfs.link(path)
         except MissingError:
             return _Known(inode, None, None)
-        except BelaError:  # There is a device that does not say which.
+        except BelaError:  # There is a device that does not say where.
+            place = ""
+        try:
+            uevent = self._sysfs.read(f"{path}/uevent")
+        except BelaError:
             uevent = b""
-        if known is not None and same and known.uevent == uevent:
+        seen = (place, uevent)
+        if known is not None and known.seen == seen:
             return known
-        return _Known(inode, uevent, None if self._monitors(name) else self._device(path, uevent))
+        return _Known(inode, seen, None if self._monitors(name) else self._device(path, *seen))
 
     def _monitors(self, name: str) -> bool:
         try:
@@ -102,11 +108,7 @@ class Interfaces:
         except BelaError:
             return False
 
-    def _device(self, path: str, uevent: bytes) -> NetworkDevice:
-        try:
-            place = self._sysfs.link(path)
-        except BelaError:
-            place = ""
+    def _device(self, path: str, place: str, uevent: bytes) -> NetworkDevice:
         fields = {}
         for line in uevent.splitlines():
             for pattern in (_DRIVER, _USB, _PCI):
@@ -118,5 +120,12 @@ class Interfaces:
             ":".join(text.name(part).lower().zfill(4) for part in kind.groups()) if kind else ""
         )
         parts = [place if _PLACE.fullmatch(place) else "", number]
-        driver = text.name(fields[_DRIVER][1]) if _DRIVER in fields else UNKNOWN
+        driver = text.name(fields[_DRIVER][1]) if _DRIVER in fields else self._driver(path)
         return NetworkDevice(" ".join(part for part in parts if part) or UNKNOWN, driver)
+
+    def _driver(self, path: str) -> str:
+        try:
+            driver = self._sysfs.link(f"{path}/driver")
+        except BelaError:
+            return UNKNOWN
+        return driver if _PLACE.fullmatch(driver) else UNKNOWN

@@ -1,6 +1,7 @@
 """The network interfaces."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from belatwist.collectors.network import (
 from belatwist.errors import AbsentError, HiddenError, ParseError, ReadError
 from belatwist.log.throttle import REPEAT_AFTER
 from belatwist.model import Sample
-from belatwist.procfs.reader import DEFAULT_LIMIT, TooLargeError
+from belatwist.procfs.reader import DEFAULT_LIMIT, Reader, TooLargeError
 from tests.collectors import kernel_texts
 from tests.fixture_trees import NOW_MS, Board, machine, procfs, sysfs
 from tests.log_events import shown
@@ -510,6 +511,24 @@ def test_only_what_names_a_kind_is_told() -> None:
     proc = procfs("orangepi5plus")
     samples = NetworkTraffic(machine(proc, board), NetworkTrafficOptions()).collect(NOW_MS)
     assert told(samples)["usb0"] == ("05ac:12a8", "ipheth")
+
+
+def test_a_device_in_another_place(tmp_path: Path) -> None:
+    """A modem of the same kind in another port is another one; no uevent is needed."""
+    interface = tmp_path / "class/net/wwan0"
+    interface.mkdir(parents=True)
+    for place in ("1-1.2:1.4", "1-1.3:1.4"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "driver").symlink_to("../drivers/qmi_wwan")
+    proc = procfs("vm")
+    table(proc, wwan0=1, tailscale0=1)
+    collector = NetworkTraffic(machine(proc, Reader(str(tmp_path))), NetworkTrafficOptions())
+    for place in ("1-1.2:1.4", "1-1.3:1.4"):
+        (interface / "device").unlink(missing_ok=True)
+        (interface / "device").symlink_to(f"../../../{place}")
+        samples = collector.collect(NOW_MS)
+        assert interfaces(samples) == {"wwan0"}
+        assert told(samples) == {"wwan0": (place, "qmi_wwan")}
 
 
 def test_devices_are_told_when_they_change_and_once_an_hour() -> None:

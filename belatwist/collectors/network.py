@@ -147,7 +147,7 @@ class _Interface:
 
 
 @dataclass(slots=True)
-class _Told:
+class _Announced:
     """What ``network.interface_info`` last said of a name.
 
     :ivar at: when, by the monotonic clock.
@@ -196,7 +196,7 @@ class NetworkTraffic:
         self._max_interfaces = options.max_interfaces
         self.left_out: tuple[str, ...] = ()
         self._interfaces: dict[str, _Interface] = {}
-        self._told: dict[str, _Told] = {}
+        self._announced: dict[str, _Announced] = {}
         self._dropped = machine.series(DROPPED)
         self._dropped_total = 0
         self._skipped = SkippedLines("/proc/net/dev", self._log, machine.seconds)
@@ -292,24 +292,24 @@ class NetworkTraffic:
 
         :return: whether it is another device than the last one of that name.
         """
-        now, told = self._machine.seconds(), self._told.get(name)
-        changed = told is not None and told.device != device
-        if told is not None and changed:
+        now, announced = self._machine.seconds(), self._announced.get(name)
+        changed = announced is not None and announced.device != device
+        if announced is not None and changed:
             self._changes.failed(
                 name,
                 DEVICE_CHANGED,
                 device=device.name,
                 driver=device.driver,
-                before=f"{told.device.name} ({told.device.driver})",
+                before=f"{announced.device.name} ({announced.device.driver})",
             )
-        elif told is not None:
+        elif announced is not None:
             self._changes.recovered(name, DEVICE_KEPT)
-        if told is None or changed or now - told.at >= INFO_EVERY:
+        if announced is None or changed or now - announced.at >= INFO_EVERY:
             # Names that are gone are kept, because what comes back may be another device.
-            self._told.pop(name, None)
-            self._told[name] = _Told(device, now)
-            if len(self._told) > max(_NAMES, 2 * self._max_interfaces):
-                del self._told[next(iter(self._told))]
+            self._announced.pop(name, None)
+            self._announced[name] = _Announced(device, now)
+            if len(self._announced) > max(_NAMES, 2 * self._max_interfaces):
+                del self._announced[next(iter(self._announced))]
             series = self._machine.series(
                 INFO, interface=name, device=device.name, driver=device.driver
             )

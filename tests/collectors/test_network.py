@@ -680,4 +680,4 @@ def test_names_that_are_gone_are_forgotten_in_the_end() -> None:
     device = NetworkDevice("1-1.1:1.0", "rndis_host")
     for number in range(1000):
         collector._inform(f"usb{number}", device, NOW_MS, [])
-    assert len(collector._told) == 256
+    assert len(collector._announced) == 256

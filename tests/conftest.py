@@ -4,11 +4,17 @@ import sys
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from belatwist.log.events import COMMON_FIELDS, Event
+
+# How long an example takes depends on the machine, and the first text in a fresh checkout waits for
+# Hypothesis's table of Unicode.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # What Twisted adds for the observers of its older logging, while a test runner has one.
 _LEGACY = {"message", "isError", "system", "format", "time", "failure", "why"}

@@ -3,7 +3,7 @@
 import sqlite3
 from email.utils import formatdate
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import fail, succeed
 from twisted.logger import LogLevel
@@ -242,7 +242,6 @@ class TimekeeperTests(WrongClockCase):
         self.assertIsNone(self.hold_reason())
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(-50_000, 50_000).filter(lambda step: abs(step) >= 500), max_size=6),
     st.integers(1, 5),

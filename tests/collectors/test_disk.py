@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -105,7 +105,6 @@ def test_a_text_without_a_device_is_an_error(text: bytes) -> None:
 
 
 @given(kernel_texts.damaged(kernel_texts.files("proc/diskstats")))
-@settings(deadline=None)
 def test_damage_never_makes_a_number(text: bytes) -> None:
     """Every number that is read is a whole token of a complete line."""
     reading = kernel_texts.attempt(parse, text)

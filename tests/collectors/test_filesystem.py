@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
@@ -103,7 +103,6 @@ def test_a_malformed_line_is_left_out(line: bytes) -> None:
 
 
 @given(kernel_texts.damaged(kernel_texts.files("proc/self/mountinfo")))
-@settings(deadline=None)
 def test_damage_never_makes_a_mount(content: bytes) -> None:
     """Every text is mounts or the announced error, and choosing among them always ends."""
     reading = kernel_texts.attempt(parse, content)

@@ -1,7 +1,7 @@
 """Memory and swap."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from belatwist.collectors.memory import LARGEST, Meminfo, MemoryUsage, parse
@@ -68,7 +68,6 @@ def test_a_text_without_a_total_is_an_error(text: bytes) -> None:
 
 
 @given(kernel_texts.damaged(kernel_texts.files("proc/meminfo")))
-@settings(deadline=None)
 def test_damage_never_makes_a_number(text: bytes) -> None:
     """Every number that is read is a whole token of a complete line."""
     reading = kernel_texts.attempt(parse, text)

@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -116,7 +116,6 @@ def test_a_text_without_the_known_header_is_an_error(text: bytes) -> None:
 
 
 @given(kernel_texts.damaged(kernel_texts.files("proc/net/dev")))
-@settings(deadline=None)
 def test_damage_never_makes_a_number(text: bytes) -> None:
     """Every number that is read is a whole token of a complete line."""
     for content in (text, HEADER + text):

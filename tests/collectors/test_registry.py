@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from twisted.internet.task import Clock
 
 from belatwist import config
@@ -159,7 +159,6 @@ def test_a_poor_machine_is_no_error(tree: str) -> None:
 
 
 @given(kernel_texts.damaged(kernel_texts.files("proc/net/dev") + kernel_texts.files("proc/stat")))
-@settings(deadline=None)
 def test_damage_never_breaks_a_collector(text: bytes) -> None:
     """On any text a collector raises what it announces, or yields catalogued, storable samples."""
     proc, sys = procfs("orangepi5plus"), sysfs("orangepi5plus")

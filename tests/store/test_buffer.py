@@ -437,7 +437,7 @@ class WriteBufferTests(SynchronousTestCase):
         self.successResultOf(stopping)
         self.assertEqual(self.store.stored, tick(1) + tick(2))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.lists(
             st.tuples(st.integers(1, 9), st.sampled_from(["", "full", "refuse", "hang", "go"])),

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest_twisted
 from constantly import NamedConstant
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, gatherResults
@@ -390,7 +390,7 @@ _BY_TIME = "WHERE checkpoint_id IS NOT NULL ORDER BY timestamp_ms, series_id"
 _BY_PRIORITY = "WHERE checkpoint_id IS NULL ORDER BY priority DESC, timestamp_ms, series_id"
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(1, 900), st.integers(0, 3)), min_size=1, max_size=8),
     st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 1500)), max_size=6),

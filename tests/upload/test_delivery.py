@@ -112,7 +112,7 @@ bad_points = st.sets(st.tuples(st.sampled_from(NAMES), st.integers(0, 9)), max_s
 class DeliveryProperties(SynchronousTestCase):
     """Nothing lost, nothing given up without reason, nothing stuck."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(bad_points, st.sets(st.sampled_from(NAMES), max_size=2), st.integers(1, 12))
     def test_each_sample_gets_what_it_deserves(
         self, bad: set[tuple[str, int]], bad_series: set[str], chunk_size: int
@@ -130,7 +130,7 @@ class DeliveryProperties(SynchronousTestCase):
         self.assertLessEqual(everything - deserved, world.accepted())
         self.assertEqual(set(world.server.taken.values()), {1})
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(faults, st.integers(1, 12), st.integers(1, 3))
     def test_whatever_the_sequence_of_faults(
         self, sequence: list[Fault], chunk_size: int, attempts: int
@@ -149,7 +149,7 @@ class DeliveryProperties(SynchronousTestCase):
         if Fault.CUT not in sequence:
             self.assertEqual(set(world.server.taken.values()), {1})
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(faults, bad_points)
     def test_faults_and_bad_samples(self, sequence: list[Fault], bad: set[tuple[str, int]]) -> None:
         """With both, every good sample arrives and every bad one is rejected, and no good one is.

@@ -612,7 +612,7 @@ def expected(rows: Iterable[Mapping[str, Any]]) -> tuple[Content, int]:
     return found, odd
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(_row, max_size=25), st.integers(1, 8), st.booleans())
 def test_any_content(rows: list[dict[str, Any]], rows_a_step: int, marks: bool) -> None:
     """Every identity is there exactly once, with its value and its state; nothing is lost."""

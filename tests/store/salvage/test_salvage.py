@@ -277,7 +277,7 @@ def test_sectors_of_garbage(seed: int, tmp_path: Path) -> None:
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=200))
 def test_random_bytes(changes: list[tuple[float, int]]) -> None:
     """Single bytes that change: no row is made up, and its name, time and priority are right.

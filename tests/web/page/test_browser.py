@@ -313,6 +313,32 @@ def test_the_states_of_sources(browser: Browser, device: Device) -> None:
     browser.until(lambda: browser.run(hidden), "that all is well again")
 
 
+def test_the_fullest_file_system(browser: Browser, device: Device) -> None:
+    """Its share as df counts it, what is left, and each that is read-only; foreign text is text."""
+    change = """
+        const set = (name, mountpoint, value) =>
+            body.samples.push({ name: `filesystem.${name}`, tags: { mountpoint }, value, time: 1 });
+        body.samples = body.samples.filter((one) => !one.name.startsWith("filesystem."));
+        if (asked < 1) {
+            set("used_bytes", "/", 3 * 2 ** 30);
+            set("available_bytes", "/", 2 ** 30);
+            set("used_bytes", "/<b>full</b>", 19 * 2 ** 30);
+            set("available_bytes", "/<b>full</b>", 2 ** 30);
+            set("used_bytes", "/empty", 0);
+            set("available_bytes", "/empty", 0);
+            set("readonly", "/", 0);
+            set("readonly", "/boot", 1);
+        }"""
+    full = answers("/now", change)
+    browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", full)
+    browser.open(device.url)
+    browser.until(lambda: "95" in browser.text("#filesystems"), "the share")
+    text = browser.text("#filesystems").replace("\N{NO-BREAK SPACE}", " ")
+    assert text.split("\n")[1:] == ["95 %", "/<b>full</b> has 1.00 GiB left; read-only: /boot"]
+    hidden = "return document.querySelector('#filesystems').hidden"
+    browser.until(lambda: browser.run(hidden), "that there is none")
+
+
 def test_a_backlog_that_drains(browser: Browser, device: Device) -> None:
     """The page says when it will be done, from how fast it falls."""
     change = """body.health.uptime_seconds += 200 + 10 * asked;

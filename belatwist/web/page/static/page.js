@@ -181,6 +181,8 @@ function showDevice() {
     Number.isNaN(read) ? "written" : `written; ${show.speed(read)} read${busy >= 0 ? `; ${show.percent(busy)} busy` : ""}`,
   );
 
+  showFilesystems();
+
   const cores = samples("cpu.usage_percent", "core");
   const all = cores.find((one) => one.tags.core === "all");
   const load = ["1m", "5m", "15m"].map((one) => value(`system.load_${one}`)?.toFixed(2));
@@ -191,6 +193,24 @@ function showDevice() {
     [load[0] && `load ${load.join(" ")}`, up && `up for ${duration(up)}`].filter(Boolean).join("; "),
   );
   showCores(cores.filter((one) => one !== all));
+}
+
+/** As df counts: the share of what users can have, and what is left of it. */
+function showFilesystems() {
+  const all = samples("filesystem.available_bytes", "mountpoint").map(({ tags, value: left }) => {
+    const used = last.get(key({ name: "filesystem.used_bytes", tags }))?.value;
+    return { name: tags.mountpoint, left, full: used / (used + left) };
+  });
+  const fullest = all.filter((one) => one.full >= 0).sort((a, b) => b.full - a.full)[0];
+  const fixed = samples("filesystem.readonly", "mountpoint").filter((one) => one.value);
+  tile(
+    "filesystems",
+    fullest ? show.percent(100 * fullest.full) : fixed.length && "…",
+    [
+      fullest && `${fullest.name} has ${show.bytes(fullest.left)} left`,
+      fixed.length && `read-only: ${fixed.map((one) => one.tags.mountpoint).join(", ")}`,
+    ].filter(Boolean).join("; "),
+  );
 }
 
 function showCores(cores) {

@@ -334,7 +334,7 @@ def test_the_fullest_file_system(browser: Browser, device: Device) -> None:
     browser.open(device.url)
     browser.until(lambda: "95" in browser.text("#filesystems"), "the share")
     text = browser.text("#filesystems").replace("\N{NO-BREAK SPACE}", " ")
-    assert text.split("\n")[1:] == ["95 %", "/<b>full</b> has 1.00 GiB left; read-only: /boot"]
+    assert text.split("\n")[1:] == ["95 %", "/<b>full</b> has 1.00 GiB left; /boot is read-only"]
     hidden = "return document.querySelector('#filesystems').hidden"
     browser.until(lambda: browser.run(hidden), "that there is none")
 

@@ -1,5 +1,5 @@
-// The status page: the verdict and the current figures. The first ones come with the page itself;
-// while the tab is visible, it polls further ones every few seconds. It loads charts.js afterwards.
+// The verdict and the current figures: the first come with the page, further ones are polled while
+// the tab is visible.
 const EVERY_MS = 5000;
 const FETCH_TIMEOUT_MS = 10000;
 const TREND_SECONDS = 120;
@@ -24,7 +24,7 @@ export function element(tag, text = "", parent = null) {
   return made;
 }
 
-/** A number with three significant digits or so, and its unit. */
+/** About three significant digits, and the unit. */
 function scaled(value, units, base) {
   let power = 0;
   while (Math.abs(value) >= base * 0.9995 && power < units.length - 1) {
@@ -81,7 +81,7 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Fills in a tile; hides a tile without a text. */
+/** Hides a tile without a text. */
 function tile(id, text, more = "") {
   const [main, rest] = $(`#${id}`).querySelectorAll("dd");
   $(`#${id}`).hidden = !text;
@@ -111,7 +111,7 @@ function remember(list) {
   }
 }
 
-/** Takes a rate from the charts, while there is only one sample. */
+/** A rate from the charts, while there is only one sample. */
 export function suggest(one, rate) {
   const known = last.get(key(one));
   if (known && known.rate === undefined) known.rate = rate;
@@ -195,22 +195,15 @@ function showDevice() {
   showCores(cores.filter((one) => one !== all));
 }
 
-/** As df counts: the share of what users can have, and what is left of it. */
 function showFilesystems() {
-  const all = samples("filesystem.available_bytes", "mountpoint").map(({ tags, value: left }) => {
-    const used = last.get(key({ name: "filesystem.used_bytes", tags }))?.value;
-    return { name: tags.mountpoint, left, full: used / (used + left) };
-  });
-  const fullest = all.filter((one) => one.full >= 0).sort((a, b) => b.full - a.full)[0];
-  const fixed = samples("filesystem.readonly", "mountpoint").filter((one) => one.value);
-  tile(
-    "filesystems",
-    fullest ? show.percent(100 * fullest.full) : fixed.length && "…",
-    [
-      fullest && `${fullest.name} has ${show.bytes(fullest.left)} left`,
-      fixed.length && `read-only: ${fixed.map((one) => one.tags.mountpoint).join(", ")}`,
-    ].filter(Boolean).join("; "),
-  );
+  const of = (name) => samples(`filesystem.${name}`, "mountpoint");
+  const left = of("available_bytes");
+  const shares = of("used_bytes").map(({ value }, number) => value / (value + left[number]?.value) || 0);
+  const most = Math.max(...shares); // As df counts it.
+  const fullest = left[shares.indexOf(most)];
+  const more = of("readonly").filter((one) => one.value).map((one) => `${one.tags.mountpoint} is read-only`);
+  if (fullest) more.unshift(`${fullest.tags.mountpoint} has ${show.bytes(fullest.value)} left`);
+  tile("filesystems", fullest && show.percent(100 * most), more.join("; "));
 }
 
 function showCores(cores) {
@@ -293,7 +286,7 @@ const STATES = {
   failing: "Fails",
 };
 
-/** Shows the collectors about which there is something to say; the others show their figures. */
+/** A collector that is well shows its figures instead. */
 function showSources() {
   const list = $("#sources dl");
   const tiles = [];

@@ -102,6 +102,10 @@ class Board:
             for path in sorted({*before.rglob("*"), *before.glob("sys/class/net/*/device/*")})
             if path.is_file()
         }
+        self._links = {
+            str(path.relative_to(before)): path.readlink()
+            for path in before.glob("sys/class/net/*/device")
+        }
 
     def advance(self, seconds: float) -> None:
         """Change the numbers for the next tick."""
@@ -114,6 +118,12 @@ class Board:
 
         :param everything: write also the files that never change.
         """
+        for name, target in self._links.items() if everything else ():
+            link = root / name
+            (link.parent / target).resolve().mkdir(parents=True, exist_ok=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(target)
         for name, file in self.files.items():
             if everything or file.moves:
                 path = root / name

@@ -67,7 +67,7 @@ class Interfaces:
         """Return the devices of interfaces; ``None`` for an interface without one.
 
         An interface that is known costs nothing beyond the listing unless it has a device, whose
-        identity is compared. That does not wake the device.
+        place is compared; where the place is not known, its uevent. That does not wake the device.
         """
         try:
             inodes = self._sysfs.entries(_DIRECTORY)
@@ -93,6 +93,9 @@ class Interfaces:
             return _Known(inode, None, None)
         except BelaError:  # There is a device that does not say where.
             place = ""
+        # Another kind of device in the same place would have made another entry.
+        if known is not None and known.seen is not None and place and known.seen[0] == place:
+            return known
         try:
             uevent = self._sysfs.read(f"{path}/uevent")
         except BelaError:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -105,35 +106,37 @@ class Calls:
             key: TimeoutError("an earlier call has not returned") for key in functions
         }
         todo = deque((k, call) for k, call in functions.items() if k not in self._running)
-        answers: SimpleQueue[tuple[str, Result | Exception]] = SimpleQueue()
+        done: deque[tuple[str, Result | Exception]] = deque()
+        # One wake-up for all that a thread has done: each would cost more than a read does.
+        wakeups: SimpleQueue[None] = SimpleQueue()
         waiting = {key for key, _ in todo}
         results.update((key, no_answer(deadline)) for key in waiting)
 
         def serve() -> None:
-            while todo:
-                try:
+            # The last function may be taken by another thread meanwhile.
+            with suppress(IndexError):
+                while todo:
                     key, function = todo.popleft()
-                except IndexError:  # Another thread took the last one.
-                    return
-                self._running.add(key)
-                try:
-                    answer: Result | Exception = function()
-                except Exception as error:  # noqa: BLE001 - the caller gets it
-                    answer = error
-                self._running.discard(key)
-                answers.put((key, answer))
+                    self._running.add(key)
+                    try:
+                        answer: Result | Exception = function()
+                    except Exception as error:  # noqa: BLE001 - the caller gets it
+                        answer = error
+                    self._running.discard(key)
+                    done.append((key, answer))
+            wakeups.put(None)
 
         until = time.monotonic() + deadline
         starts = True
         while waiting and (left := until - time.monotonic()) > 0:
             if starts and todo:
                 self._threads(serve)
-            try:
-                key, results[key] = answers.get(timeout=min(PATIENCE, left) if todo else left)
+            with suppress(Empty):
+                wakeups.get(timeout=min(PATIENCE, left) if todo else left)
+            starts = not done
+            while done:
+                key, results[key] = done.popleft()
                 waiting.discard(key)
-                starts = False
-            except Empty:
-                starts = True
         todo.clear()
         return results
 

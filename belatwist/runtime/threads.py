@@ -58,37 +58,6 @@ class Calls:
         self._threads = Threads(name)
         self._running: set[str] = set()
 
-    def ask(self, key: str, function: Callable[[], Result], deadline: float) -> Result:
-        """Run a function on another thread, and wait for it.
-
-        :param key: names the thing that is asked. While an earlier call for it hangs, no other is
-            made.
-        :param deadline: seconds to wait. A later result is dropped.
-        :raises TimeoutError: when there is no result in time.
-        :raises Exception: the function's.
-        """
-        if key in self._running:
-            raise TimeoutError("an earlier call has not returned")
-        answers: SimpleQueue[Result | Exception] = SimpleQueue()
-
-        def call() -> None:
-            try:
-                answer: Result | Exception = function()
-            except Exception as error:  # noqa: BLE001 - the caller gets it
-                answer = error
-            self._running.discard(key)
-            answers.put(answer)
-
-        self._running.add(key)
-        self._threads(call)
-        try:
-            found = answers.get(timeout=deadline)
-        except Empty:
-            raise no_answer(deadline) from None
-        if isinstance(found, Exception):
-            raise found
-        return found
-
     def ask_all(
         self, functions: Mapping[str, Callable[[], Result]], deadline: float
     ) -> dict[str, Result | Exception]:
